@@ -1,0 +1,251 @@
+//! What a session engine does: open and commit.
+
+use std::{
+    any::Any,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use crate::{Changes, Error, Record, Settings, Timestamp, View};
+
+#[cfg(feature = "cookies")]
+pub(crate) mod cookies;
+#[cfg(not(feature = "cookies"))]
+pub(crate) mod missing;
+#[cfg(feature = "cookies")]
+pub(crate) mod private_cookie;
+#[cfg(feature = "cookies")]
+pub(crate) mod signed_cookie;
+
+/// A session engine: where sessions live between two requests.
+///
+/// A [`Manager`](crate::Manager) holds one and asks it twice for each request at most:
+/// [`open`](Self::open) before the handler runs, [`commit`](Self::commit) before the response head
+/// is sent. Reading, writing, flash messages and timeouts are not its business.
+///
+/// Both methods see the request while they are called; the future that they return borrows the
+/// engine alone, so that one engine serves frameworks whose requests are not `Send` (actix-web) and
+/// frameworks whose futures must be (tower).
+pub trait Backend: Send + Sync + 'static {
+    /// What a person would call the engine, such as `signed cookie`.
+    fn engine(&self) -> &'static str;
+
+    /// Opens the session that the request names.
+    ///
+    /// A name that is unknown, expired, forged or malformed is [`Opened::Nothing`], not an error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] if the engine cannot tell. The session is then never committed.
+    fn open<'a>(&'a self, request: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>>;
+
+    /// Reads what the cookie itself holds; called once, at the first touch, after
+    /// [`Opened::Sealed`].
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], if this engine did not make the cookie or its time is over.
+    fn unseal(&self, token: &str, settings: &Settings) -> Result<Record, Refused> {
+        let _ = (token, settings);
+        Err(Refused::Forged)
+    }
+
+    /// How much room a session would take of what the engine has for one; `None` if that is not
+    /// bounded. A write that would go over the limit is refused where it is made.
+    fn size(&self, session: View<'_>, settings: &Settings) -> Option<Size> {
+        let _ = (session, settings);
+        None
+    }
+
+    /// Keeps what the request did to the session, and says what becomes of its cookie.
+    ///
+    /// Called if the request changed something or a touch is due, and not otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] if the engine could not keep it; the client then gets an error in
+    /// place of a response that claims it was.
+    fn commit<'a>(&'a self, commit: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>>;
+}
+
+/// What a [`Backend`] opens a session from.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Opening<'r> {
+    /// The value of the session cookie, if the request has one: whatever a client chose to send.
+    pub token: Option<&'r str>,
+    /// The manager's settings.
+    pub settings: &'r Settings,
+    /// The request as the web framework has it (`actix_web::HttpRequest`), or `()`.
+    pub request: &'r dyn Any,
+}
+
+/// A session as a [`Backend`] opened it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Opened {
+    /// There is none.
+    Nothing,
+    /// The cookie itself holds it; [`Backend::unseal`] reads it when somebody looks.
+    Sealed,
+    /// Here it is.
+    Loaded(Record),
+}
+
+/// What a [`Backend`] has to keep.
+#[non_exhaustive]
+pub struct Commit<'r> {
+    /// The value of the session cookie as the request sent it.
+    pub token: Option<&'r str>,
+    /// The session as it was opened; `None` if there was none.
+    pub stored: Option<&'r Record>,
+    /// What the request did to it. If nothing, a touch is due: the session's end moves.
+    pub changes: &'r Changes,
+    /// The present moment, by the manager's clock.
+    pub now: Timestamp,
+    /// The manager's settings.
+    pub settings: &'r Settings,
+    /// The request as the web framework still has it (`actix_web::HttpRequest`), or `()`.
+    pub request: &'r dyn Any,
+}
+
+impl Commit<'_> {
+    /// When the session began: now, if this request begins it or renews it.
+    pub fn created(&self) -> Timestamp {
+        let begins = self.changes.is_destroyed() || self.changes.is_renewed();
+        self.stored
+            .filter(|_| !begins)
+            .map_or(self.now, |stored| stored.created)
+    }
+
+    /// When it ends if nobody uses it again.
+    pub fn expires(&self) -> Timestamp {
+        self.settings.expiry().deadline(self.created(), self.now)
+    }
+}
+
+/// What becomes of the session's cookie.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reply {
+    /// The client keeps what it has.
+    Keep,
+    /// The client gets this value. Only letters, digits, `-`, `_` and `.` are safe in it.
+    Set {
+        /// The cookie's value.
+        token: String,
+        /// When the session ends.
+        expires: Timestamp,
+    },
+    /// The client's cookie is removed.
+    Remove,
+}
+
+/// Shows no token: it is what a thief would need.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keep => f.write_str("Keep"),
+            Self::Set { expires, .. } => f
+                .debug_struct("Set")
+                .field("expires", expires)
+                .finish_non_exhaustive(),
+            Self::Remove => f.write_str("Remove"),
+        }
+    }
+}
+
+/// How much room a session takes, of how much there is.
+///
+/// ```
+/// let size = session_manager::Size { used: 300, limit: 4096 };
+/// assert!(size.used <= size.limit);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// What it takes, in bytes; for a cookie the whole `Set-Cookie` value.
+    pub used: usize,
+    /// The most that it may take, in bytes.
+    pub limit: usize,
+}
+
+/// Why a cookie was refused, and its session begins empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// It is not written as this engine writes cookies.
+    #[error("it is not in the form of a session cookie")]
+    Malformed,
+    /// A version of session-manager wrote it that this one does not know.
+    #[error("its format is of another version")]
+    Version,
+    /// No key that this engine accepts signed it for this cookie name.
+    #[error("no accepted key signed it for this name")]
+    Forged,
+    /// Its time is over.
+    #[error("its time is over")]
+    Expired,
+}
+
+/// What a [`Backend`] returns: a result at once, or a future that borrows the engine alone.
+///
+/// An engine that does no I/O pays for no future on the heap.
+pub struct BackendFuture<'a, T>(State<'a, T>);
+
+enum State<'a, T> {
+    Ready(Option<T>),
+    Pending(Pin<Box<dyn Future<Output = T> + Send + 'a>>),
+}
+
+impl<'a, T> BackendFuture<'a, T> {
+    /// The result is there.
+    pub fn ready(result: T) -> Self {
+        Self(State::Ready(Some(result)))
+    }
+
+    /// The result takes time.
+    pub fn pending(future: impl Future<Output = T> + Send + 'a) -> Self {
+        Self(State::Pending(Box::pin(future)))
+    }
+}
+
+impl<T: Unpin> Future for BackendFuture<'_, T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        match &mut self.get_mut().0 {
+            #[expect(
+                clippy::expect_used,
+                reason = "the contract of `Future`, as in `std::future::Ready`"
+            )]
+            State::Ready(result) => Poll::Ready(result.take().expect("polled after it was ready")),
+            State::Pending(future) => future.as_mut().poll(context),
+        }
+    }
+}
+
+impl<T> fmt::Debug for BackendFuture<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            State::Ready(_) => "BackendFuture(ready)",
+            State::Pending(_) => "BackendFuture(pending)",
+        })
+    }
+}
+
+impl fmt::Debug for Opening<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opening")
+            .field("has_token", &self.token.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Commit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Commit")
+            .field("changes", &self.changes)
+            .finish_non_exhaustive()
+    }
+}

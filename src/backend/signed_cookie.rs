@@ -1,0 +1,91 @@
+//! Sessions in a cookie that anybody can read and nobody can forge.
+
+use std::fmt;
+
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use super::cookies::Seal;
+use crate::{Key, Refused, key};
+
+const MAC: usize = 32;
+
+/// Keeps each session in its own cookie: readable by whoever has it, forgeable by nobody.
+///
+/// No store, no clean-up, nothing to fail. In exchange a session must fit into 4,096 bytes
+/// ([`Error::TooLarge`](crate::Error::TooLarge) says so where it is written), of two overlapping
+/// requests the later response wins, and a cookie that was copied before logging out opens the
+/// session until its time is over: the server keeps nothing that could know better.
+///
+/// The signature is HMAC-SHA-256 over the cookie's name, the format's version, the session's times
+/// and its data. A cookie past its time is refused, whatever the browser thinks (CVE-2024-31999).
+///
+/// ```
+/// use session_manager::{Key, Manager, SignedCookie};
+///
+/// let old = Key::from_secret("the secret of the year before last..")?;
+/// let new = Key::from_secret("the secret of this year, drawn anew")?;
+/// let manager = Manager::new(SignedCookie::new(new).accept(old));
+/// assert_eq!(manager.engine(), "signed cookie");
+/// # Ok::<(), session_manager::KeyError>(())
+/// ```
+#[derive(Clone)]
+pub struct SignedCookie {
+    /// The first one signs.
+    keys: Vec<Hmac<Sha256>>,
+}
+
+impl SignedCookie {
+    /// Signs with `key`, and accepts what it signed.
+    pub fn new(key: Key) -> Self {
+        Self { keys: Vec::new() }.accept(key)
+    }
+
+    /// Accepts also what `old` signed; such a session is signed with the first key when it is next
+    /// written (CVE-2025-47278 is about a framework that did this the other way round).
+    #[must_use]
+    pub fn accept(mut self, old: Key) -> Self {
+        self.keys.push(key::hmac(&old.derive("signed cookie")));
+        self
+    }
+}
+
+/// The name is followed by a byte that no cookie's name has, so that no two pairs of name and
+/// content give the same input.
+fn mac(key: &Hmac<Sha256>, name: &str, content: &[u8]) -> Hmac<Sha256> {
+    key.clone()
+        .chain_update(name)
+        .chain_update([0])
+        .chain_update(content)
+}
+
+impl Seal for SignedCookie {
+    const ENGINE: &'static str = "signed cookie";
+    const VERSION: u8 = 1;
+    const BEFORE: usize = 1;
+    const BEHIND: usize = MAC;
+
+    fn seal(&self, name: &str, buffer: &mut Vec<u8>) {
+        let mac = mac(&self.keys[0], name, buffer).finalize();
+        buffer.extend(mac.into_bytes());
+    }
+
+    fn unseal(&self, name: &str, sealed: &mut [u8]) -> Result<(), Refused> {
+        let (content, signature) = sealed.split_at(sealed.len() - MAC);
+        // `verify_slice` compares in constant time.
+        let signed_by = |key| mac(key, name, content).verify_slice(signature).is_ok();
+        if self.keys.iter().any(signed_by) {
+            Ok(())
+        } else {
+            Err(Refused::Forged)
+        }
+    }
+}
+
+impl fmt::Debug for SignedCookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignedCookie")
+            .field("keys", &self.keys.len())
+            .finish()
+    }
+}

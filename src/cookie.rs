@@ -1,0 +1,499 @@
+//! The session cookie: its attributes, its place in a request, and its size.
+
+use std::{fmt::Write as _, time::Duration};
+
+use cookie::{Cookie, SameSite};
+
+use crate::{ConfigError, Timestamp};
+
+/// Browsers keep no cookie that is longer (RFC 6265bis, section 5.6 counts name and value; we count
+/// the attributes too, as some browsers do).
+pub(crate) const LIMIT: usize = 4096;
+
+/// The attributes of a session cookie as a builder collects them.
+#[derive(Clone, Debug)]
+pub(crate) struct Attributes {
+    pub(crate) name: String,
+    pub(crate) path: String,
+    pub(crate) domain: Option<String>,
+    /// `None`: always, except towards a loopback host over plain http.
+    pub(crate) secure: Option<bool>,
+    pub(crate) http_only: bool,
+    pub(crate) same_site: SameSite,
+    pub(crate) partitioned: bool,
+    pub(crate) persistent: bool,
+}
+
+impl Default for Attributes {
+    fn default() -> Self {
+        Self {
+            name: "_session".to_owned(),
+            path: "/".to_owned(),
+            domain: None,
+            secure: None,
+            http_only: true,
+            same_site: SameSite::Lax,
+            partitioned: false,
+            persistent: false,
+        }
+    }
+}
+
+/// The session cookie: what sets it and what removes it, made of the same attributes, so that a
+/// removal always matches.
+#[derive(Debug)]
+pub(crate) struct SessionCookie {
+    name: String,
+    secure: Option<bool>,
+    persistent: bool,
+    /// Everything behind `name=value`, for a secure and for an insecure cookie.
+    suffix: BySecurity,
+    removal: BySecurity,
+}
+
+#[derive(Debug)]
+struct BySecurity {
+    secure: String,
+    insecure: String,
+}
+
+impl BySecurity {
+    fn get(&self, secure: bool) -> &str {
+        if secure { &self.secure } else { &self.insecure }
+    }
+}
+
+/// What RFC 6265bis, section 4.1.3, and the layered cookies draft ask of a cookie by its name.
+struct Prefix {
+    text: &'static str,
+    http_only: bool,
+    host: bool,
+}
+
+const PREFIXES: [Prefix; 4] = [
+    Prefix {
+        text: "__Host-Http-",
+        http_only: true,
+        host: true,
+    },
+    Prefix {
+        text: "__Host-",
+        http_only: false,
+        host: true,
+    },
+    Prefix {
+        text: "__Http-",
+        http_only: true,
+        host: false,
+    },
+    Prefix {
+        text: "__Secure-",
+        http_only: false,
+        host: false,
+    },
+];
+
+impl Prefix {
+    /// The prefix of a name. Browsers compare it in any case of letters.
+    fn of(name: &str) -> Option<&'static Self> {
+        PREFIXES.iter().find(|prefix| {
+            name.get(..prefix.text.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(prefix.text))
+        })
+    }
+}
+
+impl SessionCookie {
+    pub(crate) fn new(attributes: Attributes) -> Result<Self, ConfigError> {
+        let secure = check(&attributes)?;
+        let both = |removal: bool| BySecurity {
+            secure: suffix(&attributes, true, removal),
+            insecure: suffix(&attributes, false, removal),
+        };
+        Ok(Self {
+            suffix: both(false),
+            removal: both(true),
+            name: attributes.name,
+            secure,
+            persistent: attributes.persistent,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What settles whether the cookie is `Secure`; if nothing does, the request decides.
+    pub(crate) fn always_secure(&self) -> Option<bool> {
+        self.secure
+    }
+
+    /// The `Set-Cookie` value that gives the browser `value`, until `expires` if it is to survive
+    /// the browser's own end.
+    pub(crate) fn set(
+        &self,
+        value: &str,
+        secure: bool,
+        now: Timestamp,
+        expires: Timestamp,
+    ) -> String {
+        let suffix = self.suffix.get(secure);
+        let mut header =
+            String::with_capacity(self.name.len() + 1 + value.len() + suffix.len() + MAX_AGE_LEN);
+        header.push_str(&self.name);
+        header.push('=');
+        header.push_str(value);
+        header.push_str(suffix);
+        if self.persistent {
+            let seconds = expires.since(now).min(MAX_AGE).as_secs();
+            // Writing to a `String` cannot fail.
+            let _ = write!(header, "; Max-Age={seconds}");
+        }
+        header
+    }
+
+    /// The `Set-Cookie` value that removes the cookie.
+    pub(crate) fn remove(&self, secure: bool) -> String {
+        format!("{}={}", self.name, self.removal.get(secure))
+    }
+
+    /// How long the `Set-Cookie` value would be at most, for a cookie value of `value` bytes.
+    pub(crate) fn size(&self, value: usize) -> usize {
+        let max_age = if self.persistent { MAX_AGE_LEN } else { 0 };
+        self.name.len() + 1 + value + self.suffix.secure.len() + max_age
+    }
+
+    /// Finds this cookie in the `Cookie` headers of a request. Other cookies are not read, and may
+    /// hold any bytes.
+    pub(crate) fn find<'h>(&self, headers: impl Iterator<Item = &'h [u8]>) -> Found<'h> {
+        let name = self.name.as_bytes();
+        let mut found = Found::Nothing;
+        for header in headers {
+            for pair in header.split(|byte| *byte == b';') {
+                let pair = pair.trim_ascii();
+                let Some(value) = pair
+                    .strip_prefix(name)
+                    .and_then(|rest| rest.strip_prefix(b"="))
+                else {
+                    continue;
+                };
+                found = match (found, std::str::from_utf8(value)) {
+                    (Found::Nothing, Ok(value)) if value.len() <= LIMIT => Found::One(value),
+                    (Found::Nothing, Ok(_)) => {
+                        return Found::Refused("it is longer than a cookie can be");
+                    }
+                    (Found::One(first), Ok(second)) if first == second => found,
+                    (Found::One(_), Ok(_)) => {
+                        return Found::Refused(
+                            "the request has two cookies of its name that differ, and nothing says \
+                             which is ours; a new cookie name ends this if the cookie's path or \
+                             domain was changed",
+                        );
+                    }
+                    (_, Err(_)) | (Found::Refused(_), _) => {
+                        return Found::Refused("it is no text");
+                    }
+                };
+            }
+        }
+        found
+    }
+}
+
+/// The session cookie in a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Found<'h> {
+    Nothing,
+    One(&'h str),
+    /// There, but nothing to use; the reason is for a log line.
+    Refused(&'static str),
+}
+
+/// Browsers cap `Max-Age` at 400 days (RFC 6265bis, section 5.5); more digits would only cost room.
+const MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+const MAX_AGE_LEN: usize = "; Max-Age=34560000".len();
+
+/// Refuses what a browser would drop in silence. Returns what settles `Secure`.
+fn check(attributes: &Attributes) -> Result<Option<bool>, ConfigError> {
+    let Attributes {
+        name,
+        path,
+        domain,
+        http_only,
+        same_site,
+        partitioned,
+        ..
+    } = attributes;
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || name.len() > 256 || !name.bytes().all(is_token) {
+        return Err(ConfigError::Name { name: name.clone() });
+    }
+    let is_value = |value: &str| {
+        (1..=1024).contains(&value.len())
+            && value
+                .bytes()
+                .all(|b| (b' '..=b'~').contains(&b) && b != b';')
+    };
+    if !is_value(path) || !path.starts_with('/') {
+        return Err(ConfigError::Attribute {
+            attribute: "Path",
+            value: path.clone(),
+        });
+    }
+    if let Some(domain) = domain
+        && (!is_value(domain) || domain.contains([' ', '/', ',']))
+    {
+        return Err(ConfigError::Attribute {
+            attribute: "Domain",
+            value: domain.clone(),
+        });
+    }
+
+    let mut secure = attributes.secure;
+    if let Some(prefix) = Prefix::of(name) {
+        let refuse = |rule| {
+            Err(ConfigError::Prefix {
+                prefix: prefix.text,
+                rule,
+            })
+        };
+        if secure == Some(false) {
+            return refuse("it is `Secure`");
+        }
+        if prefix.http_only && !http_only {
+            return refuse("it is `HttpOnly`");
+        }
+        if prefix.host && domain.is_some() {
+            return refuse("it has no `Domain`");
+        }
+        if prefix.host && path != "/" {
+            return refuse("its `Path` is `/`");
+        }
+        secure = Some(true);
+    }
+    for (asks, attribute) in [
+        (*same_site == SameSite::None, "SameSite=None"),
+        (*partitioned, "Partitioned"),
+    ] {
+        if asks && secure == Some(false) {
+            return Err(ConfigError::Insecure { attribute });
+        }
+        if asks {
+            secure = Some(true);
+        }
+    }
+    Ok(secure)
+}
+
+fn suffix(attributes: &Attributes, secure: bool, removal: bool) -> String {
+    let mut cookie = Cookie::build((attributes.name.as_str(), ""))
+        .path(attributes.path.as_str())
+        .http_only(attributes.http_only)
+        .same_site(attributes.same_site)
+        .secure(secure)
+        .partitioned(attributes.partitioned)
+        .build();
+    if let Some(domain) = &attributes.domain {
+        cookie.set_domain(domain.as_str());
+    }
+    // The `cookie` crate adds `Secure` to these by itself, but only while nothing else is said.
+    if removal {
+        cookie.make_removal();
+    }
+    let text = cookie.to_string();
+    text[attributes.name.len() + 1..].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cookie(change: impl FnOnce(&mut Attributes)) -> Result<SessionCookie, ConfigError> {
+        let mut attributes = Attributes::default();
+        change(&mut attributes);
+        SessionCookie::new(attributes)
+    }
+
+    fn find(headers: &[&[u8]]) -> Option<String> {
+        match cookie(|_| ()).unwrap().find(headers.iter().copied()) {
+            Found::One(value) => Some(value.to_owned()),
+            Found::Nothing | Found::Refused(_) => None,
+        }
+    }
+
+    #[test]
+    fn set_and_removal_have_the_same_attributes() {
+        let cookie = cookie(|a| {
+            a.domain = Some("example.com".into());
+            a.path = "/admin".into();
+        })
+        .unwrap();
+        let now = Timestamp::from_millis(0);
+        let set = cookie.set("v", true, now, now);
+        let removal = cookie.remove(true);
+        assert!(
+            set.starts_with(
+                "_session=v; HttpOnly; SameSite=Lax; Secure; Path=/admin; Domain=example.com"
+            ),
+            "{set}"
+        );
+        let attributes = set.strip_prefix("_session=v").unwrap();
+        assert!(removal.starts_with("_session=;"), "{removal}");
+        for attribute in attributes.split("; ") {
+            assert!(
+                removal.contains(attribute),
+                "{attribute:?} is not in {removal}"
+            );
+        }
+        assert!(
+            removal.contains("Max-Age=0") && removal.contains("Expires="),
+            "{removal}"
+        );
+    }
+
+    #[test]
+    fn what_a_browser_would_drop_is_refused() {
+        let refused = |change: fn(&mut Attributes)| cookie(change).unwrap_err();
+        let host = |a: &mut Attributes| a.name = "__Host-s".into();
+        assert!(matches!(
+            refused(|a| a.name = "a b".into()),
+            ConfigError::Name { .. }
+        ));
+        assert!(matches!(
+            refused(|a| a.name = String::new()),
+            ConfigError::Name { .. }
+        ));
+        assert!(matches!(
+            refused(|a| a.name = "a=b".into()),
+            ConfigError::Name { .. }
+        ));
+        assert!(matches!(
+            refused(|a| a.name = "é".into()),
+            ConfigError::Name { .. }
+        ));
+        for bad in ["", "x", "/;", "/\u{7}", "/é"] {
+            let error = cookie(|a| a.path = bad.into()).unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    ConfigError::Attribute {
+                        attribute: "Path",
+                        ..
+                    }
+                ),
+                "{bad}"
+            );
+        }
+        for bad in ["", "a b", "a;b", "a/b"] {
+            let error = cookie(|a| a.domain = Some(bad.into())).unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    ConfigError::Attribute {
+                        attribute: "Domain",
+                        ..
+                    }
+                ),
+                "{bad}"
+            );
+        }
+        assert!(cookie(host).is_ok());
+        for break_it in [
+            (|a| a.secure = Some(false)) as fn(&mut Attributes),
+            |a| a.domain = Some("example.com".into()),
+            |a| a.path = "/x".into(),
+        ] {
+            let error = cookie(|a| {
+                host(a);
+                break_it(a);
+            });
+            assert!(matches!(
+                error.unwrap_err(),
+                ConfigError::Prefix {
+                    prefix: "__Host-",
+                    ..
+                }
+            ));
+        }
+        let error = cookie(|a| {
+            a.name = "__HTTP-s".into();
+            a.http_only = false;
+        });
+        assert!(matches!(
+            error.unwrap_err(),
+            ConfigError::Prefix {
+                prefix: "__Http-",
+                ..
+            }
+        ));
+        let insecure = |change: fn(&mut Attributes)| {
+            cookie(|a| {
+                a.secure = Some(false);
+                change(a);
+            })
+            .unwrap_err()
+        };
+        assert!(matches!(
+            insecure(|a| a.name = "__secure-s".into()),
+            ConfigError::Prefix { .. }
+        ));
+        assert!(matches!(
+            insecure(|a| a.same_site = SameSite::None),
+            ConfigError::Insecure { .. }
+        ));
+        assert!(matches!(
+            insecure(|a| a.partitioned = true),
+            ConfigError::Insecure { .. }
+        ));
+    }
+
+    #[test]
+    fn what_browsers_take_only_with_secure_is_secure_towards_loopback_too() {
+        for change in [
+            (|a| a.name = "__Host-s".into()) as fn(&mut Attributes),
+            |a| a.same_site = SameSite::None,
+            |a| a.partitioned = true,
+        ] {
+            assert_eq!(cookie(change).unwrap().always_secure(), Some(true));
+        }
+        assert_eq!(cookie(|_| ()).unwrap().always_secure(), None);
+    }
+
+    #[test]
+    fn only_its_own_cookie_is_read() {
+        assert_eq!(find(&[b"a=1; _session=x; b=2"]).as_deref(), Some("x"));
+        assert_eq!(find(&[b"_session=x"]).as_deref(), Some("x"));
+        assert_eq!(find(&[b"a=1", b" _session=x ;"]).as_deref(), Some("x"));
+        assert_eq!(
+            find(&[b"a=\xff\xfe;_session=x;b=\x80"]).as_deref(),
+            Some("x")
+        );
+        assert_eq!(
+            find(&[b"x_session=x; _session2=y; _session; _SESSION=z"]),
+            None
+        );
+        assert_eq!(find(&[]), None);
+    }
+
+    #[test]
+    fn a_cookie_that_is_there_twice_or_no_text_or_too_long_is_refused() {
+        assert_eq!(find(&[b"_session=x; _session=x"]).as_deref(), Some("x"));
+        assert_eq!(find(&[b"_session=x; _session=y"]), None);
+        assert_eq!(find(&[b"_session=x", b"_session=y"]), None);
+        assert_eq!(find(&[b"_session=\xff"]), None);
+        assert_eq!(
+            find(&[&[b"_session=".as_slice(), &[b'a'; 100_000]].concat()]),
+            None
+        );
+    }
+
+    #[test]
+    fn the_size_said_is_the_size_sent_for_the_longest_lifetime() {
+        for persistent in [false, true] {
+            let cookie = cookie(|a| a.persistent = persistent).unwrap();
+            let now = Timestamp::from_millis(0);
+            let sent = cookie.set("value", true, now, now.plus(Duration::MAX));
+            assert_eq!(sent.len(), cookie.size("value".len()), "{sent}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What can go wrong, and what to do about it.
+
+/// Why an operation on a session failed. Each text says what to do.
+///
+/// In a response it is opaque: a status and its standard phrase, nothing of what is told here.
+///
+/// `Debug` prints the same text as `Display`: it is what `main` prints when it returns an error, and
+/// it quotes nothing that was stored.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No middleware opened a session for this request.
+    #[error(
+        "no session was opened for this request: mount `session_manager::manager::middleware()` \
+         around the route that was called (`App::wrap` in actix-web). If it is mounted, two \
+         versions of session-manager may be in the build: `cargo tree -d` shows them"
+    )]
+    NotMounted,
+
+    /// The session would not fit into its cookie, so nothing was stored and all is as it was.
+    #[error(
+        "the session cookie would be {size} bytes long, and browsers keep no more than {limit}: \
+         store less in it, or keep sessions on the server"
+    )]
+    TooLarge {
+        /// The whole `Set-Cookie` value, in bytes.
+        size: usize,
+        /// The most that it may have, in bytes.
+        limit: usize,
+    },
+
+    /// JSON cannot express the value. What was stored under the key before is still there.
+    #[error(
+        "the value for the session key `{key}` cannot be written as JSON, which has no maps with \
+         keys other than strings and no infinite numbers; what was stored before is kept"
+    )]
+    Unserializable {
+        /// The key.
+        key: String,
+        /// What JSON had against it.
+        source: serde_json::Error,
+    },
+
+    /// What is stored is not of the type asked for. It is still there.
+    ///
+    /// The source may quote what is stored; this text does not.
+    #[error(
+        "the value under the session key `{key}` is no {expected}: load it as the type that was \
+         added, or `get` its text; it is kept as it is"
+    )]
+    WrongType {
+        /// The key.
+        key: String,
+        /// The type asked for.
+        expected: &'static str,
+        /// Where the value differs from the type.
+        source: serde_json::Error,
+    },
+
+    /// Keys that begin with U+0001 belong to session-manager itself.
+    #[error("session keys must not begin with the character U+0001: choose another key")]
+    ReservedKey,
+
+    /// The response head is on its way, and this engine reaches the client only with it.
+    #[error(
+        "the response head was already sent, and this engine keeps the session in a cookie that \
+         goes with it: write before the handler returns, or keep sessions on the server"
+    )]
+    HeadSent,
+
+    /// The engine could not be asked when the request came, and
+    /// [`OnStoreError::Anonymous`](crate::OnStoreError::Anonymous) lets it be read as empty; a
+    /// write would be lost.
+    #[error(
+        "the session could not be opened, so it reads as empty and takes no writes \
+         (`OnStoreError::Anonymous`): try again when the store is back"
+    )]
+    ReadOnly,
+
+    /// The engine could not open or keep the session.
+    #[error("the session engine does not answer: see the source of this error")]
+    Unavailable {
+        /// What the engine said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// No engine is compiled in, and no manager was set.
+    #[error(
+        "there is no session engine: call `session_manager::manager::set` at start-up, or turn on \
+         the feature `cookies` of session-manager for its default"
+    )]
+    NoEngine,
+}
+
+/// What a browser would drop in silence, said when a manager is built.
+///
+/// `Debug` prints the same text as `Display`.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The cookie's name is no token of RFC 6265.
+    #[error(
+        "`{name}` is no name for a cookie: use ASCII letters, digits and any of !#$%&'*+-.^_`|~ \
+         (RFC 6265bis, section 4.1.1)"
+    )]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// An attribute's value holds what would end it, or is longer than 1,024 bytes.
+    #[error(
+        "`{value}` is no value for the cookie's {attribute}: it must be visible ASCII without `;`, \
+         of 1 to 1,024 bytes, and a path begins with `/` (RFC 6265bis, section 4.1.1)"
+    )]
+    Attribute {
+        /// `Path` or `Domain`.
+        attribute: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// The name's prefix asks for an attribute that another setting rules out.
+    #[error(
+        "a browser drops a cookie whose name begins with `{prefix}` unless {rule} (RFC 6265bis, \
+         section 4.1.3): change the setting or the name"
+    )]
+    Prefix {
+        /// The prefix.
+        prefix: &'static str,
+        /// What it demands.
+        rule: &'static str,
+    },
+    /// An attribute that browsers take only with `Secure`, and `secure(false)`.
+    #[error(
+        "a browser drops a cookie with `{attribute}` that is not `Secure`: leave out `secure(false)`"
+    )]
+    Insecure {
+        /// `SameSite=None` or `Partitioned`.
+        attribute: &'static str,
+    },
+    /// A timeout of zero, with which no session would ever be found again.
+    #[error("the {which} timeout is zero, so that no session would outlive its own request")]
+    ZeroTimeout {
+        /// `idle` or `absolute`.
+        which: &'static str,
+    },
+}
+
+/// `main` prints the `Debug` form of the error that it returns, and that should say what to do.
+macro_rules! debug_as_display {
+    ($($error:ty),*) => {
+        $(impl std::fmt::Debug for $error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(self, f)
+            }
+        })*
+    };
+}
+
+debug_as_display!(Error, ConfigError);
+#[cfg(feature = "cookies")]
+debug_as_display!(crate::KeyError);
+
+/// An error for a log line. The source of [`Error::Unavailable`] belongs to it; that of a value's
+/// errors does not, because it may quote the value.
+pub(crate) fn chain(error: &Error) -> impl std::fmt::Display {
+    let mut text = error.to_string();
+    if let Error::Unavailable { source } = error {
+        let mut next: Option<&dyn std::error::Error> = Some(&**source);
+        while let Some(source) = next {
+            text += ": ";
+            text += &source.to_string();
+            next = source.source();
+        }
+    }
+    text
+}

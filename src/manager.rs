@@ -1,0 +1,249 @@
+//! The manager: opens sessions, commits them, and answers for a request.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Backend, Error, Message, Opened, Opening, Session, cookie::Found, log::log};
+
+mod builder;
+mod global;
+mod middleware;
+mod request;
+mod settings;
+
+pub use builder::Builder;
+pub use global::{SESSION_MANAGER, Scope, get, is_insecure_default, middleware, scope, set, with};
+pub use middleware::Middleware;
+pub(crate) use request::RequestHead;
+pub use request::{HasSession, Sessions};
+pub use settings::{OnStoreError, Settings};
+
+/// A session engine with its settings: opens each request's session, and keeps it.
+///
+/// A handle: clones are the same manager. An application makes one and gives it to
+/// [`manager::set`](set); a library crate takes whatever [`manager::get`](get) gives.
+///
+/// The methods that take a request find the session that this manager opened for it; if it opened
+/// none, they take the request's own, because a session belongs to its request: a library that kept
+/// a manager from before the application set its own still reads the right session.
+///
+/// ```
+/// use session_manager::{Key, Manager, SignedCookie};
+///
+/// let manager = Manager::new(SignedCookie::new(Key::generate()));
+/// assert_eq!(manager.settings().cookie_name(), "_session");
+/// ```
+#[derive(Clone)]
+pub struct Manager(Arc<Inner>);
+
+struct Inner {
+    backend: Box<dyn Backend>,
+    settings: Settings,
+    /// Set on the default manager where its key protects nothing, or not for long.
+    insecure: Option<global::Insecure>,
+}
+
+impl Manager {
+    /// A manager with the builder's defaults: a cookie `_session` with `HttpOnly`, `SameSite=Lax`,
+    /// `Path=/`, and `Secure` except towards a loopback host over plain http; an idle timeout of 24
+    /// hours and an absolute one of 7 days.
+    pub fn new(backend: impl Backend) -> Self {
+        let settings = Settings::default();
+        Self(Arc::new(Inner {
+            backend: Box::new(backend),
+            settings,
+            insecure: None,
+        }))
+    }
+
+    /// A manager with settings of your own.
+    pub fn builder(backend: impl Backend) -> Builder {
+        Builder::new(Box::new(backend))
+    }
+
+    /// What a person would call the engine, such as `signed cookie`.
+    pub fn engine(&self) -> &'static str {
+        self.0.backend.engine()
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// A middleware that opens and commits sessions with this manager.
+    ///
+    /// [`manager::middleware`](middleware()) follows the process-wide manager instead, which is what
+    /// an application mounts as a rule; this is for a second session beside it.
+    pub fn middleware(&self) -> Middleware {
+        Middleware::fixed(self.clone())
+    }
+
+    /// The session of `req`: the one that this manager opened, or else the request's own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`], if no middleware opened any.
+    pub fn session(&self, req: &(impl HasSession + ?Sized)) -> Result<Session, Error> {
+        Ok(req.sessions()?.of(self))
+    }
+
+    /// [`Session::add`] on the session of `req`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`], and as [`Session::add`].
+    pub fn add(
+        &self,
+        req: &(impl HasSession + ?Sized),
+        key: &str,
+        value: impl Serialize,
+    ) -> Result<(), Error> {
+        self.session(req)?.add(key, value)
+    }
+
+    /// [`Session::get`] on the session of `req`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`].
+    pub fn get(
+        &self,
+        req: &(impl HasSession + ?Sized),
+        key: &str,
+    ) -> Result<Option<String>, Error> {
+        Ok(self.session(req)?.get(key))
+    }
+
+    /// [`Session::pop`] on the session of `req`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`].
+    pub fn pop(
+        &self,
+        req: &(impl HasSession + ?Sized),
+        key: &str,
+    ) -> Result<Option<String>, Error> {
+        Ok(self.session(req)?.pop(key))
+    }
+
+    /// [`Session::load`] on the session of `req`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`], and as [`Session::load`].
+    pub fn load<T: DeserializeOwned>(
+        &self,
+        req: &(impl HasSession + ?Sized),
+        key: &str,
+    ) -> Result<Option<T>, Error> {
+        self.session(req)?.load(key)
+    }
+
+    /// [`Session::pop_load`] on the session of `req`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`], and as [`Session::pop_load`].
+    pub fn pop_load<T: DeserializeOwned>(
+        &self,
+        req: &(impl HasSession + ?Sized),
+        key: &str,
+    ) -> Result<Option<T>, Error> {
+        self.session(req)?.pop_load(key)
+    }
+
+    /// [`Session::flash`] on the session of `req`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`], and as [`Session::flash`].
+    pub fn flash(
+        &self,
+        req: &(impl HasSession + ?Sized),
+        message: impl Into<Message>,
+    ) -> Result<(), Error> {
+        self.session(req)?.flash(message)
+    }
+
+    /// [`Session::flashes`] on the session of `req`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`].
+    pub fn flashes(&self, req: &(impl HasSession + ?Sized)) -> Result<Vec<Message>, Error> {
+        Ok(self.session(req)?.flashes())
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.0.backend
+    }
+
+    /// Opens the session of a request, which is read before the returned future begins.
+    pub(crate) fn open(
+        &self,
+        request: &dyn RequestHead,
+    ) -> impl Future<Output = Result<Session, Error>> + use<'_> {
+        if let Some(insecure) = &self.0.insecure {
+            insecure.say_once();
+        }
+        let settings = self.settings();
+        let always = settings.cookie().always_secure();
+        let secure = always.unwrap_or_else(|| !request.is_http_to_loopback());
+        let mut token = None;
+        let mut opening = None;
+        match request.find(settings.cookie()) {
+            Found::Refused(why) => {
+                settings.log_refused(why);
+                // It is there, so that ending the session removes it, and nobody is asked for it.
+                token = Some("");
+            }
+            Found::One(value) => token = Some(value),
+            Found::Nothing => {}
+        }
+        if token != Some("") {
+            let request = Opening {
+                token,
+                settings,
+                request: request.framework(),
+            };
+            opening = Some(self.backend().open(request));
+        }
+        let token = token.map(Box::from);
+        async move {
+            let opened = match opening {
+                Some(opening) => opening.await,
+                None => Ok(Opened::Nothing),
+            };
+            match opened {
+                Ok(opened) => Ok(Session::new(self.clone(), secure, token, opened)),
+                Err(error @ Error::Unavailable { .. })
+                    if settings.on_store_error() == OnStoreError::Anonymous =>
+                {
+                    log!(
+                        ERROR,
+                        "{error}; the session reads as empty: {}",
+                        crate::error::chain(&error)
+                    );
+                    Ok(Session::read_only(self.clone(), secure))
+                }
+                Err(error) => Err(error),
+            }
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manager")
+            .field("engine", &self.engine())
+            .field("settings", self.settings())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,207 @@
+//! Builds a manager, and refuses what a browser would drop in silence.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use cookie::SameSite;
+
+use super::{Inner, Manager, OnStoreError, Settings, global::Insecure};
+use crate::{
+    Backend, ConfigError, Expiry,
+    cookie::{Attributes, SessionCookie},
+    expiry::Clock,
+};
+
+/// Builds a [`Manager`]. It comes from [`Manager::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use session_manager::{Key, Manager, SameSite, SignedCookie};
+///
+/// let manager = Manager::builder(SignedCookie::new(Key::generate()))
+///     .cookie_name("__Host-shop")
+///     .same_site(SameSite::Strict)
+///     .idle_timeout(Duration::from_secs(20 * 60))
+///     .absolute_timeout(Duration::from_secs(8 * 60 * 60))
+///     .build()?;
+/// # Ok::<(), session_manager::ConfigError>(())
+/// ```
+#[must_use]
+pub struct Builder {
+    backend: Box<dyn Backend>,
+    cookie: Attributes,
+    expiry: Expiry,
+    clock: Clock,
+    on_store_error: OnStoreError,
+    commit_on_server_error: bool,
+    insecure: Option<Insecure>,
+}
+
+impl Builder {
+    pub(super) fn new(backend: Box<dyn Backend>) -> Self {
+        Self {
+            backend,
+            cookie: Attributes::default(),
+            expiry: Expiry::default(),
+            clock: Clock::default(),
+            on_store_error: OnStoreError::default(),
+            commit_on_server_error: false,
+            insecure: None,
+        }
+    }
+
+    /// The name of the session cookie. Default: `_session`.
+    ///
+    /// A name that begins with `__Host-` keeps other hosts of the same site from planting the
+    /// cookie (RFC 6265bis, section 4.1.3.2), and makes it `Secure` towards every host.
+    pub fn cookie_name(mut self, name: impl Into<String>) -> Self {
+        self.cookie.name = name.into();
+        self
+    }
+
+    /// The path below which browsers send the cookie. Default: `/`.
+    pub fn cookie_path(mut self, path: impl Into<String>) -> Self {
+        self.cookie.path = path.into();
+        self
+    }
+
+    /// The domain whose hosts all get the cookie. Default: none, so that only the host that set it
+    /// does.
+    pub fn cookie_domain(mut self, domain: impl Into<String>) -> Self {
+        self.cookie.domain = Some(domain.into());
+        self
+    }
+
+    /// Whether browsers send the cookie over https alone.
+    ///
+    /// Default: always, except towards a loopback host (`localhost`, `127.0.0.1`, `[::1]`) over plain
+    /// http, which not every client counts as secure. A request that bears the mark of a proxy is
+    /// never taken for one. Behind a proxy that names the loopback address as `Host` and leaves no
+    /// mark, say `secure(true)`.
+    pub fn secure(mut self, secure: bool) -> Self {
+        self.cookie.secure = Some(secure);
+        self
+    }
+
+    /// Whether scripts in the page cannot read the cookie. Default: `true`.
+    pub fn http_only(mut self, http_only: bool) -> Self {
+        self.cookie.http_only = http_only;
+        self
+    }
+
+    /// Whether browsers send the cookie along when another site causes the request. Default:
+    /// [`SameSite::Lax`], only when a person follows a link.
+    pub fn same_site(mut self, same_site: SameSite) -> Self {
+        self.cookie.same_site = same_site;
+        self
+    }
+
+    /// Whether browsers keep one cookie for each site that embeds this one (CHIPS). Default:
+    /// `false`.
+    pub fn partitioned(mut self, partitioned: bool) -> Self {
+        self.cookie.partitioned = partitioned;
+        self
+    }
+
+    /// Whether the cookie survives the end of the browser, by a `Max-Age` that ends with the
+    /// session. Default: `false`.
+    pub fn persistent(mut self, persistent: bool) -> Self {
+        self.cookie.persistent = persistent;
+        self
+    }
+
+    /// How long a session lasts that nobody uses. Default: 24 hours.
+    ///
+    /// Its end moves when it is used, but at most once per twentieth of this time.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.expiry.idle = timeout;
+        self
+    }
+
+    /// How long a session lasts at most, however much it is used. Default: 7 days.
+    pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
+        self.expiry.absolute = timeout;
+        self
+    }
+
+    /// What happens to a request whose session the engine cannot open. Default:
+    /// [`OnStoreError::Fail`].
+    pub fn on_store_error(mut self, policy: OnStoreError) -> Self {
+        self.on_store_error = policy;
+        self
+    }
+
+    /// Whether a session is kept even if the response is a server error (5xx). Default: `false`, so
+    /// that a request which failed half-way leaves nothing half-done; ending a session sticks in
+    /// any case.
+    pub fn commit_on_server_error(mut self, commit: bool) -> Self {
+        self.commit_on_server_error = commit;
+        self
+    }
+
+    /// The clock that timeouts are measured with, for tests that move it. Default: the system's.
+    ///
+    /// ```
+    /// use std::time::{Duration, UNIX_EPOCH};
+    /// use session_manager::{Key, Manager, SignedCookie};
+    ///
+    /// let manager = Manager::builder(SignedCookie::new(Key::generate()))
+    ///     .clock(|| UNIX_EPOCH + Duration::from_secs(7))
+    ///     .build()?;
+    /// assert_eq!(manager.settings().now().millis(), 7_000);
+    /// # Ok::<(), session_manager::ConfigError>(())
+    /// ```
+    pub fn clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.clock = Clock::new(now);
+        self
+    }
+
+    pub(super) fn insecure(mut self, insecure: Option<Insecure>) -> Self {
+        self.insecure = insecure;
+        self
+    }
+
+    /// The manager.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], if a browser would drop the cookie in silence, or no session could last.
+    pub fn build(self) -> Result<Manager, ConfigError> {
+        for (timeout, which) in [
+            (self.expiry.idle, "idle"),
+            (self.expiry.absolute, "absolute"),
+        ] {
+            if timeout < Duration::from_millis(1) {
+                return Err(ConfigError::ZeroTimeout { which });
+            }
+        }
+        let settings = Settings {
+            cookie: SessionCookie::new(self.cookie)?,
+            expiry: self.expiry,
+            clock: self.clock,
+            on_store_error: self.on_store_error,
+            commit_on_server_error: self.commit_on_server_error,
+        };
+        let Self {
+            backend, insecure, ..
+        } = self;
+        Ok(Manager(Arc::new(Inner {
+            backend,
+            settings,
+            insecure,
+        })))
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("engine", &self.backend.engine())
+            .field("cookie", &self.cookie)
+            .field("expiry", &self.expiry)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,95 @@
+//! What a manager does besides its engine.
+
+use std::fmt;
+
+use crate::{
+    Expiry, Timestamp,
+    cookie::{Attributes, SessionCookie},
+    expiry::Clock,
+    log::log,
+};
+
+/// What happens to a request whose session the engine cannot open.
+///
+/// ```
+/// use session_manager::{Key, Manager, OnStoreError, SignedCookie};
+///
+/// let manager = Manager::builder(SignedCookie::new(Key::generate()))
+///     .on_store_error(OnStoreError::Anonymous)
+///     .build()?;
+/// # Ok::<(), session_manager::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnStoreError {
+    /// It is answered with 503, and the reason is logged.
+    #[default]
+    Fail,
+    /// Its handler sees an empty session that refuses writes, and the reason is logged.
+    Anonymous,
+}
+
+/// The settings of a [`Manager`](crate::Manager), as its engine sees them.
+#[derive(Debug)]
+pub struct Settings {
+    pub(super) cookie: SessionCookie,
+    pub(super) expiry: Expiry,
+    pub(super) clock: Clock,
+    pub(super) on_store_error: OnStoreError,
+    pub(super) commit_on_server_error: bool,
+}
+
+impl Settings {
+    /// The name of the session cookie.
+    pub fn cookie_name(&self) -> &str {
+        self.cookie.name()
+    }
+
+    /// The idle and the absolute timeout.
+    pub fn expiry(&self) -> &Expiry {
+        &self.expiry
+    }
+
+    /// The present moment, by this manager's clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn cookie(&self) -> &SessionCookie {
+        &self.cookie
+    }
+
+    pub(crate) fn on_store_error(&self) -> OnStoreError {
+        self.on_store_error
+    }
+
+    pub(crate) fn commit_on_server_error(&self) -> bool {
+        self.commit_on_server_error
+    }
+
+    /// The one log line for a cookie that is there and of no use. Its value is nobody's business.
+    pub(crate) fn log_refused(&self, why: impl fmt::Display) {
+        log!(
+            WARN,
+            "the cookie `{}` was refused, its session is empty: {why}",
+            self.cookie_name()
+        );
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        #[expect(
+            clippy::expect_used,
+            reason = "the defaults are fixed, and a test builds them"
+        )]
+        let cookie = SessionCookie::new(Attributes::default()).expect("the defaults are valid");
+        Self {
+            cookie,
+            expiry: Expiry::default(),
+            clock: Clock::default(),
+            on_store_error: OnStoreError::default(),
+            commit_on_server_error: false,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What is stored under one key: text as it is, anything else as JSON text.
+
+use std::fmt;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::finite;
+
+/// What is stored under one key. It stays text until somebody asks for a type.
+///
+/// Engines pass values on and never look inside: [`Value::Text`] and [`Value::Json`] differ only in
+/// how [`Session::load`](crate::Session::load) reads them. `S` is the text, owned or borrowed.
+///
+/// ```
+/// use session_manager::Value;
+///
+/// assert_eq!(Value::encode("ready")?, Value::Text("ready".into()));
+/// assert_eq!(Value::encode(&[1, 2])?, Value::Json("[1,2]".into()));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Value<S = Box<str>> {
+    /// A string, as it is.
+    Text(S),
+    /// The JSON text of anything else.
+    Json(S),
+}
+
+impl Value {
+    /// Makes the stored form of `value`.
+    ///
+    /// # Errors
+    ///
+    /// If JSON cannot express `value`: a map whose keys are no strings, or a number that is not
+    /// finite, which `serde_json` alone would turn into `null`.
+    pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
+        let mut json = serde_json::to_string(value)?;
+        if json.contains("null") {
+            finite::check(value)?;
+        }
+        if !json.starts_with('"') {
+            return Ok(Self::Json(json.into()));
+        }
+        if json.contains('\\') {
+            return serde_json::from_str(&json).map(Self::Text);
+        }
+        json.pop();
+        json.remove(0);
+        Ok(Self::Text(json.into()))
+    }
+}
+
+impl<S: AsRef<str>> Value<S> {
+    /// The text: the string itself, or the JSON text.
+    ///
+    /// ```
+    /// assert_eq!(session_manager::Value::Json("7").as_str(), "7");
+    /// ```
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Json(text) => text.as_ref(),
+        }
+    }
+
+    /// The same value, borrowed.
+    ///
+    /// ```
+    /// use session_manager::Value;
+    ///
+    /// assert_eq!(Value::encode("a")?.borrowed(), Value::Text("a"));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub fn borrowed(&self) -> Value<&str> {
+        match self {
+            Self::Text(text) => Value::Text(text.as_ref()),
+            Self::Json(text) => Value::Json(text.as_ref()),
+        }
+    }
+
+    /// The same value, owned.
+    ///
+    /// ```
+    /// use session_manager::Value;
+    ///
+    /// assert_eq!(Value::Text("a").into_owned(), Value::Text("a".into()));
+    /// ```
+    pub fn into_owned(self) -> Value {
+        match self {
+            Self::Text(text) => Value::Text(text.as_ref().into()),
+            Self::Json(text) => Value::Json(text.as_ref().into()),
+        }
+    }
+
+    /// Reads the value as a `T`. A string whose content is JSON also reads as a `T` that is no
+    /// string.
+    ///
+    /// # Errors
+    ///
+    /// If the value is no `T`.
+    ///
+    /// ```
+    /// use session_manager::Value;
+    ///
+    /// assert_eq!(Value::Json("[1,2]").decode::<Vec<u8>>()?, [1, 2]);
+    /// assert_eq!(Value::Text("[1,2]").decode::<Vec<u8>>()?, [1, 2]);
+    /// assert_eq!(Value::Text("[1,2]").decode::<String>()?, "[1,2]");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        match self {
+            Self::Json(json) => serde_json::from_str(json.as_ref()),
+            Self::Text(text) => {
+                let text = text.as_ref();
+                serde_json::from_value(serde_json::Value::String(text.to_owned()))
+                    .or_else(|no_string| serde_json::from_str(text).map_err(|_| no_string))
+            }
+        }
+    }
+}
+
+/// Shows the kind and the length only: a session holds what is nobody else's business.
+impl<S: AsRef<str>> fmt::Debug for Value<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Self::Text(_) => "Text",
+            Self::Json(_) => "Json",
+        };
+        write!(f, "{kind}({} bytes)", self.as_str().len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap};
+
+    use super::*;
+
+    #[test]
+    fn a_string_is_stored_as_it_is_and_anything_else_as_json() {
+        for text in [
+            "",
+            "value",
+            "中文测试",
+            "<html> &tag, \"quoted\" \\ \n\u{1}",
+        ] {
+            assert_eq!(Value::encode(text).unwrap(), Value::Text(text.into()));
+        }
+        assert_eq!(Value::encode(&'c').unwrap(), Value::Text("c".into()));
+        assert_eq!(Value::encode(&7).unwrap(), Value::Json("7".into()));
+        assert_eq!(
+            Value::encode(&None::<u8>).unwrap(),
+            Value::Json("null".into())
+        );
+        assert_eq!(
+            Value::encode(&["a"]).unwrap(),
+            Value::Json("[\"a\"]".into())
+        );
+    }
+
+    #[test]
+    fn what_json_cannot_express_is_an_error() {
+        assert!(Value::encode(&HashMap::from([((1, 2), 3)])).is_err());
+        assert!(Value::encode(&f64::NAN).is_err());
+        assert!(Value::encode(&f32::INFINITY).is_err());
+        let nested = BTreeMap::from([("deep", vec![Some((1, f64::NEG_INFINITY))])]);
+        assert!(Value::encode(&nested).is_err());
+    }
+
+    #[test]
+    fn null_stays_null() {
+        #[derive(Serialize)]
+        struct Half {
+            here: u8,
+            gone: Option<u8>,
+        }
+        let half = Half {
+            here: 1,
+            gone: None,
+        };
+        assert_eq!(
+            Value::encode(&half).unwrap().as_str(),
+            r#"{"here":1,"gone":null}"#
+        );
+        assert_eq!(Value::encode(&()).unwrap().as_str(), "null");
+    }
+
+    #[test]
+    fn text_reads_as_a_string_first_and_as_its_json_second() {
+        assert_eq!(Value::Text("5").decode::<String>().unwrap(), "5");
+        assert_eq!(Value::Text("5").decode::<u8>().unwrap(), 5);
+        assert_eq!(
+            Value::Text("5")
+                .decode::<Option<String>>()
+                .unwrap()
+                .as_deref(),
+            Some("5")
+        );
+        assert!(Value::Text("five").decode::<u8>().is_err());
+        assert!(Value::Json("5").decode::<String>().is_err());
+    }
+}

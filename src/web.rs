@@ -1,0 +1,119 @@
+//! How requests of each web framework come to a manager.
+
+#[cfg(feature = "actix")]
+mod actix;
+
+/// Whether `host`, as a `Host` header or a URI has it, is this machine as nobody else can be:
+/// `localhost` and names below it (RFC 6761), `127.0.0.0/8` or `::1`, with or without a port.
+#[cfg(feature = "actix")]
+fn is_loopback(host: &str) -> bool {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    if let Some(rest) = host.strip_prefix('[') {
+        let address = rest
+            .split_once(']')
+            .and_then(|(address, _)| address.parse().ok());
+        return address == Some(Ipv6Addr::LOCALHOST);
+    }
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    if let Ok(address) = name.parse::<Ipv4Addr>() {
+        return address.is_loopback();
+    }
+    const LOCALHOST: &str = "localhost";
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let Some(split) = name.len().checked_sub(LOCALHOST.len()) else {
+        return false;
+    };
+    name.get(split..)
+        .is_some_and(|end| end.eq_ignore_ascii_case(LOCALHOST))
+        && (split == 0 || name.as_bytes()[split - 1] == b'.')
+}
+
+/// Header fields that tell of a proxy between client and server.
+#[cfg(feature = "actix")]
+const PROXY_MARKS: [&str; 6] = [
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+];
+
+/// What an existing `Cache-Control` value needs so that no cache keeps the `Set-Cookie` beside it
+/// (RFC 9111, section 5.2.2.4); `None` if it says so already.
+#[cfg(feature = "actix")]
+fn cache_control_to_add<'v>(mut values: impl Iterator<Item = &'v [u8]>) -> Option<&'static str> {
+    let is_enough = |value: &[u8]| {
+        value.split(|byte| *byte == b',').any(|directive| {
+            let directive = directive.trim_ascii();
+            directive.eq_ignore_ascii_case(b"no-store")
+                || directive.eq_ignore_ascii_case(b"no-cache")
+        })
+    };
+    (!values.any(is_enough)).then_some("no-cache=\"Set-Cookie\"")
+}
+
+/// Whether `Vary` values name the `Cookie` field already, or everything.
+#[cfg(feature = "actix")]
+fn varies_by_cookie<'v>(mut values: impl Iterator<Item = &'v [u8]>) -> bool {
+    values.any(|value| {
+        value.split(|byte| *byte == b',').any(|field| {
+            let field = field.trim_ascii();
+            field == b"*" || field.eq_ignore_ascii_case(b"cookie")
+        })
+    })
+}
+
+#[cfg(all(test, feature = "actix"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_hosts_are_known_and_nothing_that_looks_like_one() {
+        for host in [
+            "localhost",
+            "localhost:80",
+            "LOCALHOST",
+            "app.localhost:1",
+            "localhost.",
+            "127.0.0.1",
+            "127.9.9.9:8080",
+            "[::1]",
+            "[::1]:8080",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "",
+            "example.com",
+            "notlocalhost",
+            "localhost.example.com",
+            "127.0.0.1.example.com",
+            "128.0.0.1",
+            "[::2]",
+            "[::1",
+            "[",
+            "10.0.0.1",
+            "é.example",
+            ":80",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn caches_are_told_once() {
+        let add = |values: &[&str]| cache_control_to_add(values.iter().map(|v| v.as_bytes()));
+        assert_eq!(add(&[]), Some("no-cache=\"Set-Cookie\""));
+        assert_eq!(
+            add(&["public, max-age=60"]),
+            Some("no-cache=\"Set-Cookie\"")
+        );
+        assert_eq!(add(&["private", "max-age=0, No-Store"]), None);
+        assert_eq!(add(&["no-cache"]), None);
+        let varies = |values: &[&str]| varies_by_cookie(values.iter().map(|v| v.as_bytes()));
+        assert!(varies(&["Accept", "origin, COOKIE"]) && varies(&["*"]));
+        assert!(!varies(&["Accept-Cookie"]) && !varies(&[]));
+    }
+}
