@@ -178,10 +178,11 @@ impl SessionCookie {
                     continue;
                 };
                 found = match (found, std::str::from_utf8(value)) {
-                    (Found::Nothing, Ok(value)) if value.len() <= LIMIT => Found::One(value),
-                    (Found::Nothing, Ok(_)) => {
+                    (Found::Nothing, Ok("")) => return Found::Refused("it is empty"),
+                    (Found::Nothing, Ok(value)) if value.len() > LIMIT => {
                         return Found::Refused("it is longer than a cookie can be");
                     }
+                    (Found::Nothing, Ok(value)) => Found::One(value),
                     (Found::One(first), Ok(second)) if first == second => found,
                     (Found::One(_), Ok(_)) => {
                         return Found::Refused(
@@ -480,6 +481,7 @@ mod tests {
         assert_eq!(find(&[b"_session=x; _session=x"]).as_deref(), Some("x"));
         assert_eq!(find(&[b"_session=x; _session=y"]), None);
         assert_eq!(find(&[b"_session=x", b"_session=y"]), None);
+        assert_eq!(find(&[b"_session="]), None);
         assert_eq!(find(&[b"_session=\xff"]), None);
         assert_eq!(
             find(&[&[b"_session=".as_slice(), &[b'a'; 100_000]].concat()]),

@@ -192,25 +192,23 @@ impl Manager {
         let settings = self.settings();
         let always = settings.cookie().always_secure();
         let secure = always.unwrap_or_else(|| !request.is_http_to_loopback());
-        let mut token = None;
-        let mut opening = None;
-        match request.find(settings.cookie()) {
+        let (token, opening) = match request.find(settings.cookie()) {
+            Found::Nothing => (None, Some(None)),
+            Found::One(token) => (Some(token), Some(Some(token))),
             Found::Refused(why) => {
                 settings.log_refused(why);
-                // It is there, so that ending the session removes it, and nobody is asked for it.
-                token = Some("");
+                // It is there, so that ending the session removes it; no engine is asked for it.
+                (Some(""), None)
             }
-            Found::One(value) => token = Some(value),
-            Found::Nothing => {}
-        }
-        if token != Some("") {
-            let request = Opening {
+        };
+        let framework = request.framework();
+        let opening = opening.map(|token| {
+            self.backend().open(Opening {
                 token,
                 settings,
-                request: request.framework(),
-            };
-            opening = Some(self.backend().open(request));
-        }
+                request: framework,
+            })
+        });
         let token = token.map(Box::from);
         async move {
             let opened = match opening {

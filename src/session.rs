@@ -233,25 +233,21 @@ impl Session {
         let now = self.0.manager.settings().now().millis();
         let mut state = self.look();
         // Each message has a key of its own, so that messages left by requests that overlap all
-        // survive: ordered by time, then by their order in this request, then told apart by chance.
-        // The chance needs no secrecy, so the standard library's hash keys serve.
-        let order = state.version;
+        // survive: ordered by a time after that of the last one, then told apart by chance. The
+        // chance needs no secrecy, so the standard library's hash keys serve.
+        let last = state.flash_keys().max();
+        let last = last.and_then(|key| u64::from_str_radix(key.get(1..12)?, 16).ok());
+        let time = last.map_or(now, |last| now.max(last + 1));
         let chance = RandomState::new().build_hasher().finish() as u32;
-        let key = format!("{RESERVED}{now:011x}{order:03x}{chance:08x}");
+        let key = format!("{RESERVED}{time:011x}{chance:08x}");
         self.insert(&mut state, &key, Change::Set(value))
     }
 
     /// Takes all messages that were left, oldest first. Each is given once.
     pub fn flashes(&self) -> Vec<Message> {
         let mut state = self.look();
-        let mut keys: Vec<_> = state
-            .view()
-            .iter()
-            .map(|(key, _)| key)
-            .filter(|key| key.starts_with(RESERVED))
-            .collect();
+        let mut keys: Vec<String> = state.flash_keys().map(str::to_owned).collect();
         keys.sort_unstable();
-        let keys: Vec<String> = keys.into_iter().map(str::to_owned).collect();
         let mut messages = Vec::with_capacity(keys.len());
         for key in keys {
             let stored = state.view().get(&key).and_then(|value| value.decode().ok());
@@ -580,6 +576,13 @@ impl State {
             .iter()
             .map(|(key, _)| key)
             .filter(|key| !key.starts_with(RESERVED))
+    }
+
+    fn flash_keys(&self) -> impl Iterator<Item = &str> {
+        self.view()
+            .iter()
+            .map(|(key, _)| key)
+            .filter(|key| key.starts_with(RESERVED))
     }
 
     fn writable(&self) -> Result<(), Error> {

@@ -1,0 +1,349 @@
+//! Whatever a client sends in place of its cookie is an empty session, and whatever a handler stores
+//! that cannot be stored is an error that loses nothing.
+
+mod common;
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, ResponseError, web};
+use common::{Clock, Log, Server, engines, script};
+use session_manager::{
+    Builder, Error, Key, Manager, Message, PrivateCookie, SignedCookie, manager,
+};
+
+fn serve(builder: Builder) -> Server {
+    Server::start(builder.build().unwrap().middleware(), script::routes)
+}
+
+/// The value of a session cookie that holds `key = value`, as `builder`'s manager makes it.
+fn valid(builder: Builder) -> String {
+    let cookie = serve(builder).raw("/run/add.key.value", &[]).cookie();
+    cookie.split_once('=').unwrap().1.to_owned()
+}
+
+/// A cookie of its own for each engine and case, by which its log lines are found.
+fn check(builder: fn() -> Builder, name: &str, cookie: &[u8], secret_part: &str) {
+    let log = Log::of_process();
+    let server = serve(builder().cookie_name(name));
+    let nobody = server.raw("/run/get.key,len,flashes", &[]);
+    let answer = server.with_cookie("/run/get.key,len,flashes", cookie);
+    assert_eq!(
+        (answer.status, &*answer.body),
+        (nobody.status, &*nobody.body),
+        "{name}"
+    );
+    assert_eq!(answer.set_cookie(), None, "{name}");
+    let lines = log.lines(&format!("`{name}`"));
+    assert_eq!(lines.len(), 1, "{name}: {lines:#?}");
+    assert!(
+        !log.text().contains(secret_part),
+        "{name}: the log has the cookie's value"
+    );
+
+    // The visitor can begin anew: what is written next replaces the cookie.
+    let anew = server.with_cookie("/run/add.key.new", cookie);
+    assert_eq!(
+        server.with_cookie("/run/get.key", anew.cookie()).body,
+        "new",
+        "{name}"
+    );
+}
+
+#[test]
+fn a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line() {
+    for (engine, builder) in engines() {
+        let name = |case: &str| format!("{engine}-{case}");
+        let good = |case: &str| valid(builder().cookie_name(name(case)));
+        let check_value = |case: &str, value: &str| {
+            let cookie = format!("{}={value}", name(case));
+            let secret_part = if value.len() < 12 {
+                &cookie
+            } else {
+                &value[value.len() - 12..]
+            };
+            check(builder, &name(case), cookie.as_bytes(), secret_part);
+        };
+
+        let value = good("flipped");
+        let flip = |at: usize| {
+            let mut bytes = value.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            String::from_utf8(bytes).unwrap()
+        };
+        check_value("flipped", &flip(value.len() / 2));
+        check_value("version", &flip(0));
+        check_value("signature", &flip(value.len() - 2));
+        check_value("cut", &good("cut")[..40]);
+        check_value("nearly-whole", &value[..value.len() - 1]);
+        check_value("one-letter", "A");
+        check_value("blank", "");
+        check_value("doubled", &good("doubled").repeat(2));
+        check_value("padded", &format!("{}==", good("padded")));
+        check_value("other-name", &valid(builder().cookie_name("another-name")));
+        let other_key = || Key::from_secret([8; 32]).unwrap();
+        let rekeyed: fn(Key) -> Builder = match engine {
+            "signed" => |key| Manager::builder(SignedCookie::new(key)),
+            _ => |key| Manager::builder(PrivateCookie::new(key)),
+        };
+        check_value(
+            "other-key",
+            &valid(rekeyed(other_key()).cookie_name(name("other-key"))),
+        );
+        for (other, make) in engines() {
+            if other != engine {
+                check_value(
+                    "other-engine",
+                    &valid(make().cookie_name(name("other-engine"))),
+                );
+            }
+        }
+        check_value("long", &"A".repeat(100_000));
+        check_value("just-too-long", &"A".repeat(4097));
+        check_value("json", r#"{"key":"value"}"#);
+        check_value("base64", "eyJrZXkiOiJ2YWx1ZSJ9");
+        check_value("base64-of-nothing", &"A".repeat(64));
+    }
+}
+
+#[test]
+fn a_cookie_that_is_no_text_is_an_empty_session_and_one_log_line() {
+    for (engine, builder) in engines() {
+        let name = format!("{engine}-bytes");
+        let cookie = [name.as_bytes(), b"=AQ\xff\xfe\x80secret"].concat();
+        check(builder, &name, &cookie, "secret");
+    }
+}
+
+#[test]
+fn two_cookies_of_its_name_that_differ_are_an_empty_session_and_one_log_line() {
+    for (engine, builder) in engines() {
+        let name = format!("{engine}-twice");
+        let (one, two) = (valid(builder().cookie_name(&name)), "planted-by-somebody");
+        let cookie = format!("{name}={one}; other=1; {name}={two}");
+        check(builder, &name, cookie.as_bytes(), two);
+    }
+}
+
+#[test]
+fn the_same_cookie_twice_is_the_session() {
+    for (engine, builder) in engines() {
+        let server = serve(builder());
+        let cookie = server.raw("/run/add.key.value", &[]).cookie();
+        let answer = server.with_cookie("/run/get.key", format!("{cookie}; {cookie}"));
+        assert_eq!(answer.body, "value", "{engine}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_utf8_in_another_cookie_do_not_disturb_the_session() {
+    for (engine, builder) in engines() {
+        let server = serve(builder());
+        let cookie = server.raw("/run/add.key.value", &[]).cookie();
+        let cookie = [b"a=\xff\xfe; ", cookie.as_bytes(), b";b=\x80"].concat();
+        assert_eq!(
+            server.with_cookie("/run/get.key", cookie).body,
+            "value",
+            "{engine}"
+        );
+    }
+}
+
+#[test]
+fn a_cookie_past_its_time_is_refused_whatever_the_browser_thinks() {
+    let log = Log::of_process();
+    for (engine, builder) in engines() {
+        let (idle, absolute) = (Duration::from_secs(600), Duration::from_secs(1500));
+        let clock = Clock::default();
+        let name = format!("{engine}-expired");
+        let settings = builder()
+            .cookie_name(&name)
+            .idle_timeout(idle)
+            .absolute_timeout(absolute);
+        let server = serve(settings.clock(clock.now()));
+        let mut cookie = server.raw("/run/add.key.value", &[]).cookie();
+        clock.forward(idle - Duration::from_millis(1));
+        assert_eq!(
+            server.with_cookie("/run/get.key", &cookie).body,
+            "value",
+            "{engine}"
+        );
+        clock.forward(Duration::from_millis(1));
+        assert_eq!(
+            server.with_cookie("/run/get.key", &cookie).body,
+            "none",
+            "{engine}: idle"
+        );
+        assert_eq!(log.lines(&format!("`{name}`")).len(), 1, "{engine}");
+
+        cookie = server.raw("/run/add.key.value", &[]).cookie();
+        for _ in 0..2 {
+            clock.forward(idle - Duration::from_secs(1));
+            cookie = server.with_cookie("/run/get.key", &cookie).cookie();
+        }
+        clock.forward(Duration::from_secs(301));
+        assert_eq!(
+            server.with_cookie("/run/get.key", &cookie).body,
+            "value",
+            "{engine}"
+        );
+        clock.forward(Duration::from_secs(1));
+        assert_eq!(
+            server.with_cookie("/run/get.key", &cookie).body,
+            "none",
+            "{engine}: absolute"
+        );
+    }
+}
+
+#[test]
+fn an_untouched_cookie_is_not_even_verified() {
+    let log = Log::of_process();
+    let server = serve(engines()[0].1().cookie_name("untouched"));
+    let answer = server.with_cookie("/idle", "untouched=forged-and-never-looked-at");
+    assert_eq!((answer.status, &*answer.body), (200, "idle"));
+    assert_eq!(answer.header("vary"), None);
+    assert_eq!(log.lines("`untouched`"), [""; 0]);
+}
+
+#[test]
+fn too_large_is_an_error_where_it_is_written_and_the_session_is_as_it_was() {
+    for (engine, builder) in engines() {
+        for persistent in [false, true] {
+            let server = serve(builder().secure(true).persistent(persistent));
+            let cookie = server.raw("/run/add.key.value,add.other.1", &[]).cookie();
+            let fill = |bytes: usize| {
+                server.with_cookie(&format!("/run/fill.key.{bytes},get.key,get.other"), &cookie)
+            };
+            let fits = (0..4096)
+                .rev()
+                .find(|bytes| fill(*bytes).body.starts_with("null,"));
+            let fits = fits.unwrap();
+            let answer = fill(fits);
+            let sent = answer.set_cookie().unwrap().len();
+            // Base64 goes in steps; and room is kept for the longest Max-Age, three digits more.
+            let spare = if persistent { 5 } else { 2 };
+            assert!(
+                (4096 - spare..=4096).contains(&sent),
+                "{engine}: {sent} bytes fit"
+            );
+
+            let answer = fill(fits + 1);
+            let (error, rest) = answer.body.split_once(',').unwrap();
+            let size: usize = error.split(' ').nth(2).unwrap().parse().unwrap();
+            assert_eq!(error, format!("too large {size} of 4096"), "{engine}");
+            assert!((4097..=4099).contains(&size), "{engine}: {size}");
+            assert_eq!(rest, "value,1", "{engine}");
+            assert_eq!(answer.set_cookie(), None, "{engine}");
+        }
+    }
+}
+
+#[test]
+fn a_flash_that_does_not_fit_is_an_error_and_the_session_is_as_it_was() {
+    for (engine, builder) in engines() {
+        let server = serve(builder());
+        let cookie = server.raw("/run/fill.key.2900,flash.kept", &[]).cookie();
+        let long = "m".repeat(300);
+        let answer = server.with_cookie(&format!("/run/flash.{long},flashes"), &cookie);
+        assert!(
+            answer.body.starts_with("too large ") && answer.body.ends_with(" of 4096,kept"),
+            "{engine}: {answer:?}"
+        );
+    }
+}
+
+#[test]
+fn a_value_that_json_cannot_express_is_an_error_and_the_old_value_stays() {
+    for (engine, builder) in engines() {
+        let server = serve(builder());
+        let cookie = server.raw("/run/add.key.old", &[]).cookie();
+        let answer = server.with_cookie("/run/nan.key,get.key", &cookie);
+        assert_eq!(answer.body, "unserializable,old", "{engine}");
+        assert_eq!(answer.set_cookie(), None, "{engine}");
+    }
+}
+
+#[test]
+fn a_value_of_another_type_is_an_error_and_stays() {
+    for (engine, builder) in engines() {
+        let server = serve(builder());
+        let cookie = server.raw("/run/add.key.text", &[]).cookie();
+        let answer = server.with_cookie("/run/number.key,popnumber.key,count.key,get.key", &cookie);
+        assert_eq!(
+            answer.body, "wrong type,wrong type,wrong type,text",
+            "{engine}"
+        );
+        assert_eq!(answer.set_cookie(), None, "{engine}");
+    }
+}
+
+#[test]
+fn reserved_keys_are_refused() {
+    let server = serve(engines()[0].1());
+    assert_eq!(
+        server
+            .raw("/run/add.%01key.value,count.%01key,len", &[])
+            .body,
+        "reserved,reserved,0"
+    );
+}
+
+async fn without_middleware(req: HttpRequest) -> Result<String, Error> {
+    manager::get().flash(&req, Message::info("lost"))?;
+    Ok("a session that goes nowhere".into())
+}
+
+#[test]
+fn a_request_that_no_middleware_served_is_an_opaque_500_and_the_log_says_the_fix() {
+    let log = Log::of_process();
+    // A manager that is mounted nowhere else: `Server` mounts it around everything but the scope
+    // under test, so the app is put together by hand here.
+    let answer = actix_web::rt::System::new().block_on(async {
+        let app = actix_web::App::new().route("/", web::get().to(without_middleware));
+        let app = actix_web::test::init_service(app).await;
+        let request = actix_web::test::TestRequest::get().uri("/").to_request();
+        let response = actix_web::test::call_service(&app, request).await;
+        (
+            response.status(),
+            actix_web::test::read_body(response).await,
+        )
+    });
+    assert_eq!(
+        (answer.0.as_u16(), &*answer.1),
+        (500, &b"Internal Server Error"[..])
+    );
+    let lines = log.lines("manager::middleware()");
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(lines[0].contains("cargo tree -d"));
+}
+
+#[test]
+fn no_error_shows_the_client_anything_but_a_phrase() {
+    let secret = serde_json::from_str::<u8>("\"the stored secret\"").unwrap_err();
+    let errors = [
+        Error::NotMounted,
+        Error::TooLarge {
+            size: 5000,
+            limit: 4096,
+        },
+        Error::WrongType {
+            key: "k".into(),
+            expected: "u8",
+            source: secret,
+        },
+        Error::Unavailable {
+            source: "redis://user:password@host".into(),
+        },
+    ];
+    for error in errors {
+        assert!(
+            !format!("{error:?}{error}").contains("the stored secret"),
+            "{error}"
+        );
+        let response = error.error_response();
+        let body = actix_web::rt::System::new()
+            .block_on(actix_web::body::to_bytes(response.into_body()))
+            .unwrap();
+        assert_eq!(body, error.status_code().canonical_reason().unwrap());
+    }
+}

@@ -1,0 +1,212 @@
+//! The demo in a real browser: headless Chromium, driven through chromedriver.
+//!
+//! Both must be in `PATH` (Debian: `apt-get install chromium chromium-driver`), so these tests run
+//! only when asked for: `cargo test --test browser -- --ignored`. Each has a demo, a driver and a
+//! browser of its own.
+
+#[path = "browser/driver.rs"]
+mod driver;
+
+use driver::Browser;
+use serde_json::json;
+
+fn log_in(browser: &Browser) {
+    browser.open("/login");
+    browser.fill("name", "ada");
+    browser.fill("password", "lovelace");
+    browser.press("Log in");
+    assert_eq!(browser.path(), "/admin");
+}
+
+/// The flash messages on the page: kind and text.
+fn messages(browser: &Browser) -> Vec<(String, String)> {
+    let all = browser.script(
+        "return [...document.querySelectorAll('.flash')]
+             .map(flash => [flash.classList[1], flash.textContent])",
+    );
+    serde_json::from_value(all).unwrap()
+}
+
+fn message(kind: &str, text: &str) -> Vec<(String, String)> {
+    vec![(kind.to_owned(), text.to_owned())]
+}
+
+/// The rows of the page's table, without what their buttons say.
+fn rows(browser: &Browser) -> Vec<(String, String)> {
+    let all = browser.script(
+        "return [...document.querySelectorAll('tbody tr')]
+             .map(row => [row.cells[0].textContent, row.cells[1].textContent])",
+    );
+    serde_json::from_value(all).unwrap()
+}
+
+fn row(first: &str, second: &str) -> (String, String) {
+    (first.to_owned(), second.to_owned())
+}
+
+/// The status of the page's response, after redirects.
+fn status(browser: &Browser) -> serde_json::Value {
+    browser.script("return performance.getEntriesByType('navigation')[0].responseStatus")
+}
+
+/// Who the page says is logged in.
+fn user(browser: &Browser) -> serde_json::Value {
+    browser.script("return document.querySelector('header .user')?.textContent ?? null")
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: tests/run.sh"]
+fn logging_in_works_and_its_message_is_seen_once() {
+    let browser = Browser::start();
+    browser.open("/admin");
+    assert_eq!(browser.path(), "/login");
+    let asked = message("warning", "Log in to see that page");
+    assert_eq!(messages(&browser), asked);
+
+    log_in(&browser);
+    assert_eq!(user(&browser), "ada");
+    assert_eq!(messages(&browser), message("success", "Welcome, ada"));
+
+    browser.reload();
+    assert_eq!(browser.path(), "/admin");
+    assert_eq!(user(&browser), "ada");
+    assert_eq!(messages(&browser), []);
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: tests/run.sh"]
+fn a_message_shows_what_was_typed_as_text_and_not_as_html() {
+    let browser = Browser::start();
+    browser.open("/login");
+    browser.fill("name", "<b>name</b>");
+    browser.fill("password", "wrong");
+    browser.press("Log in");
+
+    assert_eq!(browser.path(), "/login");
+    let refused = "“<b>name</b>” and this password do not belong together";
+    assert_eq!(messages(&browser), message("error", refused));
+    assert_eq!(
+        browser.script("return document.querySelectorAll('b').length"),
+        0
+    );
+    assert_eq!(user(&browser), json!(null));
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: tests/run.sh"]
+fn creating_and_deleting_a_record_leave_a_message_each() {
+    let browser = Browser::start();
+    log_in(&browser);
+    let before = rows(&browser);
+
+    browser.fill("title", "Note <i>G</i>");
+    browser.press("Create");
+    let created = message("success", "Created “Note <i>G</i>”");
+    assert_eq!(messages(&browser), created);
+    let mut after = vec![row("Note <i>G</i>", "ada")];
+    after.extend_from_slice(&before);
+    assert_eq!(rows(&browser), after);
+
+    browser.press("Delete Note <i>G</i>");
+    let deleted = message("success", "Deleted “Note <i>G</i>”");
+    assert_eq!(messages(&browser), deleted);
+    assert_eq!(rows(&browser), before);
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: tests/run.sh"]
+fn after_logging_out_neither_the_address_nor_the_back_button_shows_the_protected_page() {
+    let browser = Browser::start();
+    log_in(&browser);
+    assert!(!rows(&browser).is_empty());
+
+    browser.press("Log out");
+    assert_eq!(browser.path(), "/login");
+    assert_eq!(messages(&browser), message("info", "You are logged out"));
+    assert_eq!(user(&browser), json!(null));
+
+    // Had the browser kept the protected page, it would show that, and no message.
+    let asked = message("warning", "Log in to see that page");
+    browser.back();
+    assert_eq!(messages(&browser), asked);
+    assert_eq!(browser.path(), "/login");
+    assert_eq!(rows(&browser), []);
+
+    browser.open("/admin");
+    assert_eq!(messages(&browser), asked);
+    assert_eq!(browser.path(), "/login");
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: tests/run.sh"]
+fn a_forged_cookie_is_nobody_and_one_can_log_in_again() {
+    let browser = Browser::start();
+    log_in(&browser);
+    let genuine = browser.cookie("_session");
+    let value = genuine["value"].as_str().unwrap();
+    let middle = value.len() / 2;
+    let other = if value[middle..].starts_with('A') {
+        "B"
+    } else {
+        "A"
+    };
+    let flipped = format!("{}{other}{}", &value[..middle], &value[middle + 1..]);
+
+    for forged in [flipped.as_str(), r#"{"auth.user":"ada"}"#] {
+        let mut cookie = genuine.clone();
+        cookie["value"] = json!(forged);
+        browser.set_cookie(&cookie);
+        assert_eq!(browser.cookie("_session")["value"], forged);
+
+        browser.open("/session");
+        assert_eq!(status(&browser), 200);
+        assert_eq!(user(&browser), json!(null));
+        assert_eq!(rows(&browser), []);
+
+        browser.set_cookie(&cookie);
+        browser.open("/admin");
+        assert_eq!(status(&browser), 200);
+        assert_eq!(browser.path(), "/login");
+
+        log_in(&browser);
+        assert_eq!(user(&browser), "ada");
+    }
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: tests/run.sh"]
+fn storing_too_much_says_so_and_keeps_what_was_stored() {
+    let browser = Browser::start();
+    log_in(&browser);
+    browser.open("/session");
+    browser.fill("key", "colour");
+    browser.fill("value", "burnt sienna");
+    browser.press("Store");
+    assert_eq!(messages(&browser), message("success", "Stored “colour”"));
+    let stored = [row("auth.user", "ada"), row("note.colour", "burnt sienna")];
+    assert_eq!(rows(&browser), stored);
+
+    browser.press("Store 5 KB");
+    let [(kind, text)] = &messages(&browser)[..] else {
+        panic!("{:?} is not one message", messages(&browser));
+    };
+    assert_eq!(kind, "error");
+    assert!(text.contains("browsers keep no more than 4096"), "{text}");
+    assert_eq!(status(&browser), 200);
+    assert_eq!(rows(&browser), stored);
+
+    browser.reload();
+    assert_eq!(rows(&browser), stored);
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: tests/run.sh"]
+fn the_session_cookie_is_out_of_reach_for_scripts_and_other_sites() {
+    let browser = Browser::start();
+    log_in(&browser);
+    let cookie = browser.cookie("_session");
+    assert_eq!(cookie["httpOnly"], true);
+    assert_eq!(cookie["sameSite"], "Lax");
+    assert_eq!(cookie["path"], "/");
+    assert_eq!(browser.script("return document.cookie"), "");
+}

@@ -1,0 +1,283 @@
+//! A demo, a chromedriver and a Chromium that end with their test, and as much of the WebDriver
+//! protocol (<https://www.w3.org/TR/webdriver2/>) as the tests need.
+
+use std::{
+    env::{self, consts::EXE_SUFFIX},
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{self, Child, ChildStdout, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use ureq::{Agent, http::Method};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How a WebDriver answer names an element.
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// A headless Chromium with nothing in it, and the demo that it looks at. Every method panics with
+/// what the driver says if it cannot do its work.
+pub(crate) struct Browser {
+    agent: Agent,
+    /// The address of the WebDriver session.
+    session: String,
+    /// The address of the demo.
+    demo: String,
+    _processes: [Process; 2],
+    // Goes last, when nobody writes to it any more.
+    _profile: TempDir,
+}
+
+impl Browser {
+    pub(crate) fn start() -> Self {
+        let mut demo = Command::new(demo_program());
+        demo.env("DEMO_ADDR", "127.0.0.1:0")
+            .env_remove("SESSION_ENGINE")
+            .env_remove("SESSION_SECRET");
+        let (demo, address) = Process::start(&mut demo, |line| {
+            line.strip_prefix("Open ").map(str::to_owned)
+        });
+        let (driver, port) = Process::start(Command::new("chromedriver").arg("--port=0"), |line| {
+            let (_, port) = line.split_once("successfully on port ")?;
+            Some(port.trim_end_matches('.').to_owned())
+        });
+
+        let agent: Agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(PATIENCE * 3))
+            .build()
+            .into();
+        let profile = TempDir::new();
+        let mut browser = Self {
+            agent,
+            session: format!("http://127.0.0.1:{port}"),
+            demo: address,
+            _processes: [driver, demo],
+            _profile: profile,
+        };
+        browser.wait_until("chromedriver is ready", || {
+            let status = browser.command(Method::GET, "/status", &Value::Null);
+            status.is_ok_and(|status| status["ready"] == true)
+        });
+        let options = json!({ "args": chromium_flags(&browser._profile.0) });
+        let capabilities = json!({
+            "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } }
+        });
+        let session = browser.post("/session", &capabilities);
+        browser.session += "/session/";
+        browser.session += session["sessionId"].as_str().unwrap();
+        browser
+    }
+
+    /// Opens a page of the demo.
+    pub(crate) fn open(&self, path: &str) {
+        self.post("/url", &json!({ "url": format!("{}{path}", self.demo) }));
+    }
+
+    pub(crate) fn reload(&self) {
+        self.leave(|| self.post("/refresh", &json!({})));
+    }
+
+    pub(crate) fn back(&self) {
+        self.leave(|| self.post("/back", &json!({})));
+    }
+
+    /// Types into the field of that name.
+    pub(crate) fn fill(&self, name: &str, text: &str) {
+        let field = self.find("css selector", &format!("input[name='{name}']"));
+        self.post(&format!("/element/{field}/value"), &json!({ "text": text }));
+    }
+
+    /// Presses the button that says `label`, or is labelled so for a screen reader.
+    pub(crate) fn press(&self, label: &str) {
+        let path = format!("//button[normalize-space()='{label}' or @aria-label='{label}']");
+        let button = self.find("xpath", &path);
+        self.leave(|| self.post(&format!("/element/{button}/click"), &json!({})));
+    }
+
+    /// The path of the page that is shown.
+    pub(crate) fn path(&self) -> String {
+        let path = self.script("return location.pathname");
+        path.as_str().unwrap().to_owned()
+    }
+
+    /// Runs JavaScript in the page and gives what it returns.
+    pub(crate) fn script(&self, script: &str) -> Value {
+        self.post("/execute/sync", &json!({ "script": script, "args": [] }))
+    }
+
+    pub(crate) fn cookie(&self, name: &str) -> Value {
+        self.command(Method::GET, &format!("/cookie/{name}"), &Value::Null)
+            .unwrap()
+    }
+
+    /// Puts a cookie in place of another of its name.
+    pub(crate) fn set_cookie(&self, cookie: &Value) {
+        self.post("/cookie", &json!({ "cookie": cookie }));
+    }
+
+    /// Does what leads to another page, and waits for that: a driver may come back before the page
+    /// that was there has gone.
+    fn leave(&self, act: impl FnOnce() -> Value) {
+        let is_new = "return document.readyState === 'complete' && !document.left";
+        self.script("document.left = true");
+        act();
+        self.wait_until("there is another page", || {
+            let body = json!({ "script": is_new, "args": [] });
+            self.command(Method::POST, "/execute/sync", &body) == Ok(json!(true))
+        });
+    }
+
+    fn find(&self, using: &str, value: &str) -> String {
+        let element = self.post("/element", &json!({ "using": using, "value": value }));
+        element[ELEMENT].as_str().unwrap().to_owned()
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Value {
+        self.command(Method::POST, path, body)
+            .unwrap_or_else(|error| panic!("{path} {body}: {error}"))
+    }
+
+    fn command(&self, method: Method, path: &str, body: &Value) -> Result<Value, String> {
+        let url = format!("{}{path}", self.session);
+        let response = match method {
+            Method::GET => self.agent.get(url).call(),
+            Method::DELETE => self.agent.delete(url).call(),
+            _ => self.agent.post(url).send(body.to_string()),
+        };
+        let mut response = response.map_err(|error| error.to_string())?;
+        let text = response.body_mut().read_to_string();
+        let text = text.map_err(|error| error.to_string())?;
+        let mut answer: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        if response.status().is_success() {
+            Ok(answer["value"].take())
+        } else {
+            Err(answer["value"]["message"].to_string())
+        }
+    }
+
+    fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < PATIENCE, "waited for long until {what}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Browser {
+    /// Chromium is the driver's child, so the driver ends it.
+    fn drop(&mut self) {
+        let _ = self.command(Method::DELETE, "", &Value::Null);
+    }
+}
+
+fn chromium_flags(profile: &Path) -> Vec<String> {
+    let flags = "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run \
+                 --disable-background-networking --disable-component-update --disable-sync \
+                 --disable-dev-shm-usage --window-size=1280,900";
+    let profile = format!("--user-data-dir={}", profile.display());
+    flags
+        .split_whitespace()
+        .map(str::to_owned)
+        .chain([profile])
+        .collect()
+}
+
+/// The demo as it is now: `cargo test --test browser` alone builds no example.
+fn demo_program() -> &'static Path {
+    static DEMO: OnceLock<PathBuf> = OnceLock::new();
+    DEMO.get_or_init(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--example", "demo"]);
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success(), "the demo does not build");
+        // This is target/<profile>/deps/browser-<hash>.
+        let this = env::current_exe().unwrap();
+        let demo = this
+            .ancestors()
+            .nth(2)
+            .unwrap()
+            .join(format!("examples/demo{EXE_SUFFIX}"));
+        assert!(demo.exists(), "`{cargo:?}` did not make {}", demo.display());
+        demo
+    })
+}
+
+/// A child process that ends with its owner.
+struct Process {
+    child: Child,
+    // Kept open: who writes to a closed pipe dies of it.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Process {
+    /// Starts a program and reads what it prints until `find` finds something there.
+    fn start(command: &mut Command, find: impl Fn(&str) -> Option<String>) -> (Self, String) {
+        let name = command.get_program().to_owned();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut child = child.unwrap_or_else(|error| panic!("cannot start {name:?}: {error}"));
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut this = Self {
+            child,
+            _stdout: stdout,
+        };
+        loop {
+            let mut line = String::new();
+            if this._stdout.read_line(&mut line).unwrap() == 0 {
+                panic!("{name:?} ended before it was ready: start it by hand to see why");
+            }
+            if let Some(found) = find(line.trim_end()) {
+                return (this, found);
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct TempDir(PathBuf);
+
+impl TempDir {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("session-manager-browser-{}-{count}", process::id());
+        let path = env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        // Chromium's last process may write for a moment after its driver is gone.
+        for _ in 0..100 {
+            match fs::remove_dir_all(&self.0) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                _ => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! A real server, a client with a cookie jar, a client that sends any bytes, a clock, and the log.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of many test binaries; each uses a part of it"
+)]
+
+pub mod script;
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use actix_web::{App, HttpServer, dev::ServerHandle, web::ServiceConfig};
+use session_manager::{Builder, Key, Manager, Middleware, PrivateCookie, SignedCookie};
+
+pub const SECRET: [u8; 32] = [7; 32];
+
+/// The same key each time.
+pub fn key() -> Key {
+    Key::from_secret(SECRET).unwrap()
+}
+
+/// Every engine of this crate that keeps sessions in cookies, by name.
+pub fn engines() -> [(&'static str, fn() -> Builder); 2] {
+    [
+        ("signed", || Manager::builder(SignedCookie::new(key()))),
+        ("private", || Manager::builder(PrivateCookie::new(key()))),
+    ]
+}
+
+/// An actix-web server on a free loopback port, stopped when it is dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    handle: ServerHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub fn start(
+        middleware: Middleware,
+        routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
+    ) -> Self {
+        let (tell, told) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            actix_web::rt::System::new().block_on(async move {
+                let server = HttpServer::new(move || {
+                    App::new()
+                        .wrap(middleware.clone())
+                        .configure(routes.clone())
+                })
+                .workers(2)
+                .disable_signals()
+                .bind(("127.0.0.1", 0))
+                .unwrap();
+                let address = server.addrs()[0];
+                let server = server.run();
+                tell.send((address, server.handle())).unwrap();
+                server.await.unwrap();
+            });
+        });
+        let (address, handle) = told.recv().unwrap();
+        Self {
+            address,
+            handle,
+            thread: Some(thread),
+        }
+    }
+
+    /// A new visitor.
+    pub fn visitor(&self) -> Visitor {
+        Visitor::to(self.address)
+    }
+
+    /// Sends a request with these header lines and this body-less path, as bytes.
+    pub fn raw(&self, path: &str, headers: &[&[u8]]) -> Answer {
+        let mut request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address).into_bytes();
+        for header in headers {
+            request.extend_from_slice(header);
+            request.extend_from_slice(b"\r\n");
+        }
+        request.extend_from_slice(b"Connection: close\r\n\r\n");
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        stream.write_all(&request).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer
+            .split_once("\r\n\r\n")
+            .unwrap_or_else(|| panic!("no answer to {path}"));
+        let mut lines = head.lines();
+        let status = lines
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
+        let headers = lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        Answer {
+            status,
+            headers,
+            body: body.to_owned(),
+        }
+    }
+
+    /// Sends a request with this `Cookie` header.
+    pub fn with_cookie(&self, path: &str, cookie: impl AsRef<[u8]>) -> Answer {
+        self.raw(path, &[&[b"Cookie: ", cookie.as_ref()].concat()])
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Not waited for: the handle tells the server's own thread, which is.
+        drop(self.handle.stop(false));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One answer of a server.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.headers
+            .iter()
+            .filter(move |(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    pub fn set_cookie(&self) -> Option<&str> {
+        let mut all = self.all("set-cookie");
+        let first = all.next();
+        assert_eq!(
+            all.next(),
+            None,
+            "one response sets the session cookie once"
+        );
+        first
+    }
+
+    /// `name=value` of the cookie that was set.
+    #[track_caller]
+    pub fn cookie(&self) -> String {
+        let set = self
+            .set_cookie()
+            .unwrap_or_else(|| panic!("no Set-Cookie in {self:?}"));
+        set.split(';').next().unwrap().to_owned()
+    }
+}
+
+/// A client that keeps cookies as a browser does.
+#[derive(Clone)]
+pub struct Visitor {
+    agent: ureq::Agent,
+    address: SocketAddr,
+}
+
+impl Visitor {
+    pub fn to(address: SocketAddr) -> Self {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(30)))
+            .build();
+        Self {
+            agent: config.into(),
+            address,
+        }
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        let url = format!("http://{}{path}", self.address);
+        let mut response = self.agent.get(url).call().unwrap();
+        let headers = response.headers().iter();
+        Answer {
+            status: response.status().as_u16(),
+            headers: headers
+                .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+                .collect(),
+            body: response.body_mut().read_to_string().unwrap(),
+        }
+    }
+
+    /// The body of a request that must succeed.
+    #[track_caller]
+    pub fn body(&self, path: &str) -> String {
+        let answer = self.get(path);
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer.body
+    }
+
+    pub fn cookies(&self) -> usize {
+        self.agent.cookie_jar_lock().iter().count()
+    }
+}
+
+/// A clock that stands until it is moved.
+#[derive(Clone, Default)]
+pub struct Clock(Arc<AtomicU64>);
+
+impl Clock {
+    const START: Duration = Duration::from_secs(1_800_000_000);
+
+    pub fn forward(&self, span: Duration) {
+        self.0.fetch_add(span.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    pub fn now(&self) -> impl Fn() -> SystemTime + Send + Sync + 'static {
+        let moved = Arc::clone(&self.0);
+        move || UNIX_EPOCH + Self::START + Duration::from_millis(moved.load(Ordering::SeqCst))
+    }
+}
+
+/// All that the process logs, at every level.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// The log of this process. Tests that run side by side tell their lines apart by a cookie name
+    /// of their own.
+    pub fn of_process() -> &'static Self {
+        static LOG: OnceLock<Log> = OnceLock::new();
+        LOG.get_or_init(|| {
+            let log = Log::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+                .with_ansi(false)
+                .with_writer(move || writer.clone())
+                .finish();
+            tracing_subscriber::util::SubscriberInitExt::try_init(subscriber).unwrap();
+            log
+        })
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// The lines of this crate that contain `part`.
+    pub fn lines(&self, part: &str) -> Vec<String> {
+        let text = self.text();
+        let own = text
+            .lines()
+            .filter(|line| line.contains(" session_manager"));
+        own.filter(|line| line.contains(part))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

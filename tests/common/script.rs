@@ -1,0 +1,84 @@
+//! A route that does to its session what its path says, so that a test reads as a list of requests.
+
+use actix_web::{
+    HttpResponse, ResponseError,
+    http::StatusCode,
+    web::{self, Path, ServiceConfig},
+};
+use serde::Serialize;
+use session_manager::{Error, Session};
+
+/// `/run/add.key.value,get.key,…`: the answers, joined by commas. And `/idle`, which does nothing.
+pub fn routes(config: &mut ServiceConfig) {
+    config
+        .route("/run/{script}", web::get().to(handle))
+        .route("/idle", web::get().to(async || "idle"));
+}
+
+async fn handle(session: Session, script: Path<String>) -> Result<HttpResponse, actix_web::Error> {
+    let (status, body) = run(&session, &script)?;
+    if status == 599 {
+        return Err(actix_web::error::ErrorInternalServerError(body));
+    }
+    Ok(HttpResponse::build(StatusCode::from_u16(status).unwrap()).body(body))
+}
+
+/// Does what `script` says: the status and the answers.
+pub fn run(session: &Session, script: &str) -> Result<(u16, String), Error> {
+    let mut status = 200;
+    let mut answers = Vec::new();
+    for step in script.split(',') {
+        let mut words = step.split('.');
+        let (verb, key, value) = (
+            words.next().unwrap(),
+            words.next().unwrap_or_default(),
+            words.next().unwrap_or_default(),
+        );
+        let answer = match verb {
+            "add" => outcome(session.add(key, value)),
+            // As many bytes as the second word says, so that a path need not hold them.
+            "fill" => outcome(session.add(key, "x".repeat(value.parse().unwrap()))),
+            "nan" => outcome(session.add(key, f64::NAN)),
+            "get" => session.get(key).unwrap_or("none".into()),
+            "pop" => session.pop(key).unwrap_or("none".into()),
+            "number" => outcome(session.load::<i64>(key)),
+            "popnumber" => outcome(session.pop_load::<i64>(key)),
+            "count" => outcome(session.update(key, |count: Option<i64>| count.unwrap_or(0) + 1)),
+            "contains" => session.contains_key(key).to_string(),
+            "keys" => session.keys().join("+"),
+            "len" => session.len().to_string(),
+            "empty" => session.is_empty().to_string(),
+            "flash" => outcome(session.flash(key)),
+            "flashes" => {
+                let texts = session.flashes().into_iter().map(|message| message.text);
+                texts.collect::<Vec<_>>().join("+")
+            }
+            "renew" => done(session.renew()),
+            "destroy" => done(session.destroy()),
+            "clear" => done(session.clear()),
+            "status" => done(status = key.parse().unwrap()),
+            "error" => done(status = 599),
+            "panic" => panic!("a handler that panics, as the test asked"),
+            other => panic!("no step is called {other}"),
+        };
+        answers.push(answer);
+    }
+    Ok((status, answers.join(",")))
+}
+
+fn outcome<T: Serialize>(result: Result<T, Error>) -> String {
+    match result {
+        Ok(value) => serde_json::to_string(&value).unwrap(),
+        Err(Error::TooLarge { size, limit }) => format!("too large {size} of {limit}"),
+        Err(Error::Unserializable { .. }) => "unserializable".into(),
+        Err(Error::WrongType { .. }) => "wrong type".into(),
+        Err(Error::HeadSent) => "head sent".into(),
+        Err(Error::ReadOnly) => "read only".into(),
+        Err(Error::ReservedKey) => "reserved".into(),
+        Err(error) => panic!("{} {error}", error.status_code()),
+    }
+}
+
+fn done((): ()) -> String {
+    "done".into()
+}

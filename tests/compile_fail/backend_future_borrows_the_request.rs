@@ -1,0 +1,26 @@
+//! A commit's future must not borrow the request, which actix-web does not let leave its thread and
+//! tower has given away by then.
+
+use session_manager::{Backend, BackendFuture, Commit, Error, Opened, Opening, Reply};
+
+struct Engine;
+
+impl Backend for Engine {
+    fn engine(&self) -> &'static str {
+        "engine"
+    }
+
+    fn open<'a>(&'a self, request: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>> {
+        let token = request.token;
+        BackendFuture::pending(async move {
+            assert!(token.is_some());
+            Ok(Opened::Nothing)
+        })
+    }
+
+    fn commit<'a>(&'a self, _: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>> {
+        BackendFuture::ready(Ok(Reply::Keep))
+    }
+}
+
+fn main() {}

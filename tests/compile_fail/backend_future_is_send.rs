@@ -1,0 +1,14 @@
+//! A backend's future must be `Send`, because tower's are.
+
+use std::rc::Rc;
+
+use session_manager::{BackendFuture, Error, Opened};
+
+fn main() {
+    let not_send = Rc::new(());
+    let _: BackendFuture<'_, Result<Opened, Error>> = BackendFuture::pending(async move {
+        std::future::ready(()).await;
+        drop(not_send);
+        Ok(Opened::Nothing)
+    });
+}

@@ -1,0 +1,7 @@
+//! A key prints as nothing, so it has no `Display`.
+
+use session_manager::Key;
+
+fn main() {
+    println!("{}", Key::generate());
+}

@@ -1,0 +1,115 @@
+//! The manager of a process in which nobody set one.
+
+mod common;
+
+use std::process::Command;
+
+use common::{Log, Server, script};
+use session_manager::{Key, Manager, SignedCookie, manager};
+
+/// Runs this test anew in a process of its own, where `SESSION_SECRET` is what the test needs:
+/// `true` in that process.
+fn alone(test: &str, secret: Option<&str>) -> bool {
+    const MARK: &str = "SESSION_MANAGER_TEST_ALONE";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child
+        .args(["--exact", test, "--nocapture"])
+        .env(MARK, "1")
+        .env_remove("SESSION_SECRET");
+    if let Some(secret) = secret {
+        child.env("SESSION_SECRET", secret);
+    }
+    let output = child.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        text.contains("1 passed"),
+        "the test did not run alone: {text}"
+    );
+    false
+}
+
+#[test]
+fn without_a_secret_a_debug_build_signs_with_the_development_key_and_warns_once() {
+    let name = "without_a_secret_a_debug_build_signs_with_the_development_key_and_warns_once";
+    if !alone(name, None) {
+        return;
+    }
+    let log = Log::of_process();
+    assert!(manager::is_insecure_default());
+    assert_eq!(manager::get().engine(), "signed cookie");
+    assert_eq!(manager::get().settings().cookie_name(), "_session");
+    assert_eq!(
+        log.lines(""),
+        [""; 0],
+        "nothing is said before the first session is opened"
+    );
+
+    let server = Server::start(manager::middleware(), script::routes);
+    let visitor = server.visitor();
+    visitor.body("/run/add.key.value");
+    assert_eq!(visitor.body("/run/get.key"), "value");
+    let lines = log.lines("SESSION_SECRET");
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(
+        lines[0].contains("WARN") && lines[0].contains("manager::set"),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn a_short_secret_is_as_good_as_none_and_the_warning_says_how_long_it_must_be() {
+    let name = "a_short_secret_is_as_good_as_none_and_the_warning_says_how_long_it_must_be";
+    if !alone(name, Some("short")) {
+        return;
+    }
+    let log = Log::of_process();
+    assert!(manager::is_insecure_default());
+    Server::start(manager::middleware(), script::routes)
+        .visitor()
+        .body("/run/len");
+    assert!(log.lines("SESSION_SECRET")[0].contains("5 bytes long, and must be 32 or more"));
+}
+
+#[test]
+fn with_a_secret_the_default_signs_with_it_and_is_quiet() {
+    const SECRET: &str = "thirty-two bytes or more, at random";
+    if !alone(
+        "with_a_secret_the_default_signs_with_it_and_is_quiet",
+        Some(SECRET),
+    ) {
+        return;
+    }
+    let log = Log::of_process();
+    assert!(!manager::is_insecure_default());
+    let server = Server::start(manager::middleware(), script::routes);
+    let cookie = server.raw("/run/add.key.value", &[]).cookie();
+    let same_key = Manager::new(SignedCookie::new(Key::from_secret(SECRET).unwrap()));
+    let other = Server::start(same_key.middleware(), script::routes);
+    assert_eq!(other.with_cookie("/run/get.key", cookie).body, "value");
+    assert_eq!(log.lines(""), [""; 0]);
+}
+
+#[test]
+fn a_manager_that_is_set_before_the_first_request_keeps_the_default_quiet() {
+    if !alone(
+        "a_manager_that_is_set_before_the_first_request_keeps_the_default_quiet",
+        None,
+    ) {
+        return;
+    }
+    let log = Log::of_process();
+    let kept_by_a_library = manager::get();
+    manager::set(Manager::new(SignedCookie::new(Key::generate())));
+    let server = Server::start(manager::middleware(), script::routes);
+    server.visitor().body("/run/add.key.value");
+    drop(kept_by_a_library);
+    assert_eq!(log.lines(""), [""; 0]);
+}

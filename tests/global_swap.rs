@@ -1,0 +1,118 @@
+//! Replacing the manager while requests are served.
+
+mod common;
+
+use std::{
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use actix_web::{HttpResponse, web};
+use common::{Server, Visitor, script};
+use session_manager::{Error, Key, Manager, Session, SignedCookie, manager};
+
+fn keys() -> [Key; 2] {
+    [
+        Key::from_secret([1; 32]).unwrap(),
+        Key::from_secret([2; 32]).unwrap(),
+    ]
+}
+
+#[test]
+fn a_request_in_flight_finishes_on_its_manager_and_the_next_begins_on_the_new_one() {
+    let [old, new] = keys();
+    manager::set(Manager::new(SignedCookie::new(old.clone())));
+    let inside = Arc::new(Barrier::new(2));
+    let handler_inside = Arc::clone(&inside);
+    let server = Server::start(manager::middleware(), move |config| {
+        let inside = Arc::clone(&handler_inside);
+        let slow = move |session: Session| {
+            let inside = Arc::clone(&inside);
+            async move {
+                // Waiting blocks this worker alone; the server has two.
+                inside.wait();
+                inside.wait();
+                session.add("written", "after the swap")?;
+                Ok::<_, Error>(HttpResponse::Ok().body(session.get("key").unwrap_or_default()))
+            }
+        };
+        config
+            .configure(script::routes)
+            .route("/slow", web::get().to(slow));
+    });
+    let cookie = server.raw("/run/add.key.value", &[]).cookie();
+    let slow = std::thread::scope(|scope| {
+        let slow = scope.spawn(|| server.with_cookie("/slow", &cookie));
+        inside.wait();
+        manager::set(Manager::new(SignedCookie::new(new)));
+        inside.wait();
+        slow.join().unwrap()
+    });
+    assert_eq!((slow.status, &*slow.body), (200, "value"));
+    let old_key = Manager::new(SignedCookie::new(old));
+    let check = Server::start(old_key.middleware(), script::routes);
+    assert_eq!(
+        check.with_cookie("/run/get.written", slow.cookie()).body,
+        "after the swap"
+    );
+    assert_eq!(
+        server.with_cookie("/run/get.key", &cookie).body,
+        "none",
+        "the new one has no such key"
+    );
+
+    swaps_under_load();
+}
+
+/// Part of the one test of this binary, because the manager is the process's.
+fn swaps_under_load() {
+    let [one, two] = keys();
+    let either = [
+        Manager::new(SignedCookie::new(one.clone()).accept(two.clone())),
+        Manager::new(SignedCookie::new(two).accept(one)),
+    ];
+    manager::set(either[0].clone());
+    let server = Server::start(manager::middleware(), script::routes);
+    let stop = AtomicBool::new(false);
+    let (served, swapped) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let visitor: Visitor = server.visitor();
+                for number in 1.. {
+                    // Each request reads what the one before wrote, whichever key signed it.
+                    let answer = visitor.get("/run/count.visits");
+                    assert_eq!((answer.status, answer.body), (200, number.to_string()));
+                    served.fetch_add(1, Ordering::Relaxed);
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let number = swapped.fetch_add(1, Ordering::Relaxed);
+                manager::set(either[number % 2].clone());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        // Ended by how much was done; a minute is for a visitor that failed and serves no more.
+        let begun = Instant::now();
+        while served.load(Ordering::Relaxed) < 2_000 || swapped.load(Ordering::Relaxed) < 200 {
+            std::thread::sleep(Duration::from_millis(5));
+            if begun.elapsed() > Duration::from_secs(60) {
+                break;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let (served, swapped) = (served.into_inner(), swapped.into_inner());
+    assert!(
+        served >= 2_000 && swapped >= 200,
+        "{served} requests, {swapped} swaps"
+    );
+}

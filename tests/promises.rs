@@ -1,0 +1,426 @@
+//! What every cookie engine promises, over a real server.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Answer, Clock, Server, engines, key, script};
+use session_manager::{Builder, Key, Manager, PrivateCookie, SameSite, SignedCookie};
+
+fn serve(builder: Builder) -> Server {
+    Server::start(builder.build().unwrap().middleware(), script::routes)
+}
+
+#[test]
+fn old_keys_open_and_the_newest_key_always_signs() {
+    let old = || Key::from_secret([1; 32]).unwrap();
+    let new = || Key::from_secret([2; 32]).unwrap();
+    let engines: [(&str, fn(Key) -> Builder, fn(Key, Key) -> Builder); 2] = [
+        (
+            "signed",
+            |key| Manager::builder(SignedCookie::new(key)),
+            |new, old| Manager::builder(SignedCookie::new(new).accept(old)),
+        ),
+        (
+            "private",
+            |key| Manager::builder(PrivateCookie::new(key)),
+            |new, old| Manager::builder(PrivateCookie::new(new).accept(old)),
+        ),
+    ];
+    for (engine, one, both) in engines {
+        let (with_old, with_new, with_both) = (
+            serve(one(old())),
+            serve(one(new())),
+            serve(both(new(), old())),
+        );
+        let cookie = with_old.raw("/run/add.key.value", &[]).cookie();
+        let read = with_both.with_cookie("/run/get.key", &cookie);
+        assert_eq!(read.body, "value", "{engine}: the old key opens");
+        assert_eq!(read.set_cookie(), None, "{engine}: reading writes nothing");
+        let resigned = with_both.with_cookie("/run/add.more.1", &cookie).cookie();
+        assert_eq!(
+            with_new.with_cookie("/run/get.key", &resigned).body,
+            "value",
+            "{engine}"
+        );
+        assert_eq!(
+            with_old.with_cookie("/run/get.key", &resigned).body,
+            "none",
+            "{engine}"
+        );
+    }
+}
+
+#[test]
+fn set_cookie_is_sent_only_when_something_changed_and_once() {
+    for (engine, builder) in engines() {
+        let server = serve(builder());
+        let cookie = server.raw("/run/add.key.value", &[]).cookie();
+        for quiet in [
+            "get.key",
+            "number.none",
+            "contains.key",
+            "keys",
+            "len",
+            "empty",
+            "flashes",
+            "pop.none",
+            "popnumber.none",
+            "add.key.value",
+            "add.new.1,pop.new",
+            "flash.hello,flashes",
+        ] {
+            let answer = server.with_cookie(&format!("/run/{quiet}"), &cookie);
+            assert_eq!(answer.set_cookie(), None, "{engine}: {quiet}");
+        }
+        for loud in [
+            "add.a.1,add.b.2,flash.c",
+            "pop.key",
+            "clear",
+            "renew",
+            "destroy",
+            "count.n",
+            "add.key.other,add.key.value2",
+        ] {
+            let answer = server.with_cookie(&format!("/run/{loud}"), &cookie);
+            answer.cookie();
+            assert_eq!(
+                answer.header("cache-control"),
+                Some("no-cache=\"Set-Cookie\""),
+                "{engine}: {loud}"
+            );
+            assert_eq!(answer.header("vary"), Some("Cookie"), "{engine}: {loud}");
+        }
+        for nothing in [
+            "destroy",
+            "clear",
+            "renew",
+            "renew,destroy",
+            "add.a.1,destroy",
+            "flash.a,clear",
+        ] {
+            let answer = server.raw(&format!("/run/{nothing}"), &[]);
+            assert_eq!(
+                answer.set_cookie(),
+                None,
+                "{engine}: {nothing} without a session"
+            );
+        }
+    }
+}
+
+/// CVE-2023-30861 and CVE-2026-27205 (Flask): a shared cache must not serve one visitor's page to
+/// another.
+#[test]
+fn every_look_at_the_session_makes_the_response_vary_by_cookie() {
+    for (engine, builder) in engines() {
+        let server = serve(builder());
+        for look in [
+            "get.key",
+            "contains.key",
+            "keys",
+            "len",
+            "empty",
+            "flashes",
+            "number.key",
+            "pop.key",
+        ] {
+            let answer = server.raw(&format!("/run/{look}"), &[]);
+            assert_eq!(answer.header("vary"), Some("Cookie"), "{engine}: {look}");
+            assert_eq!(answer.header("cache-control"), None, "{engine}: {look}");
+        }
+        assert_eq!(server.raw("/idle", &[]).header("vary"), None, "{engine}");
+    }
+}
+
+#[test]
+fn a_server_error_leaves_the_session_as_it_was_and_any_other_status_keeps_it() {
+    for (engine, builder) in engines() {
+        let server = serve(builder());
+        let cookie = server.raw("/run/add.key.old", &[]).cookie();
+        for failing in ["status.500", "status.503", "error"] {
+            let answer = server.with_cookie(&format!("/run/add.key.new,renew,{failing}"), &cookie);
+            assert!(answer.status >= 500, "{engine}: {answer:?}");
+            assert_eq!(answer.set_cookie(), None, "{engine}: {failing}");
+            assert_eq!(
+                server.with_cookie("/run/get.key", &cookie).body,
+                "old",
+                "{engine}"
+            );
+        }
+        for status in [200, 303, 400, 404, 422] {
+            let answer = server.with_cookie(&format!("/run/add.key.new,status.{status}"), &cookie);
+            assert_eq!(answer.status, status);
+            let cookie = answer.cookie();
+            assert_eq!(
+                server.with_cookie("/run/get.key", cookie).body,
+                "new",
+                "{engine}: {status}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_panic_leaves_the_session_as_it_was() {
+    let server = serve(engines()[0].1());
+    let cookie = server.raw("/run/add.key.old", &[]).cookie();
+    // actix-web closes the connection of a handler that panicked, without an answer.
+    let answer = std::thread::scope(|scope| {
+        scope
+            .spawn(|| server.with_cookie("/run/add.key.new,panic", &cookie))
+            .join()
+    });
+    assert!(answer.is_err(), "{answer:?}");
+    assert_eq!(server.with_cookie("/run/get.key", &cookie).body, "old");
+}
+
+#[test]
+fn logging_out_sticks_even_if_the_response_is_a_server_error() {
+    for (engine, builder) in engines() {
+        let server = serve(builder());
+        let cookie = server.raw("/run/add.key.old", &[]).cookie();
+        for failing in ["status.500", "error"] {
+            let answer =
+                server.with_cookie(&format!("/run/destroy,add.key.new,{failing}"), &cookie);
+            assert!(
+                answer.cookie().ends_with('='),
+                "{engine}: the cookie is removed"
+            );
+        }
+    }
+}
+
+#[test]
+fn commit_on_server_error_keeps_the_session_always() {
+    let server = serve(engines()[0].1().commit_on_server_error(true));
+    for failing in ["status.500", "error"] {
+        let cookie = server
+            .raw(&format!("/run/add.key.new,{failing}"), &[])
+            .cookie();
+        assert_eq!(server.with_cookie("/run/get.key", cookie).body, "new");
+    }
+}
+
+#[test]
+fn what_is_added_after_destroy_begins_a_new_session() {
+    for (engine, builder) in engines() {
+        let server = serve(builder());
+        let cookie = server.raw("/run/add.user.ada,flash.before", &[]).cookie();
+        let answer = server.with_cookie("/run/destroy,get.user,flashes,flash.bye,len", &cookie);
+        assert_eq!(answer.body, "done,none,,null,0", "{engine}");
+        let next = server.with_cookie("/run/get.user,flashes", answer.cookie());
+        assert_eq!(next.body, "none,bye", "{engine}");
+    }
+}
+
+/// CVE-2023-20862 (Spring Security): an emptied session must not come back.
+#[test]
+fn a_session_that_was_cleared_or_emptied_is_empty_and_its_cookie_removed() {
+    for (engine, builder) in engines() {
+        let server = serve(builder());
+        let visitor = server.visitor();
+        for empty in ["clear", "pop.key,flashes", "destroy"] {
+            visitor.body("/run/add.key.value,flash.message");
+            assert_eq!(visitor.cookies(), 1, "{engine}");
+            visitor.body(&format!("/run/{empty}"));
+            assert_eq!(visitor.cookies(), 0, "{engine}: {empty}");
+            assert_eq!(
+                visitor.body("/run/get.key,len,flashes"),
+                "none,0,",
+                "{engine}: {empty}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_touch_is_sent_at_most_once_per_twentieth_of_the_idle_time() {
+    for (engine, builder) in engines() {
+        let clock = Clock::default();
+        let minute = Duration::from_secs(60);
+        let server = serve(builder().idle_timeout(20 * minute).clock(clock.now()));
+        let cookie = server.raw("/run/add.key.value", &[]).cookie();
+        clock.forward(minute - Duration::from_millis(1));
+        assert_eq!(
+            server.with_cookie("/run/get.key", &cookie).set_cookie(),
+            None,
+            "{engine}"
+        );
+        clock.forward(Duration::from_millis(1));
+        assert_eq!(
+            server.with_cookie("/idle", &cookie).set_cookie(),
+            None,
+            "{engine}: untouched"
+        );
+        let touched = server.with_cookie("/run/get.key", &cookie).cookie();
+        assert_eq!(
+            server.with_cookie("/run/get.key", &touched).set_cookie(),
+            None,
+            "{engine}"
+        );
+        clock.forward(20 * minute - Duration::from_millis(1));
+        assert_eq!(
+            server.with_cookie("/run/get.key", &touched).body,
+            "value",
+            "{engine}"
+        );
+        assert_eq!(
+            server.with_cookie("/run/get.key", &cookie).body,
+            "none",
+            "{engine}"
+        );
+    }
+}
+
+#[test]
+fn renewing_keeps_the_data_and_begins_the_timeouts_anew() {
+    for (engine, builder) in engines() {
+        let clock = Clock::default();
+        let day = Duration::from_secs(24 * 60 * 60);
+        let server = serve(
+            builder()
+                .idle_timeout(3 * day)
+                .absolute_timeout(3 * day)
+                .clock(clock.now()),
+        );
+        let cookie = server.raw("/run/add.key.value", &[]).cookie();
+        clock.forward(2 * day);
+        let renewed = server.with_cookie("/run/renew", &cookie).cookie();
+        assert_ne!(renewed, cookie);
+        clock.forward(2 * day);
+        assert_eq!(
+            server.with_cookie("/run/get.key", &renewed).body,
+            "value",
+            "{engine}"
+        );
+        assert_eq!(
+            server.with_cookie("/run/get.key", &cookie).body,
+            "none",
+            "{engine}"
+        );
+    }
+}
+
+#[test]
+fn the_cookie_is_secure_except_towards_a_loopback_host_over_plain_http() {
+    let server = serve(engines()[0].1());
+    let secure = |headers: &[&[u8]]| {
+        let answer = server.raw("/run/add.key.value", headers);
+        answer.set_cookie().unwrap().contains("; Secure")
+    };
+    assert!(!secure(&[]), "127.0.0.1");
+    for mark in [
+        "X-Forwarded-For: 1.2.3.4",
+        "X-Forwarded-Proto: https",
+        "Forwarded: for=1.2.3.4",
+        "Via: 1.1 p",
+        "X-Real-IP: 1.2.3.4",
+    ] {
+        assert!(secure(&[mark.as_bytes()]), "{mark}");
+    }
+    let host = |host: &str| {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(server.address).unwrap();
+        let (version, host) = host.split_once(' ').unwrap();
+        write!(
+            stream,
+            "GET /run/add.key.value {version}\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("set-cookie: "), "{answer}");
+        answer.contains("; Secure")
+    };
+    assert!(
+        !host("HTTP/1.1 localhost:7000")
+            && !host("HTTP/1.1 [::1]")
+            && !host("HTTP/1.1 app.localhost")
+    );
+    assert!(host("HTTP/1.1 example.com") && host("HTTP/1.1 localhost.example.com"));
+    assert!(
+        host("HTTP/1.0 127.0.0.1:8080"),
+        "what nginx sends unless told otherwise"
+    );
+    for settled in [true, false] {
+        let server = serve(engines()[0].1().secure(settled));
+        let answer = server.raw("/run/add.key.value", &[b"Via: 1.1 p"]);
+        assert_eq!(answer.set_cookie().unwrap().contains("; Secure"), settled);
+    }
+}
+
+#[test]
+fn the_cookie_has_the_attributes_that_were_set_and_its_removal_has_them_too() {
+    let settings = engines()[0].1()
+        .cookie_name("shop")
+        .cookie_path("/run")
+        .cookie_domain("example.com")
+        .same_site(SameSite::None)
+        .http_only(false)
+        .partitioned(true)
+        .persistent(true)
+        .idle_timeout(Duration::from_secs(90));
+    let server = serve(settings);
+    let set = server.raw("/run/add.key.value", &[]);
+    let removed = server.with_cookie("/run/destroy", set.cookie());
+    fn attributes(answer: &Answer) -> Vec<&str> {
+        let parts = answer.set_cookie().unwrap().split("; ").skip(1);
+        let mut parts: Vec<_> = parts.filter(|part| !part.starts_with("Expires=")).collect();
+        parts.sort_unstable();
+        parts
+    }
+    let expected = |max_age| {
+        [
+            "Domain=example.com",
+            max_age,
+            "Partitioned",
+            "Path=/run",
+            "SameSite=None",
+            "Secure",
+        ]
+    };
+    assert_eq!(attributes(&set), expected("Max-Age=90"));
+    assert_eq!(attributes(&removed), expected("Max-Age=0"));
+}
+
+/// RUSTSEC-2017-0005 (`cookie`): an extreme `Max-Age` must not panic.
+#[test]
+fn extreme_timeouts_do_not_panic() {
+    for (engine, builder) in engines() {
+        let settings = builder()
+            .persistent(true)
+            .idle_timeout(Duration::MAX)
+            .absolute_timeout(Duration::MAX);
+        let server = serve(settings);
+        let answer = server.raw("/run/add.key.value", &[]);
+        assert!(
+            answer.set_cookie().unwrap().ends_with("; Max-Age=34560000"),
+            "{engine}"
+        );
+        assert_eq!(
+            server.with_cookie("/run/get.key", answer.cookie()).body,
+            "value",
+            "{engine}"
+        );
+    }
+}
+
+#[test]
+fn a_private_cookie_shows_nothing_of_its_session_and_never_looks_the_same_twice() {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let value = |builder: Builder| {
+        let cookie = serve(builder)
+            .raw("/run/add.key.a-secret-value", &[])
+            .cookie();
+        URL_SAFE_NO_PAD
+            .decode(cookie.split_once('=').unwrap().1)
+            .unwrap()
+    };
+    let shows = |bytes: &[u8]| bytes.windows(14).any(|window| window == b"a-secret-value");
+    let clock = Clock::default();
+    let private = || Manager::builder(PrivateCookie::new(key())).clock(clock.now());
+    assert!(shows(&value(Manager::builder(SignedCookie::new(key())))));
+    assert!(!shows(&value(private())));
+    assert_ne!(value(private()), value(private()));
+}
