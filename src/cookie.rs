@@ -166,38 +166,27 @@ impl SessionCookie {
     /// Finds this cookie in the `Cookie` headers of a request. Other cookies are not read, and may
     /// hold any bytes.
     pub(crate) fn find<'h>(&self, headers: impl Iterator<Item = &'h [u8]>) -> Found<'h> {
-        let name = self.name.as_bytes();
-        let mut found = Found::Nothing;
-        for header in headers {
-            for pair in header.split(|byte| *byte == b';') {
-                let pair = pair.trim_ascii();
-                let Some(value) = pair
-                    .strip_prefix(name)
-                    .and_then(|rest| rest.strip_prefix(b"="))
-                else {
-                    continue;
-                };
-                found = match (found, std::str::from_utf8(value)) {
-                    (Found::Nothing, Ok("")) => return Found::Refused("it is empty"),
-                    (Found::Nothing, Ok(value)) if value.len() > LIMIT => {
-                        return Found::Refused("it is longer than a cookie can be");
-                    }
-                    (Found::Nothing, Ok(value)) => Found::One(value),
-                    (Found::One(first), Ok(second)) if first == second => found,
-                    (Found::One(_), Ok(_)) => {
-                        return Found::Refused(
-                            "the request has two cookies of its name that differ, and nothing says \
-                             which is ours; a new cookie name ends this if the cookie's path or \
-                             domain was changed",
-                        );
-                    }
-                    (_, Err(_)) | (Found::Refused(_), _) => {
-                        return Found::Refused("it is no text");
-                    }
-                };
-            }
+        let pairs = headers.flat_map(|header| header.split(|byte| *byte == b';'));
+        let mut values = pairs.filter_map(|pair| {
+            pair.trim_ascii()
+                .strip_prefix(self.name.as_bytes())?
+                .strip_prefix(b"=")
+        });
+        let Some(value) = values.next() else {
+            return Found::Nothing;
+        };
+        if values.any(|other| other != value) {
+            return Found::Refused(
+                "the request has two of its name that differ, and nothing says which is ours; if \
+                 its path or domain was changed, a new name ends this",
+            );
         }
-        found
+        match std::str::from_utf8(value) {
+            Ok("") => Found::Refused("it is empty"),
+            Ok(value) if value.len() > LIMIT => Found::Refused("it is longer than a cookie can be"),
+            Ok(value) => Found::One(value),
+            Err(_) => Found::Refused("it is no text"),
+        }
     }
 }
 

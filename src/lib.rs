@@ -1,5 +1,147 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
-//! session-manager
+#![cfg_attr(
+    not(all(feature = "actix", feature = "cookies")),
+    allow(
+        dead_code,
+        reason = "without a web framework nobody opens sessions, without an engine nobody keeps them"
+    )
+)]
+// Here and not in Cargo.toml, because tests and examples may.
+#![warn(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+//! One session interface for the whole process: the application picks the engine, every library
+//! crate shares it.
+//!
+//! `session-manager` is to HTTP sessions what `log` is to logging. Libraries (an admin panel, an
+//! auth crate, a flash-message helper) call [`manager::get()`] and never learn where sessions live;
+//! the application says so once, at start-up, with [`manager::set()`].
+//!
+//! # A first application
+//!
+//! ```no_run
+//! use actix_web::{App, HttpRequest, HttpServer, web};
+//! use session_manager::{Error, Key, Manager, Message, SignedCookie, manager};
+//!
+//! async fn put(req: HttpRequest) -> Result<&'static str, Error> {
+//!     manager::get().add(&req, "key", "value")?;
+//!     manager::get().flash(&req, Message::success("Stored"))?;
+//!     Ok("stored")
+//! }
+//!
+//! #[actix_web::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     manager::set(Manager::new(SignedCookie::new(Key::from_env("SESSION_SECRET")?)));
+//!     HttpServer::new(|| {
+//!         App::new().wrap(manager::middleware()).route("/put", web::get().to(put))
+//!     })
+//!     .bind(("127.0.0.1", 7000))?
+//!     .run()
+//!     .await?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! [`manager::middleware()`] opens the session before a handler runs and keeps it before the
+//! response goes out. Between the two nothing waits: every accessor is synchronous, so flash
+//! messages can be read inside a template function.
+//!
+//! # Reading and writing
+//!
+//! Through the manager with any request at hand ([`HasSession`]: `HttpRequest`, `ServiceRequest`,
+//! `ServiceResponse`, `GuardContext`), or through a [`Session`], which is an extractor too:
+//!
+//! ```
+//! use session_manager::{Error, Message, Session};
+//!
+//! async fn sign_in(session: Session) -> Result<&'static str, Error> {
+//!     session.renew(); // against session fixation, whenever rights change
+//!     session.add("user", "ada")?;
+//!     session.flash(Message::success("Welcome back"))?;
+//!     Ok("signed in")
+//! }
+//!
+//! async fn sign_out(session: Session) -> Result<&'static str, Error> {
+//!     session.destroy();
+//!     session.flash("You are logged out")?; // begins a new session
+//!     Ok("signed out")
+//! }
+//! ```
+//!
+//! A string is stored as it is, anything else as JSON; values stay text until somebody asks for a
+//! type, so reading one key parses one key. A missing key is `None`, never `""`. What fails changes
+//! nothing: a value that JSON cannot express, one that does not fit, a value of another type.
+//!
+//! # When a session is kept
+//!
+//! When the response goes out, unless it is a server error (5xx), which leaves the session as it
+//! was: a request that failed half-way leaves nothing half-done. Ending a session
+//! ([`Session::destroy`]) sticks in any case. See [`Builder::commit_on_server_error`].
+//!
+//! `Set-Cookie` is sent only when something changed, with `Cache-Control: no-cache="Set-Cookie"`;
+//! `Vary: Cookie` whenever the session was looked at, so that no cache shows one visitor's page to
+//! another (CVE-2023-30861).
+//!
+//! # Engines
+//!
+//! | | where the data lives | for |
+//! |---|---|---|
+//! | [`SignedCookie`] | in the cookie: readable, unforgeable | most applications, and the default |
+//! | [`PrivateCookie`] | in the cookie: encrypted | data that the visitor must not read |
+//!
+//! Both hold 4,096 bytes, need no store, and refuse a cookie past its time whatever the browser
+//! thinks. What they cannot do: of two overlapping requests the later response wins, and a cookie
+//! that was copied before logging out opens the session until its time is over. An engine of your
+//! own implements [`Backend`].
+//!
+//! # Keys
+//!
+//! `openssl rand -base64 48` makes a secret, [`Key::from_env`] reads it. To change it without logging
+//! anybody out, accept the old one for as long as sessions live
+//! ([`Builder::absolute_timeout`]):
+//!
+//! ```
+//! use session_manager::{Key, Manager, SignedCookie, manager};
+//!
+//! # fn f() -> Result<(), session_manager::KeyError> {
+//! let (new, old) = (Key::from_env("SESSION_SECRET")?, Key::from_env("OLD_SESSION_SECRET")?);
+//! manager::set(Manager::new(SignedCookie::new(new).accept(old)));
+//! # Ok(()) }
+//! ```
+//!
+//! # The default
+//!
+//! Until the application sets a manager there is one anyway, so that the first try works: a signed
+//! cookie whose key is `SESSION_SECRET`. Without that variable, a debug build signs with a key that
+//! everybody knows and says so; a release build draws a key for this process, logs an error, and
+//! everybody is logged out at the next start. [`manager::is_insecure_default`] lets an application
+//! refuse to start.
+//!
+//! # Writing a library crate on it
+//!
+//! - Depend on `session-manager` with `default-features = false`: the application chooses the rest.
+//! - Take `&impl HasSession`, call [`manager::get()`] at each use, keep nothing.
+//! - Begin your keys with your crate's name: `"admin.filter"`.
+//! - Never call [`manager::set()`]; mount no middleware; assume no engine, and that a session may be
+//!   as small as a cookie ([`Error::TooLarge`]).
+//! - In tests, [`manager::scope`] and [`manager::with`] give each test a manager of its own.
+//!
+//! ```
+//! use session_manager::{Error, HasSession, manager};
+//!
+//! /// Remembers the filter that a visitor chose.
+//! pub fn remember_filter(req: &(impl HasSession + ?Sized), filter: &str) -> Result<(), Error> {
+//!     manager::get().add(req, "admin.filter", filter)
+//! }
+//! ```
+//!
+//! # Features
+//!
+//! `actix` (actix-web), `cookies` (the two cookie engines and the default manager's key) and
+//! `tracing` (log lines) are on by default.
 
 mod backend;
 mod changes;
@@ -20,11 +162,13 @@ mod web;
 pub use ::cookie::SameSite;
 pub use backend::{Backend, BackendFuture, Commit, Opened, Opening, Refused, Reply, Size};
 #[cfg(feature = "cookies")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]
 pub use backend::{private_cookie::PrivateCookie, signed_cookie::SignedCookie};
 pub use changes::{Change, Changes, Update, View};
 pub use error::{ConfigError, Error};
 pub use expiry::{Expiry, Timestamp};
 #[cfg(feature = "cookies")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]
 pub use key::{Key, KeyError};
 pub use manager::{Builder, HasSession, Manager, Middleware, OnStoreError, Sessions, Settings};
 pub use message::Message;
@@ -32,6 +176,6 @@ pub use record::{Entries, Record};
 pub use session::Session;
 pub use value::Value;
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "actix", feature = "cookies"))]
 #[doc = include_str!("../README.md")]
 struct ReadmeExamples;

@@ -617,3 +617,15 @@ impl fmt::Debug for Session {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_may_move_into_any_task_or_thread() {
+        fn check<T: Clone + Send + Sync + 'static>() {}
+        check::<Session>();
+        check::<Manager>();
+    }
+}

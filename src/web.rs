@@ -5,7 +5,6 @@ mod actix;
 
 /// Whether `host`, as a `Host` header or a URI has it, is this machine as nobody else can be:
 /// `localhost` and names below it (RFC 6761), `127.0.0.0/8` or `::1`, with or without a port.
-#[cfg(feature = "actix")]
 fn is_loopback(host: &str) -> bool {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -30,7 +29,6 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Header fields that tell of a proxy between client and server.
-#[cfg(feature = "actix")]
 const PROXY_MARKS: [&str; 6] = [
     "forwarded",
     "via",
@@ -42,7 +40,6 @@ const PROXY_MARKS: [&str; 6] = [
 
 /// What an existing `Cache-Control` value needs so that no cache keeps the `Set-Cookie` beside it
 /// (RFC 9111, section 5.2.2.4); `None` if it says so already.
-#[cfg(feature = "actix")]
 fn cache_control_to_add<'v>(mut values: impl Iterator<Item = &'v [u8]>) -> Option<&'static str> {
     let is_enough = |value: &[u8]| {
         value.split(|byte| *byte == b',').any(|directive| {
@@ -55,7 +52,6 @@ fn cache_control_to_add<'v>(mut values: impl Iterator<Item = &'v [u8]>) -> Optio
 }
 
 /// Whether `Vary` values name the `Cookie` field already, or everything.
-#[cfg(feature = "actix")]
 fn varies_by_cookie<'v>(mut values: impl Iterator<Item = &'v [u8]>) -> bool {
     values.any(|value| {
         value.split(|byte| *byte == b',').any(|field| {
@@ -65,7 +61,7 @@ fn varies_by_cookie<'v>(mut values: impl Iterator<Item = &'v [u8]>) -> bool {
     })
 }
 
-#[cfg(all(test, feature = "actix"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -7,13 +7,16 @@ use std::process::Command;
 use common::{Log, Server, script};
 use session_manager::{Key, Manager, SignedCookie, manager};
 
-/// Runs this test anew in a process of its own, where `SESSION_SECRET` is what the test needs:
-/// `true` in that process.
-fn alone(test: &str, secret: Option<&str>) -> bool {
+/// Runs this test anew in a process of its own, where `SESSION_SECRET` is what the test needs. In
+/// that process it returns nothing; here, what that process wrote.
+fn alone(secret: Option<&str>) -> Option<String> {
     const MARK: &str = "SESSION_MANAGER_TEST_ALONE";
     if std::env::var_os(MARK).is_some() {
-        return true;
+        return None;
     }
+    // The test harness names the thread after the test.
+    let thread = std::thread::current();
+    let test = thread.name().unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
         .args(["--exact", test, "--nocapture"])
@@ -23,23 +26,19 @@ fn alone(test: &str, secret: Option<&str>) -> bool {
         child.env("SESSION_SECRET", secret);
     }
     let output = child.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8(text).unwrap();
+    assert!(output.status.success(), "{text}");
     assert!(
         text.contains("1 passed"),
         "the test did not run alone: {text}"
     );
-    false
+    Some(text)
 }
 
 #[test]
 fn without_a_secret_a_debug_build_signs_with_the_development_key_and_warns_once() {
-    let name = "without_a_secret_a_debug_build_signs_with_the_development_key_and_warns_once";
-    if !alone(name, None) {
+    if alone(None).is_some() {
         return;
     }
     let log = Log::of_process();
@@ -66,8 +65,7 @@ fn without_a_secret_a_debug_build_signs_with_the_development_key_and_warns_once(
 
 #[test]
 fn a_short_secret_is_as_good_as_none_and_the_warning_says_how_long_it_must_be() {
-    let name = "a_short_secret_is_as_good_as_none_and_the_warning_says_how_long_it_must_be";
-    if !alone(name, Some("short")) {
+    if alone(Some("short")).is_some() {
         return;
     }
     let log = Log::of_process();
@@ -81,10 +79,7 @@ fn a_short_secret_is_as_good_as_none_and_the_warning_says_how_long_it_must_be() 
 #[test]
 fn with_a_secret_the_default_signs_with_it_and_is_quiet() {
     const SECRET: &str = "thirty-two bytes or more, at random";
-    if !alone(
-        "with_a_secret_the_default_signs_with_it_and_is_quiet",
-        Some(SECRET),
-    ) {
+    if alone(Some(SECRET)).is_some() {
         return;
     }
     let log = Log::of_process();
@@ -99,10 +94,7 @@ fn with_a_secret_the_default_signs_with_it_and_is_quiet() {
 
 #[test]
 fn a_manager_that_is_set_before_the_first_request_keeps_the_default_quiet() {
-    if !alone(
-        "a_manager_that_is_set_before_the_first_request_keeps_the_default_quiet",
-        None,
-    ) {
+    if alone(None).is_some() {
         return;
     }
     let log = Log::of_process();
@@ -112,4 +104,21 @@ fn a_manager_that_is_set_before_the_first_request_keeps_the_default_quiet() {
     server.visitor().body("/run/add.key.value");
     drop(kept_by_a_library);
     assert_eq!(log.lines(""), [""; 0]);
+}
+
+#[test]
+fn where_nobody_listens_to_the_log_the_warning_goes_to_standard_error() {
+    match alone(None) {
+        Some(output) => assert_eq!(
+            output
+                .matches("session-manager: sessions are signed")
+                .count(),
+            1
+        ),
+        None => {
+            let server = Server::start(manager::middleware(), script::routes);
+            server.visitor().body("/run/len");
+            server.visitor().body("/run/len");
+        }
+    }
 }

@@ -23,18 +23,10 @@ impl Middleware {
 
     /// The manager for a request that begins now. Asked once per request: one that was opened with
     /// one key must not be committed with another.
-    #[cfg_attr(
-        not(feature = "actix"),
-        expect(dead_code, reason = "no web framework is compiled in")
-    )]
     pub(crate) fn manager(&self) -> Manager {
         self.0.clone().unwrap_or_else(global::current)
     }
 
-    #[cfg_attr(
-        not(feature = "actix"),
-        expect(dead_code, reason = "no web framework is compiled in")
-    )]
     pub(crate) fn is_global(&self) -> bool {
         self.0.is_none()
     }

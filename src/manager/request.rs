@@ -66,10 +66,6 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    #[cfg_attr(
-        not(feature = "actix"),
-        expect(dead_code, reason = "no web framework is compiled in")
-    )]
     pub(crate) fn new(session: Session, is_global: bool, outer: Option<Self>) -> Self {
         Self {
             session,

@@ -29,8 +29,11 @@ pub fn key() -> Key {
     Key::from_secret(SECRET).unwrap()
 }
 
-/// Every engine of this crate that keeps sessions in cookies, by name.
-pub fn engines() -> [(&'static str, fn() -> Builder); 2] {
+/// An engine's name, and what builds a manager with it.
+pub type Engine = (&'static str, fn() -> Builder);
+
+/// Every engine of this crate that keeps sessions in cookies.
+pub fn engines() -> [Engine; 2] {
     [
         ("signed", || Manager::builder(SignedCookie::new(key()))),
         ("private", || Manager::builder(PrivateCookie::new(key()))),

@@ -53,11 +53,11 @@ pub fn run(session: &Session, script: &str) -> Result<(u16, String), Error> {
                 let texts = session.flashes().into_iter().map(|message| message.text);
                 texts.collect::<Vec<_>>().join("+")
             }
-            "renew" => done(session.renew()),
-            "destroy" => done(session.destroy()),
-            "clear" => done(session.clear()),
-            "status" => done(status = key.parse().unwrap()),
-            "error" => done(status = 599),
+            "renew" => done(|| session.renew()),
+            "destroy" => done(|| session.destroy()),
+            "clear" => done(|| session.clear()),
+            "status" => done(|| status = key.parse().unwrap()),
+            "error" => done(|| status = 599),
             "panic" => panic!("a handler that panics, as the test asked"),
             other => panic!("no step is called {other}"),
         };
@@ -79,6 +79,7 @@ fn outcome<T: Serialize>(result: Result<T, Error>) -> String {
     }
 }
 
-fn done((): ()) -> String {
+fn done(step: impl FnOnce()) -> String {
+    step();
     "done".into()
 }

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Runs every check there is: `tests/run.sh`.
+#
+# On Debian, as root, it installs what the browser test needs and does not find. It fails if a check
+# fails, if something is missing, and if a suite ran no test; it closes with the totals.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Tests say themselves which secret they want.
+unset SESSION_SECRET
+export CARGO_TERM_COLOR=never RUST_BACKTRACE=0
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+passed=0
+failed=0
+
+fail() {
+    printf '\nFAILED: %s\n%d passed, %d failed\n' "$1" "$passed" "$((failed > 0 ? failed : 1))"
+    exit 1
+}
+
+step() {
+    printf '\n== %s (%ds)\n' "$1" "$SECONDS"
+}
+
+# check NAME COMMAND...: a command that must succeed.
+check() {
+    step "$1"
+    "${@:2}" || fail "$1"
+}
+
+# suite NAME COMMAND...: a command that runs tests. It must succeed, and each binary it runs must
+# have run at least one test, but for those whose tests are all run elsewhere (IGNORED_HERE).
+suite() {
+    local name=$1 status=0 counts empty
+    step "$name"
+    "${@:2}" 2>&1 | tee "$log" || status=$?
+    counts=$(awk '/^test result:/ { p += $4; f += $6 } END { print p + 0, f + 0 }' "$log")
+    passed=$((passed + ${counts% *}))
+    failed=$((failed + ${counts#* }))
+    [ "$status" -eq 0 ] || fail "$name"
+    [ "${counts% *}" -gt 0 ] || fail "$name: no test ran"
+    empty=$(awk '/^ +Running |^ +Doc-tests / { binary = $2 " " $3 }
+                 /^test result:/ && $4 == 0 { print binary }' "$log" | grep -v "${IGNORED_HERE:-^$}" || true)
+    [ -z "$empty" ] || fail "$name: no test ran in $empty"
+}
+
+# need PROGRAM PACKAGE: installs the Debian package if the program is not there.
+missing=()
+need() {
+    command -v "$1" >/dev/null || missing+=("$2")
+}
+
+step 'what the tests need'
+command -v cargo >/dev/null || fail 'cargo is missing: install Rust, https://rustup.rs'
+cargo fmt --version >/dev/null 2>&1 || fail 'rustfmt is missing: rustup component add rustfmt'
+cargo clippy --version >/dev/null 2>&1 || fail 'clippy is missing: rustup component add clippy'
+need chromium chromium
+need chromedriver chromium-driver
+if [ ${#missing[@]} -gt 0 ]; then
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        fail "missing: ${missing[*]} (Debian's package names). Install them, or run this as root where apt-get is"
+    fi
+    echo "installing: ${missing[*]}"
+    apt-get update -qq || fail 'apt-get update'
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$log" 2>&1 ||
+        { cat "$log"; fail "apt-get install ${missing[*]}"; }
+fi
+
+check 'format' cargo fmt --check
+check 'clippy, all features' cargo clippy --quiet --all-targets --all-features -- -D warnings
+check 'clippy, no feature' cargo clippy --quiet --no-default-features -- -D warnings
+features=$(cargo metadata --no-deps --format-version 1 |
+    grep -o '"features":{[^}]*}' | tail -1 | grep -o '"[a-z-]*":\[' | tr -d '":[' | grep -vx default)
+[ -n "$features" ] || fail 'no feature found in Cargo.toml'
+for feature in $features; do
+    check "clippy, feature $feature alone" \
+        cargo clippy --quiet --no-default-features --features "$feature" -- -D warnings
+done
+check 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --all-features
+
+# The browser's tests need a browser and are run below; everything else runs anywhere.
+IGNORED_HERE=browser.rs suite 'unit, integration and compile-fail tests' cargo test --all-features --tests --examples
+suite 'documentation tests, README among them' cargo test --all-features --doc
+suite 'unit tests, no feature' cargo test --no-default-features --lib
+suite 'the demo in a browser' cargo test --all-features --test browser -- --ignored
+check 'the benches do what they measure' cargo test --quiet --all-features --bench overhead -- --test
+check 'the package' cargo package --quiet --allow-dirty
+
+printf '\nAll checks passed in %d s.\n%d passed, %d failed\n' "$SECONDS" "$passed" "$failed"
