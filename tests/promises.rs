@@ -11,11 +11,14 @@ fn serve(builder: Builder) -> Server {
     Server::start(builder.build().unwrap().middleware(), script::routes)
 }
 
+/// Builds a manager with a new key that accepts an old one.
+type Rotated = fn(Key, Key) -> Builder;
+
 #[test]
 fn old_keys_open_and_the_newest_key_always_signs() {
     let old = || Key::from_secret([1; 32]).unwrap();
     let new = || Key::from_secret([2; 32]).unwrap();
-    let engines: [(&str, fn(Key) -> Builder, fn(Key, Key) -> Builder); 2] = [
+    let engines: [(&str, fn(Key) -> Builder, Rotated); 2] = [
         (
             "signed",
             |key| Manager::builder(SignedCookie::new(key)),
