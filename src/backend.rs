@@ -162,9 +162,9 @@ impl fmt::Debug for Reply {
 /// let size = session_manager::Size { used: 300, limit: 4096 };
 /// assert!(size.used <= size.limit);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Size {
-    /// What it takes, in bytes; for a cookie the whole `Set-Cookie` value.
+    /// What it takes, in bytes; for a cookie the whole `Set-Cookie` value, and 0 if none is needed.
     pub used: usize,
     /// The most that it may take, in bytes.
     pub limit: usize,

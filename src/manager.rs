@@ -72,6 +72,12 @@ impl Manager {
         &self.0.settings
     }
 
+    /// Whether this is the default manager and no `SESSION_SECRET` protects its sessions. See
+    /// [`manager::is_insecure_default`](is_insecure_default).
+    pub fn is_insecure_default(&self) -> bool {
+        self.0.insecure.is_some()
+    }
+
     /// A middleware that opens and commits sessions with this manager.
     ///
     /// [`manager::middleware`](middleware()) follows the process-wide manager instead, which is what

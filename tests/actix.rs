@@ -1,4 +1,5 @@
 //! The crate in actix-web: whatever has a request reaches its session.
+#![cfg(all(feature = "actix", feature = "cookies"))]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! A library that asked for the manager too early, as qor/admin does, and kept it.
+#![cfg(all(feature = "actix", feature = "cookies"))]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The manager of a process in which nobody set one.
+#![cfg(all(feature = "actix", feature = "cookies"))]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! `scope` and `with`: one manager for each test, side by side.
+#![cfg(all(feature = "actix", feature = "cookies"))]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The first `set`.
+#![cfg(all(feature = "actix", feature = "cookies"))]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Replacing the manager while requests are served.
+#![cfg(all(feature = "actix", feature = "cookies"))]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What every cookie engine promises, over a real server.
+#![cfg(all(feature = "actix", feature = "cookies"))]
 
 mod common;
 

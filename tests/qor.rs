@@ -1,4 +1,5 @@
 //! What qor/session asks of every engine, over HTTP and inside one request.
+#![cfg(all(feature = "actix", feature = "cookies"))]
 
 mod common;
 

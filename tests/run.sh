@@ -81,7 +81,8 @@ done
 check 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --all-features
 
 # The browser's tests need a browser and are run below; everything else runs anywhere.
-IGNORED_HERE=browser.rs suite 'unit, integration and compile-fail tests' cargo test --all-features --tests --examples
+check 'the examples' cargo build --quiet --all-features --examples
+IGNORED_HERE=browser.rs suite 'unit, integration and compile-fail tests' cargo test --all-features --lib --test '*'
 suite 'documentation tests, README among them' cargo test --all-features --doc
 suite 'unit tests, no feature' cargo test --no-default-features --lib
 suite 'the demo in a browser' cargo test --all-features --test browser -- --ignored

@@ -76,6 +76,12 @@ impl<S: Seal> Backend for S {
     }
 
     fn size(&self, session: View<'_>, settings: &Settings) -> Option<Size> {
+        if session.is_empty() {
+            return Some(Size {
+                used: 0,
+                limit: LIMIT,
+            });
+        }
         let (index, text) = measure(session);
         let bytes = S::BEFORE + TIMES + index + text + S::BEHIND;
         // Four characters for every three bytes, without padding.

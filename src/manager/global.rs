@@ -115,7 +115,7 @@ pub fn middleware() -> Middleware {
 /// }
 /// ```
 pub fn is_insecure_default() -> bool {
-    get().0.insecure.is_some()
+    get().is_insecure_default()
 }
 
 /// Calls `f` with `manager` in place of the process-wide one, on this thread alone: for tests, which

@@ -45,7 +45,13 @@ impl Browser {
         let (demo, address) = Process::start(&mut demo, |line| {
             line.strip_prefix("Open ").map(str::to_owned)
         });
-        let (driver, port) = Process::start(Command::new("chromedriver").arg("--port=0"), |line| {
+        let profile = TempDir::new();
+        let mut driver = Command::new("chromedriver");
+        driver
+            .arg("--port=0")
+            .env("TMPDIR", &profile.0)
+            .env("XDG_CONFIG_HOME", &profile.0);
+        let (driver, port) = Process::start(&mut driver, |line| {
             let (_, port) = line.split_once("successfully on port ")?;
             Some(port.trim_end_matches('.').to_owned())
         });
@@ -55,7 +61,6 @@ impl Browser {
             .timeout_global(Some(PATIENCE * 3))
             .build()
             .into();
-        let profile = TempDir::new();
         let mut browser = Self {
             agent,
             session: format!("http://127.0.0.1:{port}"),
@@ -124,15 +129,23 @@ impl Browser {
         self.post("/cookie", &json!({ "cookie": cookie }));
     }
 
+    /// What the DevTools protocol answers to a command without parameters.
+    pub(crate) fn devtools(&self, command: &str) -> Value {
+        let body = json!({ "cmd": command, "params": {} });
+        self.post("/goog/cdp/execute", &body)
+    }
+
     /// Does what leads to another page, and waits for that: a driver may come back before the page
     /// that was there has gone.
     fn leave(&self, act: impl FnOnce() -> Value) {
-        let is_new = "return document.readyState === 'complete' && !document.left";
-        self.script("document.left = true");
+        // When its page began tells one document from another.
+        let page = self.script("return performance.timeOrigin");
         act();
         self.wait_until("there is another page", || {
-            let body = json!({ "script": is_new, "args": [] });
-            self.command(Method::POST, "/execute/sync", &body) == Ok(json!(true))
+            let script = "return document.readyState === 'complete' && performance.timeOrigin";
+            let body = json!({ "script": script, "args": [] });
+            let now = self.command(Method::POST, "/execute/sync", &body);
+            now.is_ok_and(|now| now.is_number() && now != page)
         });
     }
 
