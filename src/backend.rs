@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::{Changes, Error, Record, Settings, Timestamp, View};
+use crate::{Changes, Error, Record, Settings, StoreId, Timestamp, Update, View, Write};
 
 #[cfg(feature = "cookies")]
 pub(crate) mod cookies;
@@ -15,6 +15,8 @@ pub(crate) mod cookies;
 pub(crate) mod missing;
 #[cfg(feature = "cookies")]
 pub(crate) mod private_cookie;
+#[cfg(feature = "server-side")]
+pub(crate) mod server_side;
 #[cfg(feature = "cookies")]
 pub(crate) mod signed_cookie;
 
@@ -30,6 +32,12 @@ pub(crate) mod signed_cookie;
 pub trait Backend: Send + Sync + 'static {
     /// What a person would call the engine, such as `signed cookie`.
     fn engine(&self) -> &'static str;
+
+    /// Whether a commit reaches the client only with the head of a response, so that a write after
+    /// that is [`Error::HeadSent`]. The default is `true`.
+    fn needs_response(&self) -> bool {
+        true
+    }
 
     /// Opens the session that the request names.
     ///
@@ -67,6 +75,46 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::Unavailable`] if the engine could not keep it; the client then gets an error in
     /// place of a response that claims it was.
     fn commit<'a>(&'a self, commit: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>>;
+
+    /// Under which name the session of this cookie value is listed; `None` where nothing lists
+    /// sessions.
+    fn handle(&self, token: &str) -> Option<StoreId> {
+        let _ = token;
+        None
+    }
+
+    /// Whether the engine can find a user's sessions.
+    fn has_user_index(&self) -> bool {
+        false
+    }
+
+    /// The sessions of a user that are not over at `now`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoUserIndex`], if the engine cannot find them.
+    fn user_sessions<'a>(
+        &'a self,
+        user: &'a str,
+        now: Timestamp,
+    ) -> BackendFuture<'a, Result<Vec<(StoreId, Record)>, Error>> {
+        let _ = (user, now);
+        BackendFuture::ready(Err(Error::NoUserIndex {
+            engine: self.engine(),
+        }))
+    }
+
+    /// Ends a session that [`user_sessions`](Self::user_sessions) listed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoUserIndex`], if the engine lists none.
+    fn destroy_stored(&self, id: StoreId) -> BackendFuture<'_, Result<(), Error>> {
+        let _ = id;
+        BackendFuture::ready(Err(Error::NoUserIndex {
+            engine: self.engine(),
+        }))
+    }
 }
 
 /// What a [`Backend`] opens a session from.
@@ -123,6 +171,17 @@ impl Commit<'_> {
     pub fn expires(&self) -> Timestamp {
         self.settings.expiry().deadline(self.created(), self.now)
     }
+
+    /// What a store writes for it, and what of that must be computed anew if another request was
+    /// faster.
+    pub(crate) fn to_write(&self) -> (Write, Vec<(Box<str>, Update)>) {
+        let write = Write::touch(self.created(), self.now, self.expires());
+        let (mut write, updates) = self.changes.to_write(write);
+        if !updates.is_empty() {
+            write.if_version = self.stored.map(|stored| stored.version);
+        }
+        (write, updates)
+    }
 }
 
 /// What becomes of the session's cookie.
@@ -140,6 +199,9 @@ pub enum Reply {
     },
     /// The client's cookie is removed.
     Remove,
+    /// Somebody ended or renewed the session while the request was served: nothing was written, and
+    /// the client keeps what it has by now.
+    Gone,
 }
 
 /// Shows no token: it is what a thief would need.
@@ -152,6 +214,7 @@ impl fmt::Debug for Reply {
                 .field("expires", expires)
                 .finish_non_exhaustive(),
             Self::Remove => f.write_str("Remove"),
+            Self::Gone => f.write_str("Gone"),
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{Entries, Error, Value};
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     entries: BTreeMap<Box<str>, Change>,
+    user: Option<Box<str>>,
     cleared: bool,
     renewed: bool,
     destroyed: bool,
@@ -87,6 +88,7 @@ impl Change {
 impl Changes {
     pub(crate) const NONE: &Self = &Self {
         entries: BTreeMap::new(),
+        user: None,
         cleared: false,
         renewed: false,
         destroyed: false,
@@ -94,7 +96,11 @@ impl Changes {
 
     /// Whether the request did nothing.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && !self.cleared && !self.renewed && !self.destroyed
+        self.entries.is_empty()
+            && self.user.is_none()
+            && !self.cleared
+            && !self.renewed
+            && !self.destroyed
     }
 
     /// Whether everything stored before goes, except what [`entries`](Self::entries) sets.
@@ -110,6 +116,11 @@ impl Changes {
     /// Whether the session ended. What [`entries`](Self::entries) sets begins a new one.
     pub fn is_destroyed(&self) -> bool {
         self.destroyed
+    }
+
+    /// Whose session it is from now on, if the request said so.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     /// Each key that the request touched, and what it did to it.
@@ -133,9 +144,28 @@ impl Changes {
         self.cleared = true;
     }
 
+    /// Says whose session it is.
+    pub fn set_user(&mut self, user: impl Into<Box<str>>) {
+        self.user = Some(user.into());
+    }
+
     /// Asks for a new id.
     pub fn renew(&mut self) {
         self.renewed = true;
+    }
+
+    /// Adds what was done later.
+    pub(crate) fn then(&mut self, later: Self) {
+        if later.destroyed {
+            *self = later;
+            return;
+        }
+        if later.cleared {
+            self.clear();
+        }
+        self.renewed |= later.renewed;
+        self.user = later.user.or(self.user.take());
+        self.entries.extend(later.entries);
     }
 
     /// Ends the session, and forgets what was done to it.

@@ -123,6 +123,11 @@ impl SessionCookie {
         &self.name
     }
 
+    /// Whether the browser is told when the session ends.
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.persistent
+    }
+
     /// What settles whether the cookie is `Secure`; if nothing does, the request decides.
     pub(crate) fn always_secure(&self) -> Option<bool> {
         self.secure

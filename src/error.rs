@@ -57,8 +57,9 @@ pub enum Error {
         source: serde_json::Error,
     },
 
-    /// Keys that begin with U+0001 belong to session-manager itself.
-    #[error("session keys must not begin with the character U+0001: choose another key")]
+    /// Keys that begin with U+0001 or U+0002 belong to session-manager itself, and U+0000 is no
+    /// character that every store can hold in a key.
+    #[error("a session key must not begin with U+0001 or U+0002, nor hold U+0000: choose another")]
     ReservedKey,
 
     /// The response head is on its way, and this engine reaches the client only with it.
@@ -77,12 +78,33 @@ pub enum Error {
     )]
     ReadOnly,
 
+    /// Somebody ended or renewed the session meanwhile, so what was done to it is dropped.
+    #[error("the session was ended or renewed meanwhile, and what was done to it is dropped")]
+    Ended,
+
     /// The engine could not open or keep the session.
     #[error("the session engine does not answer: see the source of this error")]
     Unavailable {
         /// What the engine said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+
+    /// The engine cannot find a user's sessions.
+    #[error(
+        "the engine `{engine}` cannot find a user's sessions, because it keeps none of them on the \
+         server or has no index of users: use a server-side engine whose store has one"
+    )]
+    NoUserIndex {
+        /// [`Manager::engine`](crate::Manager::engine).
+        engine: &'static str,
+    },
+
+    /// The session is loaded on demand, and nobody demanded it.
+    #[error(
+        "the session is not loaded (`load_on_demand`): take `Session` as an extractor, or call \
+         `manager.open(&req).await` first"
+    )]
+    NotLoaded,
 
     /// No engine is compiled in, and no manager was set.
     #[error(
@@ -173,4 +195,19 @@ pub(crate) fn chain(error: &Error) -> impl std::fmt::Display {
         }
     }
     text
+}
+
+impl Error {
+    /// The engine failed, and `source` says why.
+    pub fn unavailable(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unavailable {
+            source: Box::new(source),
+        }
+    }
+}
+
+impl From<crate::StoreError> for Error {
+    fn from(error: crate::StoreError) -> Self {
+        Self::unavailable(error)
+    }
 }

@@ -15,7 +15,7 @@ use std::{
 /// let begun = Timestamp::from_millis(1_000);
 /// assert_eq!(begun.plus(Duration::from_secs(2)).millis(), 3_000);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct Timestamp(u64);
 
 impl Timestamp {

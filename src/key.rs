@@ -5,6 +5,8 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::random;
+
 /// The secret that cookies are signed and encrypted with. It prints as nothing.
 ///
 /// Every engine derives a key of its own from it, so that one secret may serve several.
@@ -31,7 +33,7 @@ impl Key {
     /// If the operating system has no randomness to give, where nothing safe is left to do.
     pub fn generate() -> Self {
         let mut secret = [0; Self::MIN_LEN];
-        fill_random(&mut secret);
+        random::fill(&mut secret);
         Self::derive_from(&secret)
     }
 
@@ -108,15 +110,6 @@ pub(crate) fn hmac(key: &[u8]) -> Hmac<Sha256> {
         reason = "HMAC takes a key of any length (RFC 2104)"
     )]
     Hmac::new_from_slice(key).expect("HMAC takes a key of any length")
-}
-
-/// Fills `buffer` from the operating system's generator.
-pub(crate) fn fill_random(buffer: &mut [u8]) {
-    #[expect(
-        clippy::expect_used,
-        reason = "a predictable key or nonce would be worse than a stop"
-    )]
-    getrandom::fill(buffer).expect("the operating system has no randomness to give");
 }
 
 impl fmt::Debug for Key {

@@ -154,12 +154,23 @@ mod key;
 mod log;
 pub mod manager;
 mod message;
+#[cfg(any(feature = "cookies", feature = "server-side"))]
+mod random;
 mod record;
 mod session;
+mod store;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+#[expect(clippy::expect_used, reason = "a suite that tells by panicking")]
+pub mod testing;
+mod user;
 mod value;
 mod web;
 
 pub use ::cookie::SameSite;
+#[cfg(feature = "server-side")]
+#[cfg_attr(docsrs, doc(cfg(feature = "server-side")))]
+pub use backend::server_side::ServerSide;
 pub use backend::{Backend, BackendFuture, Commit, Opened, Opening, Refused, Reply, Size};
 #[cfg(feature = "cookies")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]
@@ -174,6 +185,11 @@ pub use manager::{Builder, HasSession, Manager, Middleware, OnStoreError, Sessio
 pub use message::Message;
 pub use record::{Entries, Record};
 pub use session::Session;
+#[cfg(feature = "memory")]
+#[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
+pub use store::memory::MemoryStore;
+pub use store::{Applied, Store, StoreError, StoreId, UserIndex, Write};
+pub use user::UserSession;
 pub use value::Value;
 
 #[cfg(all(doctest, feature = "actix", feature = "cookies"))]

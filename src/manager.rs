@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Backend, Error, Message, Opened, Opening, Session, cookie::Found, log::log};
+use crate::{Backend, BackendFuture, Error, Message, Opened, Opening, Session, cookie::Found};
 
 mod builder;
 mod global;
@@ -90,9 +90,28 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::NotMounted`], if no middleware opened any.
+    /// [`Error::NotMounted`], if no middleware opened any; [`Error::NotLoaded`], if it is loaded on
+    /// demand and nobody demanded it.
     pub fn session(&self, req: &(impl HasSession + ?Sized)) -> Result<Session, Error> {
-        Ok(req.sessions()?.of(self))
+        req.sessions()?.of(self).loaded()
+    }
+
+    /// The session of `req`, loaded now if it is loaded on demand
+    /// ([`Builder::load_on_demand`]). The `Session` extractor does the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`], and [`Error::Unavailable`], if the engine cannot tell.
+    pub fn open<R: HasSession + ?Sized>(
+        &self,
+        req: &R,
+    ) -> impl Future<Output = Result<Session, Error>> + Send + use<R> {
+        let session = req.sessions().map(|sessions| sessions.of(self));
+        async move {
+            let session = session?;
+            session.open().await?;
+            Ok(session)
+        }
     }
 
     /// [`Session::add`] on the session of `req`.
@@ -187,8 +206,8 @@ impl Manager {
         &*self.0.backend
     }
 
-    /// Opens the session of a request, which is read before the returned future begins.
-    pub(crate) fn open(
+    /// Begins the session of a request, which is read before the returned future begins.
+    pub(crate) fn begin(
         &self,
         request: &dyn RequestHead,
     ) -> impl Future<Output = Result<Session, Error>> + use<'_> {
@@ -198,43 +217,32 @@ impl Manager {
         let settings = self.settings();
         let always = settings.cookie().always_secure();
         let secure = always.unwrap_or_else(|| !request.is_http_to_loopback());
-        let (token, opening) = match request.find(settings.cookie()) {
-            Found::Nothing => (None, Some(None)),
-            Found::One(token) => (Some(token), Some(Some(token))),
-            Found::Refused(why) => {
-                settings.log_refused(why);
-                // It is there, so that ending the session removes it; no engine is asked for it.
-                (Some(""), None)
-            }
-        };
         let framework = request.framework();
-        let opening = opening.map(|token| {
+        let open = |token| {
             self.backend().open(Opening {
                 token,
                 settings,
                 request: framework,
             })
-        });
-        let token = token.map(Box::from);
-        async move {
-            let opened = match opening {
-                Some(opening) => opening.await,
-                None => Ok(Opened::Nothing),
-            };
-            match opened {
-                Ok(opened) => Ok(Session::new(self.clone(), secure, token, opened)),
-                Err(error @ Error::Unavailable { .. })
-                    if settings.on_store_error() == OnStoreError::Anonymous =>
-                {
-                    log!(
-                        ERROR,
-                        "{error}; the session reads as empty: {}",
-                        crate::error::chain(&error)
-                    );
-                    Ok(Session::read_only(self.clone(), secure))
-                }
-                Err(error) => Err(error),
+        };
+        let (token, opening) = match request.find(settings.cookie()) {
+            Found::Nothing => (None, Some(open(None))),
+            Found::One(token) if settings.loads_on_demand() && !self.backend().needs_response() => {
+                (Some(token), None)
             }
+            Found::One(token) => (Some(token), Some(open(Some(token)))),
+            Found::Refused(why) => {
+                settings.log_refused(why);
+                // It is there, so that ending the session removes it; no engine is asked for it.
+                (Some(""), Some(BackendFuture::ready(Ok(Opened::Nothing))))
+            }
+        };
+        let session = Session::new(self.clone(), secure, token.map(Box::from));
+        async move {
+            if let Some(opening) = opening {
+                session.opened(opening.await)?;
+            }
+            Ok(session)
         }
     }
 

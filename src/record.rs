@@ -1,22 +1,53 @@
 //! What is kept of one session between two requests.
 
-use crate::{Timestamp, Value};
+use std::{fmt, sync::Arc};
 
-/// What is kept of one session between two requests: when it began, when it ends, and its values.
+use crate::{Timestamp, Value, Write};
+
+/// What is kept of one session between two requests.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Record {
     /// When the session began; the absolute timeout counts from here.
     pub created: Timestamp,
+    /// When it was last written or touched.
+    pub seen: Timestamp,
     /// When it ends if nobody uses it again.
     pub expires: Timestamp,
+    /// How often its values were written, by which a store finds that another request was faster.
+    /// Engines that cannot merge leave it at 0.
+    pub version: u64,
+    /// Whose session it is, where somebody said so.
+    pub user: Option<Arc<str>>,
     /// The values, by key.
     pub entries: Entries,
 }
 
-/// The values of a record, by key, in the order they were put in.
+impl Record {
+    /// A record that was just written, of nobody in particular.
+    ///
+    /// ```
+    /// use session_manager::{Entries, Record, Timestamp};
+    ///
+    /// let (now, later) = (Timestamp::from_millis(1_000), Timestamp::from_millis(2_000));
+    /// assert_eq!(Record::new(now, later, Entries::default()).version, 0);
+    /// ```
+    pub fn new(created: Timestamp, expires: Timestamp, entries: Entries) -> Self {
+        Self {
+            created,
+            seen: created,
+            expires,
+            version: 0,
+            user: None,
+            entries,
+        }
+    }
+}
+
+/// The values of a record, by key.
 ///
-/// One text holds all keys and values, and a list says where each begins: opening a session costs
-/// two allocations however many values it has, and a value is parsed when somebody asks for it.
+/// Opening a session costs the same few allocations however many values it has, and a value is
+/// parsed when somebody asks for it.
 ///
 /// ```
 /// use session_manager::{Entries, Value};
@@ -25,29 +56,54 @@ pub struct Record {
 /// assert_eq!(entries.get("age"), Some(Value::Json("36")));
 /// assert_eq!(entries.len(), 2);
 /// ```
-#[derive(Clone, Debug, Default)]
-pub struct Entries {
-    text: Text,
+#[derive(Clone)]
+pub struct Entries(Form);
+
+#[derive(Clone)]
+enum Form {
+    /// As it came from a cookie or over a wire.
+    Packed(Packed),
+    /// As it lies in this process's memory, shared with the store and never changed.
+    Shared(Shared),
+}
+
+/// Values in memory: a persistent map, so that a snapshot costs nothing and a change costs what it
+/// changes, however large the session is.
+#[cfg(feature = "memory")]
+type Shared = imbl::HashMap<Arc<str>, Value<Arc<str>>>;
+/// Without the memory store nobody makes one.
+#[cfg(not(feature = "memory"))]
+type Shared = std::collections::HashMap<Arc<str>, Value<Arc<str>>>;
+
+/// One text holds all keys and values, and a list says where each begins.
+#[derive(Clone, Default)]
+struct Packed {
+    text: String,
     slots: Vec<Slot>,
 }
 
-/// Keys and values, one behind the other. Prints as its length.
-#[derive(Clone, Default)]
-struct Text(String);
-
-impl std::fmt::Debug for Text {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.0.len())
-    }
-}
-
 /// Where one entry lies in the text: the key from `start`, the value from `middle` to `end`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 struct Slot {
     start: usize,
     middle: usize,
     end: usize,
     is_json: bool,
+}
+
+impl Packed {
+    fn key(&self, slot: &Slot) -> &str {
+        &self.text[slot.start..slot.middle]
+    }
+
+    fn value(&self, slot: &Slot) -> Value<&str> {
+        let text = &self.text[slot.middle..slot.end];
+        if slot.is_json {
+            Value::Json(text)
+        } else {
+            Value::Text(text)
+        }
+    }
 }
 
 impl Entries {
@@ -72,66 +128,105 @@ impl Entries {
                 is_json,
             });
         }
-        (at == text.len()).then_some(Self {
-            text: Text(text),
-            slots,
-        })
+        (at == text.len()).then_some(Self(Form::Packed(Packed { text, slots })))
     }
 
     /// The value under `key`.
     pub fn get(&self, key: &str) -> Option<Value<&str>> {
-        let slot = self.slots.iter().find(|slot| self.key(slot) == key)?;
-        Some(self.value(slot))
+        match &self.0 {
+            Form::Packed(packed) => {
+                let slot = packed.slots.iter().find(|slot| packed.key(slot) == key)?;
+                Some(packed.value(slot))
+            }
+            Form::Shared(values) => values.get(key).map(Value::borrowed),
+        }
     }
 
     /// Every key with its value.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Value<&str>)> {
-        self.slots
-            .iter()
-            .map(|slot| (self.key(slot), self.value(slot)))
+        let (packed, shared) = match &self.0 {
+            Form::Packed(packed) => (Some(packed), None),
+            Form::Shared(values) => (None, Some(values)),
+        };
+        let packed = packed.into_iter().flat_map(|packed| {
+            packed
+                .slots
+                .iter()
+                .map(|slot| (packed.key(slot), packed.value(slot)))
+        });
+        let shared = shared.into_iter().flatten();
+        packed.chain(shared.map(|(key, value)| (&**key, value.borrowed())))
     }
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        match &self.0 {
+            Form::Packed(packed) => packed.slots.len(),
+            Form::Shared(values) => values.len(),
+        }
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.len() == 0
     }
 
-    fn key(&self, slot: &Slot) -> &str {
-        &self.text.0[slot.start..slot.middle]
-    }
-
-    fn value(&self, slot: &Slot) -> Value<&str> {
-        let text = &self.text.0[slot.middle..slot.end];
-        if slot.is_json {
-            Value::Json(text)
-        } else {
-            Value::Text(text)
+    /// These entries and `write` merged into them. Entries in memory share what did not change.
+    pub(crate) fn merge(&mut self, write: &Write) {
+        let values = match &mut self.0 {
+            Form::Shared(values) => values,
+            Form::Packed(packed) => {
+                let values = packed
+                    .slots
+                    .iter()
+                    .map(|slot| (packed.key(slot).into(), packed.value(slot).shared()));
+                let values = values.collect();
+                self.0 = Form::Shared(values);
+                return self.merge(write);
+            }
+        };
+        if write.clear {
+            values.clear();
         }
+        for key in &write.remove {
+            values.remove(&**key);
+        }
+        for (key, value) in &write.set {
+            values.insert((&**key).into(), value.shared());
+        }
+    }
+}
+
+impl Default for Entries {
+    fn default() -> Self {
+        Self(Form::Packed(Packed::default()))
+    }
+}
+
+/// Shows how many there are, and none of them.
+impl fmt::Debug for Entries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Entries({})", self.len())
     }
 }
 
 /// Collects entries; the keys must differ.
 impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, Value<V>)> for Entries {
     fn from_iter<I: IntoIterator<Item = (K, Value<V>)>>(entries: I) -> Self {
-        let mut all = Self::default();
+        let mut packed = Packed::default();
         for (key, value) in entries {
-            let start = all.text.0.len();
-            all.text.0.push_str(key.as_ref());
-            let middle = all.text.0.len();
-            all.text.0.push_str(value.as_str());
+            let start = packed.text.len();
+            packed.text.push_str(key.as_ref());
+            let middle = packed.text.len();
+            packed.text.push_str(value.as_str());
             let is_json = matches!(value, Value::Json(_));
-            all.slots.push(Slot {
+            packed.slots.push(Slot {
                 start,
                 middle,
-                end: all.text.0.len(),
+                end: packed.text.len(),
                 is_json,
             });
         }
-        all
+        Self(Form::Packed(packed))
     }
 }

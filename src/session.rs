@@ -10,12 +10,23 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Change, Changes, Commit, Error, Manager, Message, Opened, Record, Reply, Size, Update, Value,
-    View, log::log,
+    BackendFuture, Change, Changes, Commit, Error, Manager, Message, OnStoreError, Opened, Opening,
+    Record, Reply, Size, Update, Value, View, Write, log::log,
 };
 
-/// Keys that begin with it are session-manager's own. No text that a person types has it.
-const RESERVED: char = '\u{1}';
+/// Keys that begin with these are session-manager's own. No text that a person types has them.
+const FLASH: char = '\u{1}';
+const OWN: char = '\u{2}';
+
+/// The key of what the application noted of a session.
+pub(crate) const NOTE: &str = "\u{2}note";
+
+fn check_key(key: &str) -> Result<(), Error> {
+    if key.starts_with([FLASH, OWN]) || key.contains('\0') {
+        return Err(Error::ReservedKey);
+    }
+    Ok(())
+}
 
 /// One visitor's session during one request.
 ///
@@ -56,11 +67,15 @@ struct State {
     /// Whether anybody read or wrote: the response then depends on the cookie.
     looked: bool,
     phase: Phase,
-    /// Whether something was taken that could no longer be removed.
+    /// Whether something was done that can no longer be kept.
     lost: bool,
+    /// What `save` left for the response head to tell the client.
+    reply: Reply,
 }
 
 enum Stored {
+    /// The engine has still to open it.
+    Unopened,
     /// The token holds it, and nobody has looked.
     Sealed,
     Known(Option<Record>),
@@ -86,25 +101,17 @@ pub(crate) struct Headers {
 }
 
 impl Session {
-    pub(crate) fn new(
-        manager: Manager,
-        secure: bool,
-        token: Option<Box<str>>,
-        opened: Opened,
-    ) -> Self {
-        let stored = match opened {
-            Opened::Nothing => Stored::Known(None),
-            Opened::Sealed => Stored::Sealed,
-            Opened::Loaded(record) => Stored::Known(Some(record)),
-        };
+    /// A session that the engine has still to open.
+    pub(crate) fn new(manager: Manager, secure: bool, token: Option<Box<str>>) -> Self {
         let state = State {
             token,
-            stored,
+            stored: Stored::Unopened,
             changes: Changes::default(),
             version: 0,
             looked: false,
             phase: Phase::Open,
             lost: false,
+            reply: Reply::Keep,
         };
         Self(Arc::new(Inner {
             manager,
@@ -113,11 +120,63 @@ impl Session {
         }))
     }
 
-    /// A session that reads as empty and takes no writes.
-    pub(crate) fn read_only(manager: Manager, secure: bool) -> Self {
-        let session = Self::new(manager, secure, None, Opened::Nothing);
-        session.lock().phase = Phase::ReadOnly;
-        session
+    /// The session, if the engine was asked for it.
+    pub(crate) fn loaded(self) -> Result<Self, Error> {
+        let is_unopened = matches!(self.lock().stored, Stored::Unopened);
+        if is_unopened {
+            Err(Error::NotLoaded)
+        } else {
+            Ok(self)
+        }
+    }
+
+    /// Asks the engine, if it was not asked yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`], if the engine cannot tell and
+    /// [`OnStoreError::Fail`](crate::OnStoreError::Fail) is in force.
+    pub(crate) async fn open(&self) -> Result<(), Error> {
+        let opening = {
+            let state = self.lock();
+            if !matches!(state.stored, Stored::Unopened) {
+                return Ok(());
+            }
+            let settings = self.0.manager.settings();
+            let token = state.token.as_deref();
+            self.0.manager.backend().open(Opening {
+                token,
+                settings,
+                request: &(),
+            })
+        };
+        let opened = opening.await;
+        self.opened(opened)
+    }
+
+    /// Takes what the engine opened. If it failed, the session may read as empty and take no writes.
+    pub(crate) fn opened(&self, opened: Result<Opened, Error>) -> Result<(), Error> {
+        let mut state = self.lock();
+        match opened {
+            // Two who asked at once got the same, and somebody may have written since.
+            Ok(_) if !matches!(state.stored, Stored::Unopened) => {}
+            Ok(Opened::Nothing) => state.stored = Stored::Known(None),
+            Ok(Opened::Sealed) => state.stored = Stored::Sealed,
+            Ok(Opened::Loaded(record)) => state.stored = Stored::Known(Some(record)),
+            Err(error @ Error::Unavailable { .. })
+                if self.0.manager.settings().on_store_error() == OnStoreError::Anonymous =>
+            {
+                log!(
+                    ERROR,
+                    "{}; the session reads as empty",
+                    crate::error::chain(&error)
+                );
+                state.stored = Stored::Known(None);
+                state.phase = Phase::ReadOnly;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// The manager that opened this session, and that keeps it.
@@ -143,9 +202,7 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub fn add(&self, key: &str, value: impl Serialize) -> Result<(), Error> {
-        if key.starts_with(RESERVED) {
-            return Err(Error::ReservedKey);
-        }
+        check_key(key)?;
         let value = encode(key, &value)?;
         self.insert(&mut self.look(), key, Change::Set(value))
     }
@@ -204,7 +261,7 @@ impl Session {
             .map(|value| decode(key, value))
             .transpose()?;
         if value.is_some() {
-            state.writable()?;
+            self.writable(&state)?;
             self.remove(&mut state, key);
         }
         Ok(value)
@@ -239,7 +296,7 @@ impl Session {
         let last = last.and_then(|key| u64::from_str_radix(key.get(1..12)?, 16).ok());
         let time = last.map_or(now, |last| now.max(last + 1));
         let chance = RandomState::new().build_hasher().finish() as u32;
-        let key = format!("{RESERVED}{time:011x}{chance:08x}");
+        let key = format!("{FLASH}{time:011x}{chance:08x}");
         self.insert(&mut state, &key, Change::Set(value))
     }
 
@@ -284,9 +341,7 @@ impl Session {
     where
         T: Serialize + DeserializeOwned,
     {
-        if key.starts_with(RESERVED) {
-            return Err(Error::ReservedKey);
-        }
+        check_key(key)?;
         let name = key.to_owned();
         let compute = move |value: Option<Value<&str>>| {
             let next = f(value.map(|value| decode(&name, value)).transpose()?);
@@ -365,7 +420,13 @@ impl Session {
     /// nothing (session fixation; CVE-2022-25896, OWASP Session Management Cheat Sheet). A cookie
     /// engine has no id, and writes its cookie anew.
     pub fn renew(&self) {
-        self.change(|changes| changes.renew());
+        let mut state = self.look();
+        // A new id reaches the client with the response head alone.
+        if state.phase == Phase::Open {
+            state.changes_mut().renew();
+        } else {
+            state.too_late();
+        }
     }
 
     /// Ends the session: logging out. What is added afterwards begins a new one.
@@ -375,6 +436,55 @@ impl Session {
         self.change(|changes| changes.destroy());
     }
 
+    /// Says whose session this is, so that
+    /// [`Manager::user_sessions`](crate::Manager::user_sessions) finds it; at login, as a rule. A
+    /// later call says it anew, and ending the session takes it back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoUserIndex`], if the engine cannot find a user's sessions; and as
+    /// [`add`](Self::add).
+    pub fn set_user(&self, user: &str) -> Result<(), Error> {
+        let backend = self.0.manager.backend();
+        if !backend.has_user_index() {
+            return Err(Error::NoUserIndex {
+                engine: backend.engine(),
+            });
+        }
+        check_key(user)?;
+        let mut state = self.look();
+        self.writable(&state)?;
+        let stored = state.record().filter(|_| !state.changes.is_destroyed());
+        let known = state.changes.user().or_else(|| stored?.user.as_deref());
+        if known != Some(user) {
+            state.changes_mut().set_user(user);
+        }
+        Ok(())
+    }
+
+    /// Notes something that tells this session from the user's others, such as the name of the
+    /// device: [`UserSession::note`](crate::UserSession::note) shows it.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add).
+    pub fn set_note(&self, note: &str) -> Result<(), Error> {
+        self.insert(
+            &mut self.look(),
+            NOTE,
+            Change::Set(Value::Text(note.into())),
+        )
+    }
+
+    /// Under which handle [`Manager::user_sessions`](crate::Manager::user_sessions) lists this
+    /// session: no secret, unlike the id in its cookie. `None` before it was first kept, and where
+    /// the engine lists none.
+    pub fn handle(&self) -> Option<String> {
+        let state = self.look();
+        let token = state.record().and(state.token.as_deref())?;
+        Some(self.0.manager.backend().handle(token)?.to_string())
+    }
+
     /// Commits now what was done, for code that outlives the response: a spawned task, a stream.
     ///
     /// While the response is still to come, a cookie engine has nothing to do here: the cookie goes
@@ -382,15 +492,28 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::HeadSent`], if something was done that can no longer reach the client, and
-    /// [`Error::ReadOnly`].
+    /// [`Error::HeadSent`], if something was done that can no longer reach the client,
+    /// [`Error::Ended`], if somebody ended the session meanwhile, [`Error::Unavailable`], if the
+    /// engine could not keep it, and [`Error::ReadOnly`].
     pub async fn save(&self) -> Result<(), Error> {
-        let state = self.lock();
-        match state.phase {
-            Phase::ReadOnly => Err(Error::ReadOnly),
-            Phase::Sent if state.lost => Err(Error::HeadSent),
-            Phase::Open | Phase::Sent => Ok(()),
+        let committing = {
+            let mut state = self.lock();
+            match state.phase {
+                Phase::ReadOnly => return Err(Error::ReadOnly),
+                _ if state.lost => return Err(Error::HeadSent),
+                _ if self.needs_response() => return Ok(()),
+                Phase::Open | Phase::Sent => self.begin_commit(&mut state, true, &()),
+            }
+        };
+        let Some(committing) = committing else {
+            return Ok(());
+        };
+        match self.end_commit(committing).await? {
+            Reply::Keep => {}
+            Reply::Gone => return Err(Error::Ended),
+            reply => self.lock().reply = reply,
         }
+        Ok(())
     }
 
     /// Keeps what the request did, and says what its response has to carry. Called once, before the
@@ -400,69 +523,120 @@ impl Session {
         succeeded: bool,
         request: &dyn Any,
     ) -> impl Future<Output = Result<Headers, Error>> + use<'_> {
-        let Inner {
-            manager, secure, ..
-        } = &*self.0;
-        let settings = manager.settings();
+        let settings = self.0.manager.settings();
         let mut state = self.lock();
         let vary = state.looked;
-        let keep = succeeded || settings.commit_on_server_error();
-        let surviving = state.changes.surviving_failure();
-        let changes = if keep { &state.changes } else { &surviving };
-        let writes = !changes.is_empty();
-        let touch = |record: &Record, now| {
-            settings
-                .expiry()
-                .touch_due(record.created, record.expires, now)
-        };
-        let now = (writes || state.record().is_some()).then(|| settings.now());
-        let due = now.filter(|now| {
-            let touches = || keep && state.record().is_some_and(|record| touch(record, *now));
-            state.phase == Phase::Open && (writes || touches())
-        });
-        let committing = due.map(|now| {
-            let commit = Commit {
-                token: state.token.as_deref(),
-                stored: state.record(),
-                changes,
-                now,
-                settings,
-                request,
-            };
-            (manager.backend().commit(commit), now)
-        });
+        let saved = std::mem::replace(&mut state.reply, Reply::Keep);
+        let mut committing = None;
         if state.phase == Phase::Open {
+            let keep = succeeded || settings.commit_on_server_error();
+            committing = self.begin_commit(&mut state, keep, request);
             state.phase = Phase::Sent;
         }
         drop(state);
 
         async move {
-            let Some((committing, now)) = committing else {
-                return Ok(Headers {
-                    set_cookie: None,
-                    vary,
-                });
+            let reply = match committing {
+                Some(committing) => self.end_commit(committing).await?,
+                None => Reply::Keep,
             };
-            let reply = match committing.await {
-                Ok(reply) => reply,
-                Err(error) if writes => return Err(error),
-                Err(error) => {
-                    // The session is as it was, only its end did not move.
-                    log!(
-                        WARN,
-                        "a session's idle timeout could not be prolonged: {error}"
-                    );
-                    Reply::Keep
-                }
-            };
-            let cookie = settings.cookie();
+            let reply = if reply == Reply::Keep { saved } else { reply };
+            let (cookie, secure) = (settings.cookie(), self.0.secure);
             let set_cookie = match reply {
-                Reply::Keep => None,
-                Reply::Set { token, expires } => Some(cookie.set(&token, *secure, now, expires)),
-                Reply::Remove => Some(cookie.remove(*secure)),
+                Reply::Keep | Reply::Gone => None,
+                Reply::Set { token, expires } => {
+                    Some(cookie.set(&token, secure, settings.now(), expires))
+                }
+                Reply::Remove => Some(cookie.remove(secure)),
             };
             Ok(Headers { set_cookie, vary })
         }
+    }
+
+    /// Gives the engine what was done, if anything was or a touch is due. If not `keep`, only what
+    /// survives a failed request is given, and all else is as if nobody had done it.
+    fn begin_commit(
+        &self,
+        state: &mut State,
+        keep: bool,
+        request: &dyn Any,
+    ) -> Option<Committing<'_>> {
+        let manager = &self.0.manager;
+        let settings = manager.settings();
+        if !keep {
+            state.changes = state.changes.surviving_failure();
+        }
+        let writes = !state.changes.is_empty();
+        if !writes && state.record().is_none() {
+            return None;
+        }
+        let now = settings.now();
+        let touch_due = |record: &Record| {
+            settings
+                .expiry()
+                .touch_due(record.created, record.expires, now)
+        };
+        let touches = keep && state.record().is_some_and(touch_due);
+        if !writes && !touches {
+            return None;
+        }
+        let commit = Commit {
+            token: state.token.as_deref(),
+            stored: state.record(),
+            changes: &state.changes,
+            now,
+            settings,
+            request,
+        };
+        // What a cookie engine keeps nobody can write to any more.
+        let write = (!self.needs_response()).then(|| commit.to_write().0);
+        let future = manager.backend().commit(commit);
+        let undo = write.map(|write| state.settle(&write));
+        Some(Committing {
+            future,
+            writes,
+            undo,
+        })
+    }
+
+    /// Waits for the engine.
+    async fn end_commit(&self, committing: Committing<'_>) -> Result<Reply, Error> {
+        let Committing {
+            future,
+            writes,
+            undo,
+        } = committing;
+        let result = future.await;
+        let mut state = self.lock();
+        match result {
+            Ok(reply) => {
+                match &reply {
+                    Reply::Set { token, .. } => state.token = Some(token.as_str().into()),
+                    Reply::Gone => state.stored = Stored::Known(None),
+                    Reply::Keep | Reply::Remove => {}
+                }
+                Ok(reply)
+            }
+            Err(error) => {
+                if let Some(undo) = undo {
+                    state.unsettle(undo);
+                }
+                if writes {
+                    return Err(error);
+                }
+                // The session is as it was, only its end did not move.
+                let why = crate::error::chain(&error);
+                log!(
+                    WARN,
+                    "a session's idle timeout could not be prolonged: {why}"
+                );
+                Ok(Reply::Keep)
+            }
+        }
+    }
+
+    fn needs_response(&self) -> bool {
+        self.0.manager.backend().needs_response()
     }
 
     /// The state, whether or not another thread panicked with it: every change to it is one step.
@@ -491,7 +665,7 @@ impl Session {
 
     /// The one way in which a value is written.
     fn insert(&self, state: &mut State, key: &str, change: Change) -> Result<(), Error> {
-        state.writable()?;
+        self.writable(state)?;
         if let Change::Set(value) = &change
             && state.view().get(key) == Some(value.borrowed())
             && !matches!(state.changes.entry(key), Some(Change::Update(_)))
@@ -510,7 +684,7 @@ impl Session {
 
     /// The one way in which a value is removed.
     fn remove(&self, state: &mut State, key: &str) {
-        if state.writable().is_err() {
+        if self.writable(state).is_err() {
             log!(
                 ERROR,
                 "a value was taken out of a session after the response head was sent, and stays in it"
@@ -529,14 +703,26 @@ impl Session {
     /// The one way in which the session as a whole is changed.
     fn change(&self, change: impl FnOnce(&mut Changes)) {
         let mut state = self.look();
-        if state.writable().is_ok() {
+        if self.writable(&state).is_ok() {
             change(state.changes_mut());
         } else {
-            log!(
-                ERROR,
-                "a session was cleared, renewed or ended when that could no longer reach the client"
-            );
-            state.lost = true;
+            state.too_late();
+        }
+    }
+
+    fn writable(&self, state: &State) -> Result<(), Error> {
+        match state.phase {
+            Phase::Open => Ok(()),
+            // The client has an id, and the engine alone can keep what is done under it.
+            Phase::Sent
+                if !self.needs_response()
+                    && state.record().is_some()
+                    && !state.changes.is_destroyed() =>
+            {
+                Ok(())
+            }
+            Phase::Sent => Err(Error::HeadSent),
+            Phase::ReadOnly => Err(Error::ReadOnly),
         }
     }
 
@@ -549,7 +735,7 @@ impl Session {
 impl State {
     fn record(&self) -> Option<&Record> {
         match &self.stored {
-            Stored::Sealed => None,
+            Stored::Unopened | Stored::Sealed => None,
             Stored::Known(record) => record.as_ref(),
         }
     }
@@ -575,23 +761,62 @@ impl State {
         self.view()
             .iter()
             .map(|(key, _)| key)
-            .filter(|key| !key.starts_with(RESERVED))
+            .filter(|key| !key.starts_with([FLASH, OWN]))
     }
 
     fn flash_keys(&self) -> impl Iterator<Item = &str> {
         self.view()
             .iter()
             .map(|(key, _)| key)
-            .filter(|key| key.starts_with(RESERVED))
+            .filter(|key| key.starts_with(FLASH))
     }
 
-    fn writable(&self) -> Result<(), Error> {
-        match self.phase {
-            Phase::Open => Ok(()),
-            Phase::Sent => Err(Error::HeadSent),
-            Phase::ReadOnly => Err(Error::ReadOnly),
-        }
+    fn too_late(&mut self) {
+        log!(
+            ERROR,
+            "a session was cleared, renewed or ended when that could no longer reach the client"
+        );
+        self.lost = true;
     }
+
+    /// Takes what was done as done: it shows as stored. What it returns undoes that.
+    fn settle(&mut self, write: &Write) -> Settled {
+        let changes = std::mem::take(&mut self.changes);
+        let stored = std::mem::replace(&mut self.stored, Stored::Known(None));
+        self.version += 1;
+        let record = match &stored {
+            Stored::Known(Some(record)) if !changes.is_destroyed() => {
+                let mut record = record.clone();
+                record.merge(write);
+                record.created = write.created;
+                Some(record)
+            }
+            _ => write.begins_a_session().then(|| write.to_record()),
+        };
+        self.stored = Stored::Known(record);
+        Settled { changes, stored }
+    }
+
+    fn unsettle(&mut self, settled: Settled) {
+        let later = std::mem::replace(&mut self.changes, settled.changes);
+        self.changes.then(later);
+        self.stored = settled.stored;
+        self.version += 1;
+    }
+}
+
+/// What [`State::settle`] took as done.
+struct Settled {
+    changes: Changes,
+    stored: Stored,
+}
+
+/// A commit that the engine is at.
+struct Committing<'a> {
+    future: BackendFuture<'a, Result<Reply, Error>>,
+    /// Whether something is written, and not only touched.
+    writes: bool,
+    undo: Option<Settled>,
 }
 
 fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Value, Error> {

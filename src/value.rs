@@ -1,6 +1,6 @@
 //! What is stored under one key: text as it is, anything else as JSON text.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -85,6 +85,14 @@ impl<S: AsRef<str>> Value<S> {
     /// assert_eq!(Value::Text("a").into_owned(), Value::Text("a".into()));
     /// ```
     pub fn into_owned(self) -> Value {
+        match self {
+            Self::Text(text) => Value::Text(text.as_ref().into()),
+            Self::Json(text) => Value::Json(text.as_ref().into()),
+        }
+    }
+
+    /// The same value, in a form that is shared, not copied.
+    pub(crate) fn shared(&self) -> Value<Arc<str>> {
         match self {
             Self::Text(text) => Value::Text(text.as_ref().into()),
             Self::Json(text) => Value::Json(text.as_ref().into()),

@@ -171,11 +171,7 @@ fn decode(body: &[u8]) -> Option<Record> {
     }
     let text = std::str::from_utf8(rest).ok()?.to_owned();
     let entries = Entries::from_parts(text, lengths.into_iter())?;
-    Some(Record {
-        created,
-        expires: created.plus(lifetime),
-        entries,
-    })
+    Some(Record::new(created, created.plus(lifetime), entries))
 }
 
 fn varint_len(number: usize) -> usize {

@@ -5,7 +5,7 @@ use std::fmt;
 use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 
 use super::cookies::Seal;
-use crate::{Key, Refused, key};
+use crate::{Key, Refused, random};
 
 const NONCE: usize = 24;
 const TAG: usize = 16;
@@ -54,7 +54,7 @@ impl Seal for PrivateCookie {
 
     fn seal(&self, name: &str, buffer: &mut Vec<u8>) {
         let mut nonce = XNonce::default();
-        key::fill_random(&mut nonce);
+        random::fill(&mut nonce);
         buffer[1..Self::BEFORE].copy_from_slice(&nonce);
         let body = &mut buffer[Self::BEFORE..];
         #[expect(

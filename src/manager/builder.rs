@@ -37,6 +37,7 @@ pub struct Builder {
     clock: Clock,
     on_store_error: OnStoreError,
     commit_on_server_error: bool,
+    load_on_demand: bool,
     insecure: Option<Insecure>,
 }
 
@@ -49,6 +50,7 @@ impl Builder {
             clock: Clock::default(),
             on_store_error: OnStoreError::default(),
             commit_on_server_error: false,
+            load_on_demand: false,
             insecure: None,
         }
     }
@@ -142,6 +144,15 @@ impl Builder {
         self
     }
 
+    /// Leaves a server-side store alone until the `Session` extractor or
+    /// [`Manager::open`] asks for the session; a synchronous access before that is
+    /// [`Error::NotLoaded`](crate::Error::NotLoaded). For applications most of whose routes never
+    /// look. Default: every request that has a cookie opens its session first.
+    pub fn load_on_demand(mut self) -> Self {
+        self.load_on_demand = true;
+        self
+    }
+
     /// The clock that timeouts are measured with, for tests that move it. Default: the system's.
     ///
     /// ```
@@ -184,6 +195,7 @@ impl Builder {
             clock: self.clock,
             on_store_error: self.on_store_error,
             commit_on_server_error: self.commit_on_server_error,
+            load_on_demand: self.load_on_demand,
         };
         let Self {
             backend, insecure, ..

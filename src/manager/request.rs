@@ -50,9 +50,10 @@ pub trait HasSession {
     ///
     /// # Errors
     ///
-    /// [`Error::NotMounted`], if there is none.
+    /// [`Error::NotMounted`], if there is none; [`Error::NotLoaded`], if it is loaded on demand and
+    /// nobody demanded it.
     fn session(&self) -> Result<Session, Error> {
-        Ok(self.sessions()?.own())
+        self.sessions()?.own().loaded()
     }
 }
 
@@ -85,7 +86,7 @@ impl Sessions {
             .find(|session| session.manager().is(manager))
     }
 
-    fn own(&self) -> Session {
+    pub(crate) fn own(&self) -> Session {
         self.iter()
             .find(|sessions| sessions.is_global)
             .unwrap_or(self)

@@ -37,6 +37,7 @@ pub struct Settings {
     pub(super) clock: Clock,
     pub(super) on_store_error: OnStoreError,
     pub(super) commit_on_server_error: bool,
+    pub(super) load_on_demand: bool,
 }
 
 impl Settings {
@@ -67,6 +68,10 @@ impl Settings {
         self.commit_on_server_error
     }
 
+    pub(crate) fn loads_on_demand(&self) -> bool {
+        self.load_on_demand
+    }
+
     /// The one log line for a cookie that is there and of no use. Its value is nobody's business.
     pub(crate) fn log_refused(&self, why: impl fmt::Display) {
         log!(
@@ -90,6 +95,7 @@ impl Default for Settings {
             clock: Clock::default(),
             on_store_error: OnStoreError::default(),
             commit_on_server_error: false,
+            load_on_demand: false,
         }
     }
 }

@@ -20,7 +20,7 @@ use actix_web::{
 
 use super::{PROXY_MARKS, cache_control_to_add, is_loopback, varies_by_cookie};
 use crate::{
-    Error, HasSession, Middleware, Session, Sessions,
+    BackendFuture, Error, HasSession, Middleware, Session, Sessions,
     cookie::{Found, SessionCookie},
     log::log,
     manager::RequestHead,
@@ -76,7 +76,7 @@ where
             {
                 return service.call(request).await;
             }
-            let session = manager.open(request.request()).await?;
+            let session = manager.begin(request.request()).await?;
             let sessions = Sessions::new(session.clone(), is_global, outer);
             request.extensions_mut().insert(sessions);
 
@@ -188,13 +188,22 @@ impl HasSession for GuardContext<'_> {
     }
 }
 
-/// The request's own session: see [`HasSession::session`].
+/// The request's own session: see [`HasSession::session`]. Loads it, if it is loaded on demand.
 impl FromRequest for Session {
     type Error = Error;
-    type Future = Ready<Result<Self, Error>>;
+    type Future = BackendFuture<'static, Result<Self, Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(request.session())
+        match request.session() {
+            Err(Error::NotLoaded) => {}
+            session => return BackendFuture::ready(session),
+        }
+        let session = request.sessions().map(|sessions| sessions.own());
+        BackendFuture::pending(async move {
+            let session = session?;
+            session.open().await?;
+            Ok(session)
+        })
     }
 }
 

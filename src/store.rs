@@ -1,0 +1,312 @@
+//! What a store does: it keeps the records of server-side sessions.
+
+use std::{fmt, sync::Arc};
+
+use crate::{BackendFuture, Change, Changes, Entries, Record, Timestamp, Update, Value};
+
+#[cfg(feature = "memory")]
+pub(crate) mod memory;
+
+/// Keeps the records of server-side sessions; [`ServerSide`](crate::ServerSide) makes an engine of
+/// it.
+///
+/// Each method is one step that no other step on the same record comes between, and should be one
+/// round trip. A store knows nothing of cookies, flash messages or timeouts: a record ends at
+/// [`Record::expires`], and from then on it is as good as gone, whether or not its row is still
+/// there. The moment that counts as present is the one that a call passes, never the store's own.
+///
+/// `session_manager::testing` has the suite that every store passes.
+pub trait Store: Send + Sync + 'static {
+    /// What a person would call the store, such as `Redis`.
+    fn name(&self) -> &'static str;
+
+    /// The record under `id`, whole.
+    ///
+    /// `None` if there is none or its time is over at `now`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Spoiled`], if what is stored there is no record of this crate; it is left as it
+    /// is.
+    fn load(
+        &self,
+        id: StoreId,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
+
+    /// Puts a new record under `id`, with what `write` sets and version 1.
+    ///
+    /// `false` if a live record is there already, which then stays as it is: ids are drawn from 256
+    /// random bits, so a second one is no accident. One whose time is over may be replaced.
+    fn create(
+        &self,
+        id: StoreId,
+        write: &Write,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Merges `write` into the record under `id`: each key on its own, a key's value replaced whole.
+    /// Keys that `write` does not name stay as whoever wrote last left them.
+    ///
+    /// Never creates a record: if there is none, or its time is over, that is [`Applied::Gone`]. A
+    /// session that was destroyed stays destroyed, whatever was still in flight.
+    fn apply(
+        &self,
+        id: StoreId,
+        write: &Write,
+    ) -> impl Future<Output = Result<Applied, StoreError>> + Send;
+
+    /// As [`apply`](Self::apply), and moves the record from `id` to `new`; `id` is gone from then
+    /// on. [`Write::created`] is when the record begins anew.
+    ///
+    /// At no moment is the record under neither id: who fails half-way leaves it under both. Nothing
+    /// is written if `new` is taken, which is reported as [`Applied::Gone`].
+    fn renew(
+        &self,
+        id: StoreId,
+        new: StoreId,
+        write: &Write,
+    ) -> impl Future<Output = Result<Applied, StoreError>> + Send;
+
+    /// Removes the record under `id`. No error if there is none.
+    fn destroy(&self, id: StoreId) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// What finds a user's sessions, if this store can.
+    fn users(&self) -> Option<&dyn UserIndex> {
+        None
+    }
+}
+
+/// Finds the sessions of a user: an ability that not every store has.
+pub trait UserIndex: Send + Sync {
+    /// The live records whose [`Record::user`] is `user`, found by an index and not by a scan.
+    ///
+    /// A session is found from the write on that said whose it is, until it is destroyed, its time
+    /// is over or it is another user's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::load`].
+    fn sessions_of<'a>(
+        &'a self,
+        user: &'a str,
+        now: Timestamp,
+    ) -> BackendFuture<'a, Result<Vec<(StoreId, Record)>, StoreError>>;
+}
+
+/// The name under which a store keeps a session: the SHA-256 of the id in its cookie.
+///
+/// Whoever reads the store learns no id that would open a session, and how long a look-up takes
+/// tells nothing of an id (CVE-2019-16782). It is no secret therefore, and is what
+/// [`UserSession::handle`](crate::UserSession::handle) shows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StoreId([u8; 32]);
+
+impl StoreId {
+    /// The name made of these 32 bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// 64 hexadecimal digits.
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The first digits: enough to tell two apart in a log.
+impl fmt::Debug for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, ..] = self.0;
+        write!(f, "StoreId({a:02x}{b:02x}{c:02x}..)")
+    }
+}
+
+/// What is written to a record in one step.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Write {
+    /// Whether every value that is there goes first.
+    pub clear: bool,
+    /// Keys and what they hold from now on.
+    pub set: Vec<(Box<str>, Value)>,
+    /// Keys that go. None of them is in `set`.
+    pub remove: Vec<Box<str>>,
+    /// If there is one: whose session it is from now on.
+    pub user: Option<Box<str>>,
+    /// If there is one: write nothing unless the record has this version, and answer
+    /// [`Applied::Conflict`].
+    pub if_version: Option<u64>,
+    /// When the session begins; only [`Store::create`] and [`Store::renew`] write it.
+    pub created: Timestamp,
+    /// When it ends if nobody uses it again.
+    pub expires: Timestamp,
+    /// The present moment: when it was last seen.
+    pub now: Timestamp,
+}
+
+impl Write {
+    /// A write that does nothing but say when the session ends, and that it was seen.
+    ///
+    /// ```
+    /// use session_manager::{Timestamp, Write};
+    ///
+    /// let (now, later) = (Timestamp::from_millis(1_000), Timestamp::from_millis(2_000));
+    /// assert!(Write::touch(now, now, later).is_touch());
+    /// ```
+    pub fn touch(created: Timestamp, now: Timestamp, expires: Timestamp) -> Self {
+        Self {
+            clear: false,
+            set: Vec::new(),
+            remove: Vec::new(),
+            user: None,
+            if_version: None,
+            created,
+            expires,
+            now,
+        }
+    }
+
+    /// Whether no value and no user is written, so that the version stays.
+    pub fn is_touch(&self) -> bool {
+        !self.clear && self.set.is_empty() && self.remove.is_empty() && self.user.is_none()
+    }
+
+    /// Whether there is anything in it that a new session would be made for.
+    pub(crate) fn begins_a_session(&self) -> bool {
+        !self.set.is_empty() || self.user.is_some()
+    }
+
+    /// The record that this write creates.
+    ///
+    /// ```
+    /// use session_manager::{Timestamp, Write};
+    ///
+    /// let now = Timestamp::from_millis(1_000);
+    /// assert_eq!(Write::touch(now, now, now).to_record().version, 1);
+    /// ```
+    pub fn to_record(&self) -> Record {
+        let mut record = Record::new(self.created, self.expires, Entries::default());
+        record.merge(self);
+        record.version = 1;
+        record
+    }
+}
+
+impl Record {
+    /// Merges `write` into the record, as [`Store::apply`] does; for stores that keep records in
+    /// memory.
+    pub fn merge(&mut self, write: &Write) {
+        self.seen = write.now;
+        self.expires = write.expires;
+        if let Some(user) = &write.user {
+            self.user = Some((&**user).into());
+        }
+        if !write.is_touch() {
+            self.version += 1;
+            self.entries.merge(write);
+        }
+    }
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Applied {
+    /// It is there.
+    Done,
+    /// There is no such record any more, so nothing was written.
+    Gone,
+    /// The record is not of the version that the write was made for, so nothing was written.
+    Conflict,
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The store does not answer, or answers with an error of its own.
+    #[error("{store} failed; see the source of this error, and whether the store is up")]
+    Failed {
+        /// [`Store::name`].
+        store: &'static str,
+        /// What its client said.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store took longer than it may.
+    #[error("{store} did not answer within {millis} ms; see whether it is up, or allow it more")]
+    TimedOut {
+        /// [`Store::name`].
+        store: &'static str,
+        /// The time limit in milliseconds.
+        millis: u64,
+    },
+    /// What is stored is no record of this crate. It was left as it is.
+    #[error(
+        "{store} holds something under a session's key that session-manager did not write: {why}"
+    )]
+    Spoiled {
+        /// [`Store::name`].
+        store: &'static str,
+        /// In which way.
+        why: &'static str,
+    },
+}
+
+impl StoreError {
+    /// The store `store` failed, and its client said why.
+    pub fn failed(
+        store: &'static str,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self::Failed {
+            store,
+            source: Arc::new(source),
+        }
+    }
+}
+
+impl Changes {
+    /// Splits what a request did into what a store writes and what it must compute anew if another
+    /// request was faster.
+    pub(crate) fn to_write(&self, mut write: Write) -> (Write, Vec<(Box<str>, Update)>) {
+        let mut updates = Vec::new();
+        write.clear = self.is_cleared() || self.is_destroyed();
+        write.user = self.user().map(Box::from);
+        for (key, change) in self.entries() {
+            let key: Box<str> = key.into();
+            match change {
+                Change::Set(value) => write.set.push((key, value.clone())),
+                Change::Remove => write.remove.push(key),
+                Change::Update(update) => {
+                    write.set.push((key.clone(), update.seen().clone()));
+                    updates.push((key, update.clone()));
+                }
+            }
+        }
+        (write, updates)
+    }
+}
+
+impl Entries {
+    /// Brings the keys of `updates` up to what they make of these entries.
+    pub(crate) fn recompute(
+        &self,
+        updates: &[(Box<str>, Update)],
+        write: &mut Write,
+    ) -> Result<(), crate::Error> {
+        for (key, update) in updates {
+            let value = update.apply(self.get(key))?;
+            if let Some((_, old)) = write.set.iter_mut().find(|(other, _)| other == key) {
+                *old = value;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,297 @@
+//! Sessions in this process's memory.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    hash::{BuildHasherDefault, Hasher},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use hashlink::LinkedHashMap;
+
+use crate::{
+    Applied, BackendFuture, Record, Store, StoreError, StoreId, Timestamp, UserIndex, Write,
+};
+
+const SHARDS: usize = 64;
+
+/// Keeps sessions in this process's memory: they end with it, and no other process sees them.
+///
+/// Bounded: when it is full, the session that was used longest ago goes for a new one, so that
+/// nobody fills the memory (CVE-2015-5143). Clones are the same store.
+///
+/// ```
+/// use session_manager::{Manager, MemoryStore, ServerSide};
+///
+/// let manager = Manager::new(ServerSide::new(MemoryStore::with_capacity(10_000)));
+/// # let _ = manager;
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore(Arc<Inner>);
+
+struct Inner {
+    /// Each session by a part of its id, so that requests of different sessions rarely wait for one
+    /// another.
+    shards: [Mutex<Shard>; SHARDS],
+    users: Mutex<HashMap<Arc<str>, HashSet<StoreId>>>,
+    /// The most sessions that one shard holds.
+    shard_capacity: usize,
+}
+
+/// Records, the one used longest ago first.
+type Shard = LinkedHashMap<StoreId, Record, BuildHasherDefault<IdHasher>>;
+
+/// An id is the output of SHA-256, which nobody can steer: its first bytes are hash enough.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes
+            .iter()
+            .take(8)
+            .fold(0, |hash, byte| hash << 8 | u64::from(*byte));
+    }
+
+    /// The length, which arrays are hashed with, is always the same.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl MemoryStore {
+    /// How many sessions [`new`](Self::new) has room for.
+    pub const DEFAULT_CAPACITY: usize = 1_000_000;
+
+    /// A store for [`DEFAULT_CAPACITY`](Self::DEFAULT_CAPACITY) sessions.
+    pub fn new() -> Self {
+        Self::with_capacity(Self::DEFAULT_CAPACITY)
+    }
+
+    /// A store for about `sessions` sessions, 64 at least. Memory is taken as they come.
+    pub fn with_capacity(sessions: usize) -> Self {
+        Self(Arc::new(Inner {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            users: Mutex::default(),
+            shard_capacity: sessions.div_ceil(SHARDS).max(1),
+        }))
+    }
+
+    /// How many sessions there are, among them some whose time is over.
+    pub fn len(&self) -> usize {
+        self.0.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Nothing panics while it holds a lock but for want of memory, so a poisoned one holds what it
+/// held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_live(record: &Record, now: Timestamp) -> bool {
+    now < record.expires
+}
+
+impl Inner {
+    fn shard_of(&self, id: StoreId) -> usize {
+        // The last byte, because the map inside hashes by the first ones.
+        usize::from(id.as_bytes()[31]) % SHARDS
+    }
+
+    fn shard(&self, id: StoreId) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[self.shard_of(id)])
+    }
+
+    /// Both shards, in an order that two threads cannot take crosswise; one if they are the same.
+    fn two_shards(
+        &self,
+        one: StoreId,
+        two: StoreId,
+    ) -> (MutexGuard<'_, Shard>, Option<MutexGuard<'_, Shard>>) {
+        let (a, b) = (self.shard_of(one), self.shard_of(two));
+        if a == b {
+            return (lock(&self.shards[a]), None);
+        }
+        if a < b {
+            let first = lock(&self.shards[a]);
+            return (first, Some(lock(&self.shards[b])));
+        }
+        let second = lock(&self.shards[b]);
+        (lock(&self.shards[a]), Some(second))
+    }
+
+    fn insert(&self, shard: &mut Shard, id: StoreId, record: Record) {
+        self.index(id, record.user.as_ref());
+        // Those used longest ago, and with them most of those whose time is over, stand first. Two
+        // of these go for each that comes, so that none stays for long.
+        let mut may_go = 2;
+        while let Some((_, oldest)) = shard.front() {
+            let is_over = may_go > 0 && !is_live(oldest, record.seen);
+            if !is_over && shard.len() < self.shard_capacity {
+                break;
+            }
+            if let Some((gone, old)) = shard.pop_front() {
+                self.unindex(gone, &old);
+            }
+            may_go -= i32::from(is_over);
+        }
+        shard.insert(id, record);
+    }
+
+    fn remove(&self, shard: &mut Shard, id: StoreId) -> Option<Record> {
+        let record = shard.remove(&id)?;
+        self.unindex(id, &record);
+        Some(record)
+    }
+
+    fn index(&self, id: StoreId, user: Option<&Arc<str>>) {
+        if let Some(user) = user {
+            lock(&self.users)
+                .entry(Arc::clone(user))
+                .or_default()
+                .insert(id);
+        }
+    }
+
+    fn unindex(&self, id: StoreId, record: &Record) {
+        let Some(user) = &record.user else { return };
+        let mut users = lock(&self.users);
+        if let Some(sessions) = users.get_mut(user) {
+            sessions.remove(&id);
+            if sessions.is_empty() {
+                users.remove(user);
+            }
+        }
+    }
+}
+
+/// What keeps a write from a record, if anything does.
+fn refusal(record: Option<&Record>, write: &Write) -> Option<Applied> {
+    match record {
+        Some(record) if is_live(record, write.now) => {
+            let other = write
+                .if_version
+                .is_some_and(|version| version != record.version);
+            other.then_some(Applied::Conflict)
+        }
+        _ => Some(Applied::Gone),
+    }
+}
+
+impl Store for MemoryStore {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        let mut shard = self.0.shard(id);
+        shard.to_back(&id);
+        let record = shard.get(&id).filter(|record| is_live(record, now));
+        Ok(record.cloned())
+    }
+
+    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
+        let mut shard = self.0.shard(id);
+        if shard
+            .get(&id)
+            .is_some_and(|record| is_live(record, write.now))
+        {
+            return Ok(false);
+        }
+        self.0.remove(&mut shard, id);
+        self.0.insert(&mut shard, id, write.to_record());
+        Ok(true)
+    }
+
+    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        let mut shard = self.0.shard(id);
+        shard.to_back(&id);
+        let Some(record) = shard.get_mut(&id) else {
+            return Ok(Applied::Gone);
+        };
+        if let Some(refusal) = refusal(Some(record), write) {
+            return Ok(refusal);
+        }
+        if write.user.is_some() {
+            self.0.unindex(id, record);
+        }
+        record.merge(write);
+        if write.user.is_some() {
+            self.0.index(id, record.user.as_ref());
+        }
+        Ok(Applied::Done)
+    }
+
+    async fn renew(&self, id: StoreId, new: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        let (mut from, mut to) = self.0.two_shards(id, new);
+        if let Some(refusal) = refusal(from.get(&id), write) {
+            return Ok(refusal);
+        }
+        let taken = to.as_ref().unwrap_or(&from).get(&new);
+        if taken.is_some_and(|record| is_live(record, write.now)) {
+            return Ok(Applied::Gone);
+        }
+        let Some(mut record) = self.0.remove(&mut from, id) else {
+            return Ok(Applied::Gone);
+        };
+        record.merge(write);
+        record.created = write.created;
+        let to = to.as_mut().unwrap_or(&mut from);
+        self.0.remove(to, new);
+        self.0.insert(to, new, record);
+        Ok(Applied::Done)
+    }
+
+    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
+        self.0.remove(&mut self.0.shard(id), id);
+        Ok(())
+    }
+
+    fn users(&self) -> Option<&dyn UserIndex> {
+        Some(self)
+    }
+}
+
+impl UserIndex for MemoryStore {
+    fn sessions_of<'a>(
+        &'a self,
+        user: &'a str,
+        now: Timestamp,
+    ) -> BackendFuture<'a, Result<Vec<(StoreId, Record)>, StoreError>> {
+        let ids: Vec<_> = lock(&self.0.users)
+            .get(user)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
+        let live = ids.into_iter().filter_map(|id| {
+            let shard = self.0.shard(id);
+            let record = shard.get(&id)?;
+            let is_theirs = is_live(record, now) && record.user.as_deref() == Some(user);
+            is_theirs.then(|| (id, record.clone()))
+        });
+        BackendFuture::ready(Ok(live.collect()))
+    }
+}

@@ -1,0 +1,664 @@
+//! For tests: the suite that every [`Store`] passes, and sessions without a server.
+//!
+//! Whoever writes a store runs [`check_store`] on it, against the real thing:
+//!
+//! ```
+//! # #[cfg(feature = "memory")] {
+//! use session_manager::{MemoryStore, testing};
+//!
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+//! # runtime.block_on(async {
+//! testing::check_store(MemoryStore::new()).await;
+//! # });
+//! # }
+//! ```
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::Barrier, task::JoinSet};
+
+use crate::{
+    Applied, Backend, BackendFuture, Commit, Entries, Error, Manager, Opened, Opening, Record,
+    Reply, Session, Store, StoreId, Timestamp, Value, Write, random,
+};
+
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A session that nobody has written to yet and nobody keeps: for testing what takes a
+/// [`HasSession`](crate::HasSession) or a [`Session`], without a server.
+///
+/// A handler that takes the framework's request finds it there too, if the test puts it in:
+///
+/// ```
+/// # #[cfg(feature = "actix")] {
+/// use actix_web::{HttpMessage, test::TestRequest};
+/// use session_manager::{HasSession, manager, testing};
+///
+/// let session = testing::session();
+/// session.add("user", "ada")?;
+///
+/// let request = TestRequest::default().to_http_request();
+/// request.extensions_mut().insert(session.sessions()?);
+/// assert_eq!(manager::get().get(&request, "user")?.as_deref(), Some("ada"));
+/// # }
+/// # Ok::<(), session_manager::Error>(())
+/// ```
+pub fn session() -> Session {
+    let session = Session::new(Manager::new(Fake), true, None);
+    // Cannot fail: there is nothing to open.
+    let _ = session.opened(Ok(Opened::Nothing));
+    session
+}
+
+/// Keeps nothing.
+struct Fake;
+
+impl Backend for Fake {
+    fn engine(&self) -> &'static str {
+        "fake"
+    }
+
+    fn open<'a>(&'a self, _: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>> {
+        BackendFuture::ready(Ok(Opened::Nothing))
+    }
+
+    fn commit<'a>(&'a self, _: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>> {
+        BackendFuture::ready(Ok(Reply::Keep))
+    }
+}
+
+/// Checks that `store` keeps the contract of [`Store`]: what is stored comes back, requests that
+/// overlap lose nothing, what was destroyed stays destroyed, and time is the caller's.
+///
+/// It needs a tokio runtime, and uses ids that nobody else does, so that the store may hold other
+/// sessions meanwhile.
+///
+/// # Panics
+///
+/// With the sentence that does not hold.
+pub async fn check_store<S: Store>(store: S) {
+    let store = Arc::new(store);
+    nothing_is_found_or_made_under_an_unknown_id(&*store).await;
+    what_is_stored_comes_back(&*store).await;
+    a_live_record_is_never_overwritten(&*store).await;
+    writes_merge_key_by_key(&*store).await;
+    a_record_whose_time_is_over_is_gone(&*store).await;
+    a_write_for_another_version_is_a_conflict(&*store).await;
+    renewing_moves_the_record(&*store).await;
+    what_was_destroyed_stays_destroyed(&*store).await;
+    writes_that_overlap_all_survive(&store).await;
+    updates_that_overlap_all_count(&store).await;
+    destroying_wins_every_race(&store).await;
+    renewing_and_writing_at_once_leave_one_record(&store).await;
+    if store.users().is_some() {
+        a_users_sessions_are_found(&*store).await;
+    }
+}
+
+fn new_id() -> StoreId {
+    let mut bytes = [0; 32];
+    random::fill(&mut bytes);
+    StoreId::from_bytes(bytes)
+}
+
+fn write(set: &[(&str, Value<&str>)]) -> Write {
+    let mut write = Write::touch(NOW, NOW, NOW.plus(HOUR));
+    write.set = set
+        .iter()
+        .map(|(key, value)| ((*key).into(), value.into_owned()))
+        .collect();
+    write
+}
+
+async fn load<S: Store>(store: &S, id: StoreId) -> Option<Record> {
+    store.load(id, NOW).await.expect("the store answers")
+}
+
+async fn create<S: Store>(store: &S, set: &[(&str, Value<&str>)]) -> StoreId {
+    let id = new_id();
+    assert!(
+        store
+            .create(id, &write(set))
+            .await
+            .expect("the store answers"),
+        "a new id is free"
+    );
+    id
+}
+
+async fn apply<S: Store>(store: &S, id: StoreId, write: &Write) -> Applied {
+    store.apply(id, write).await.expect("the store answers")
+}
+
+async fn renew<S: Store>(store: &S, id: StoreId, new: StoreId, write: &Write) -> Applied {
+    store
+        .renew(id, new, write)
+        .await
+        .expect("the store answers")
+}
+
+async fn destroy<S: Store>(store: &S, id: StoreId) {
+    store.destroy(id).await.expect("the store answers");
+}
+
+fn assert_entries(record: Option<&Record>, expected: &[(&str, Value<&str>)], sentence: &str) {
+    let record = record.unwrap_or_else(|| panic!("{sentence}: the record is there"));
+    assert_eq!(
+        sorted(&record.entries),
+        sorted(&expected.iter().copied().collect()),
+        "{sentence}"
+    );
+}
+
+fn sorted(entries: &Entries) -> Vec<(&str, &'static str, &str)> {
+    let kind = |value: &Value<&str>| {
+        if matches!(value, Value::Text(_)) {
+            "text"
+        } else {
+            "JSON"
+        }
+    };
+    let values = entries
+        .iter()
+        .map(|(key, value)| (key, kind(&value), value));
+    let mut sorted: Vec<_> = values
+        .map(|(key, kind, value)| match value {
+            Value::Text(text) | Value::Json(text) => (key, kind, text),
+        })
+        .collect();
+    sorted.sort_unstable();
+    sorted
+}
+
+async fn nothing_is_found_or_made_under_an_unknown_id<S: Store>(store: &S) {
+    let (id, new) = (new_id(), new_id());
+    assert!(
+        load(store, id).await.is_none(),
+        "an unknown id has no record"
+    );
+    let write = write(&[("key", Value::Text("value"))]);
+    assert_eq!(
+        apply(store, id, &write).await,
+        Applied::Gone,
+        "a write never makes a record"
+    );
+    assert_eq!(
+        renew(store, id, new, &write).await,
+        Applied::Gone,
+        "nor does a renewal"
+    );
+    destroy(store, id).await;
+    assert!(load(store, id).await.is_none() && load(store, new).await.is_none());
+}
+
+async fn what_is_stored_comes_back<S: Store>(store: &S) {
+    let long = "long ".repeat(20_000);
+    let values = [
+        ("", Value::Text("an empty key")),
+        ("empty", Value::Text("")),
+        ("中文", Value::Text("测试 🦀")),
+        (
+            "quotes",
+            Value::Text("\" ' ` \\ \n \r \t % _ $ {} [] -- ; \u{7f}"),
+        ),
+        ("$.\"path\"[0]", Value::Text("a key that looks like a path")),
+        ("a'b\"c\\d", Value::Text("a key that ends a string")),
+        (
+            "\u{1}reserved",
+            Value::Text("as session-manager's own keys begin"),
+        ),
+        ("nul", Value::Text("\0 a \0")),
+        ("looks like JSON", Value::Text("{\"a\":null}")),
+        ("null", Value::Json("null")),
+        ("number", Value::Json("1e400")),
+        (
+            "order",
+            Value::Json("{\"b\":1,\"a\":{\"z\":null,\"y\":[1.0,\"\\u0000\"]}}"),
+        ),
+        ("long", Value::Text(&long)),
+    ];
+    let id = new_id();
+    let mut first = write(&values);
+    first.user = Some("user-of-the-suite".into());
+    assert!(store.create(id, &first).await.expect("the store answers"));
+    let record = load(store, id).await;
+    assert_entries(
+        record.as_ref(),
+        &values,
+        "what is created comes back, to the byte",
+    );
+    let record = record.expect("it was there a line ago");
+    assert_eq!(
+        (record.created, record.seen, record.expires),
+        (NOW, NOW, NOW.plus(HOUR))
+    );
+    assert_eq!(record.version, 1, "a new record is of version 1");
+    assert_eq!(record.user.as_deref(), Some("user-of-the-suite"));
+    destroy(store, id).await;
+
+    let id = create(store, &[]).await;
+    assert_entries(load(store, id).await.as_ref(), &[], "a record may be empty");
+    assert_eq!(apply(store, id, &write(&values)).await, Applied::Done);
+    assert_entries(
+        load(store, id).await.as_ref(),
+        &values,
+        "what is written comes back",
+    );
+    destroy(store, id).await;
+}
+
+async fn a_live_record_is_never_overwritten<S: Store>(store: &S) {
+    let kept = [("key", Value::Text("first"))];
+    let id = create(store, &kept).await;
+    let second = write(&[("key", Value::Text("second"))]);
+    let created = store.create(id, &second).await.expect("the store answers");
+    assert!(!created, "an id that is taken is refused");
+    assert_entries(
+        load(store, id).await.as_ref(),
+        &kept,
+        "and its record stays as it was",
+    );
+    destroy(store, id).await;
+}
+
+async fn writes_merge_key_by_key<S: Store>(store: &S) {
+    let nested = Value::Json("{\"a\":1,\"b\":null}");
+    let id = create(
+        store,
+        &[
+            ("kept", nested),
+            ("other", Value::Text("1")),
+            ("gone", Value::Json("2")),
+        ],
+    )
+    .await;
+    let mut change = write(&[
+        ("other", Value::Json("{\"c\":null}")),
+        ("new", Value::Text("3")),
+    ]);
+    change.remove = vec!["gone".into(), "never was".into()];
+    change.now = NOW.plus(Duration::from_secs(1));
+    change.expires = change.now.plus(HOUR);
+    assert_eq!(apply(store, id, &change).await, Applied::Done);
+    let record = load(store, id).await;
+    let expected = [
+        ("kept", nested),
+        ("other", Value::Json("{\"c\":null}")),
+        ("new", Value::Text("3")),
+    ];
+    assert_entries(
+        record.as_ref(),
+        &expected,
+        "a write changes the keys that it names, each whole",
+    );
+    let record = record.expect("it was there a line ago");
+    assert_eq!(
+        (record.created, record.seen, record.expires),
+        (NOW, change.now, change.expires)
+    );
+    assert_eq!(record.version, 2, "a write counts the version up");
+
+    let whole = write(&[("kept", Value::Json("{\"d\":1}"))]);
+    assert_eq!(apply(store, id, &whole).await, Applied::Done);
+    let expected = [("kept", Value::Json("{\"d\":1}")), expected[1], expected[2]];
+    assert_entries(
+        load(store, id).await.as_ref(),
+        &expected,
+        "an object is replaced, not merged",
+    );
+
+    let touch = Write::touch(NOW, NOW.plus(HOUR / 2), NOW.plus(2 * HOUR));
+    assert_eq!(apply(store, id, &touch).await, Applied::Done);
+    let record = load(store, id).await;
+    assert_entries(record.as_ref(), &expected, "a touch changes no value");
+    let record = record.expect("it was there a line ago");
+    assert_eq!(
+        (record.seen, record.expires),
+        (touch.now, touch.expires),
+        "but when it ends"
+    );
+    assert_eq!(record.version, 3, "and is no new version");
+
+    let mut clear = write(&[("after", Value::Text("4"))]);
+    clear.clear = true;
+    assert_eq!(apply(store, id, &clear).await, Applied::Done);
+    let expected = [("after", Value::Text("4"))];
+    assert_entries(
+        load(store, id).await.as_ref(),
+        &expected,
+        "clearing comes before setting",
+    );
+    clear.set.clear();
+    assert_eq!(apply(store, id, &clear).await, Applied::Done);
+    assert_entries(
+        load(store, id).await.as_ref(),
+        &[],
+        "an emptied record is empty, and there",
+    );
+    destroy(store, id).await;
+}
+
+async fn a_record_whose_time_is_over_is_gone<S: Store>(store: &S) {
+    let id = create(store, &[("key", Value::Text("value"))]).await;
+    let last = Timestamp::from_millis(NOW.plus(HOUR).millis() - 1);
+    let over = NOW.plus(HOUR);
+    let at = |now: Timestamp| async move { store.load(id, now).await.expect("the store answers") };
+    assert!(
+        at(last).await.is_some(),
+        "a record lasts to the last millisecond"
+    );
+    assert!(at(over).await.is_none(), "and is never served after it");
+    let late = Write::touch(NOW, over, over.plus(HOUR));
+    assert_eq!(
+        apply(store, id, &late).await,
+        Applied::Gone,
+        "nor can it be touched"
+    );
+    let new = new_id();
+    assert_eq!(
+        renew(store, id, new, &late).await,
+        Applied::Gone,
+        "nor renewed"
+    );
+    assert!(load(store, new).await.is_none());
+    let mut again = write(&[("key", Value::Text("again"))]);
+    again.now = over;
+    again.expires = over.plus(HOUR);
+    assert!(
+        store.create(id, &again).await.expect("the store answers"),
+        "its id is free"
+    );
+    assert_entries(
+        at(over).await.as_ref(),
+        &[("key", Value::Text("again"))],
+        "for another",
+    );
+    destroy(store, id).await;
+}
+
+async fn a_write_for_another_version_is_a_conflict<S: Store>(store: &S) {
+    let id = create(store, &[("key", Value::Text("first"))]).await;
+    let mut change = write(&[("key", Value::Text("second"))]);
+    for other in [0, 2] {
+        change.if_version = Some(other);
+        assert_eq!(apply(store, id, &change).await, Applied::Conflict);
+        let new = new_id();
+        assert_eq!(renew(store, id, new, &change).await, Applied::Conflict);
+        assert!(
+            load(store, new).await.is_none(),
+            "a conflict writes nothing"
+        );
+    }
+    assert_entries(
+        load(store, id).await.as_ref(),
+        &[("key", Value::Text("first"))],
+        "a conflict writes nothing",
+    );
+    change.if_version = Some(1);
+    assert_eq!(apply(store, id, &change).await, Applied::Done);
+    assert_entries(
+        load(store, id).await.as_ref(),
+        &[("key", Value::Text("second"))],
+        "a match writes",
+    );
+    destroy(store, id).await;
+}
+
+async fn renewing_moves_the_record<S: Store>(store: &S) {
+    let (id, new) = (
+        create(
+            store,
+            &[("kept", Value::Text("1")), ("gone", Value::Text("2"))],
+        )
+        .await,
+        new_id(),
+    );
+    let later = NOW.plus(Duration::from_secs(60));
+    let mut change = write(&[("user", Value::Text("ada"))]);
+    (change.created, change.now, change.expires) = (later, later, later.plus(HOUR));
+    change.remove = vec!["gone".into()];
+    assert_eq!(renew(store, id, new, &change).await, Applied::Done);
+    let record = load(store, new).await;
+    let expected = [("kept", Value::Text("1")), ("user", Value::Text("ada"))];
+    assert_entries(
+        record.as_ref(),
+        &expected,
+        "the new id has the data, and what was written",
+    );
+    let record = record.expect("it was there a line ago");
+    assert_eq!(
+        (record.created, record.seen, record.expires),
+        (later, later, later.plus(HOUR))
+    );
+    assert!(load(store, id).await.is_none(), "the old id is dead");
+    assert_eq!(
+        apply(store, id, &change).await,
+        Applied::Gone,
+        "and takes no late write"
+    );
+
+    let taken = create(store, &[("other", Value::Text("3"))]).await;
+    assert_eq!(
+        renew(store, new, taken, &change).await,
+        Applied::Gone,
+        "a taken id is refused"
+    );
+    assert_entries(
+        load(store, taken).await.as_ref(),
+        &[("other", Value::Text("3"))],
+        "and kept",
+    );
+    assert_entries(
+        load(store, new).await.as_ref(),
+        &expected,
+        "as is the one to be renewed",
+    );
+    destroy(store, new).await;
+    destroy(store, taken).await;
+}
+
+async fn what_was_destroyed_stays_destroyed<S: Store>(store: &S) {
+    let id = create(store, &[("key", Value::Text("value"))]).await;
+    destroy(store, id).await;
+    assert!(
+        load(store, id).await.is_none(),
+        "a destroyed record is gone"
+    );
+    let late = write(&[("key", Value::Text("late"))]);
+    assert_eq!(
+        apply(store, id, &late).await,
+        Applied::Gone,
+        "a late write does not revive it"
+    );
+    assert_eq!(
+        renew(store, id, new_id(), &late).await,
+        Applied::Gone,
+        "nor does a late renewal"
+    );
+    assert!(load(store, id).await.is_none());
+    destroy(store, id).await;
+}
+
+/// Runs `task` as many times as said, all at once, and returns what each returned.
+async fn at_once<S, F, T>(store: &Arc<S>, times: usize, task: impl Fn(Arc<S>, usize) -> F) -> Vec<T>
+where
+    S: Store,
+    F: Future<Output = T> + Send + 'static,
+    T: Send + 'static,
+{
+    let ready = Arc::new(Barrier::new(times));
+    let mut tasks = JoinSet::new();
+    for number in 0..times {
+        let (task, ready) = (task(Arc::clone(store), number), Arc::clone(&ready));
+        tasks.spawn(async move {
+            ready.wait().await;
+            task.await
+        });
+    }
+    tasks.join_all().await
+}
+
+async fn writes_that_overlap_all_survive<S: Store>(store: &Arc<S>) {
+    let id = create(&**store, &[]).await;
+    let done = at_once(store, 50, |store, number| async move {
+        let key = format!("key{number}");
+        apply(&*store, id, &write(&[(&key, Value::Text("value"))])).await
+    });
+    assert_eq!(done.await, [Applied::Done; 50]);
+    let record = load(&**store, id).await.expect("nobody destroyed it");
+    assert_eq!(
+        record.entries.len(),
+        50,
+        "of 50 writes at once all 50 survive"
+    );
+    assert_eq!(record.version, 51, "and each counts");
+    destroy(&**store, id).await;
+}
+
+async fn updates_that_overlap_all_count<S: Store>(store: &Arc<S>) {
+    let id = create(&**store, &[("count", Value::Json("0"))]).await;
+    let done = at_once(store, 50, |store, _| async move {
+        loop {
+            let record = load(&*store, id).await.expect("nobody destroyed it");
+            let count: u32 = record
+                .entries
+                .get("count")
+                .expect("it is there")
+                .decode()
+                .expect("a number");
+            let next = (count + 1).to_string();
+            let mut change = write(&[("count", Value::Json(&next))]);
+            change.if_version = Some(record.version);
+            if apply(&*store, id, &change).await == Applied::Done {
+                break;
+            }
+        }
+    });
+    done.await;
+    assert_entries(
+        load(&**store, id).await.as_ref(),
+        &[("count", Value::Json("50"))],
+        "of 50 increments at once all 50 count",
+    );
+    destroy(&**store, id).await;
+}
+
+async fn destroying_wins_every_race<S: Store>(store: &Arc<S>) {
+    for _ in 0..5 {
+        let id = create(&**store, &[("key", Value::Text("value"))]).await;
+        let new = new_id();
+        at_once(store, 12, |store, number| async move {
+            match number {
+                0 => destroy(&*store, id).await,
+                _ => {
+                    let change = write(&[("key", Value::Text("late"))]);
+                    let _ = apply(&*store, id, &change).await;
+                }
+            }
+        })
+        .await;
+        assert!(
+            load(&**store, id).await.is_none(),
+            "what was destroyed in a race is gone"
+        );
+        assert!(load(&**store, new).await.is_none());
+    }
+}
+
+async fn renewing_and_writing_at_once_leave_one_record<S: Store>(store: &Arc<S>) {
+    for _ in 0..5 {
+        let id = create(&**store, &[("kept", Value::Text("value"))]).await;
+        let renewed = at_once(store, 8, |store, number| async move {
+            let new = new_id();
+            let key = format!("key{number}");
+            let change = write(&[(&key, Value::Text("value"))]);
+            match number % 2 {
+                0 => (renew(&*store, id, new, &change).await == Applied::Done).then_some(new),
+                _ => {
+                    apply(&*store, id, &change).await;
+                    None
+                }
+            }
+        });
+        let renewed: Vec<_> = renewed.await.into_iter().flatten().collect();
+        assert_eq!(renewed.len(), 1, "of renewals at once one wins");
+        assert!(load(&**store, id).await.is_none(), "and the old id is dead");
+        let record = load(&**store, renewed[0])
+            .await
+            .expect("the new id is alive");
+        assert_eq!(
+            record.entries.get("kept"),
+            Some(Value::Text("value")),
+            "and has the data"
+        );
+        destroy(&**store, renewed[0]).await;
+    }
+}
+
+async fn a_users_sessions_are_found<S: Store>(store: &S) {
+    let index = store.users().expect("asked before");
+    let name = |what: &str| format!("{what} of \"suite\" {}", new_id());
+    let (user, other) = (name("用户"), name("other"));
+    let of = |user: &str, now: Timestamp| {
+        let user = user.to_owned();
+        async move {
+            let found = index
+                .sessions_of(&user, now)
+                .await
+                .expect("the store answers");
+            let mut ids: Vec<_> = found.into_iter().map(|(id, _)| id).collect();
+            ids.sort_unstable();
+            ids
+        }
+    };
+    assert_eq!(of(&user, NOW).await, [], "nobody has no sessions");
+
+    let mut theirs = write(&[("note", Value::Text("laptop"))]);
+    theirs.user = Some(user.as_str().into());
+    let one = new_id();
+    assert!(store.create(one, &theirs).await.expect("the store answers"));
+    let two = create(store, &[]).await;
+    assert_eq!(apply(store, two, &theirs).await, Applied::Done);
+    let mut both = [one, two];
+    both.sort_unstable();
+    assert_eq!(
+        of(&user, NOW).await,
+        both,
+        "sessions are found from the write on that said whose"
+    );
+    let found = index
+        .sessions_of(&user, NOW)
+        .await
+        .expect("the store answers");
+    assert!(
+        found
+            .iter()
+            .all(|(_, record)| record.entries.get("note").is_some()),
+        "with their values"
+    );
+
+    let three = new_id();
+    assert_eq!(renew(store, two, three, &write(&[])).await, Applied::Done);
+    let mut both = [one, three];
+    both.sort_unstable();
+    assert_eq!(
+        of(&user, NOW).await,
+        both,
+        "a renewed session is found under its new id"
+    );
+
+    theirs.user = Some(other.as_str().into());
+    assert_eq!(apply(store, three, &theirs).await, Applied::Done);
+    assert_eq!(of(&user, NOW).await, [one], "a session is one user's");
+    assert_eq!(of(&other, NOW).await, [three], "that of the last write");
+
+    assert_eq!(
+        of(&user, NOW.plus(HOUR)).await,
+        [],
+        "a session whose time is over is not found"
+    );
+    destroy(store, one).await;
+    assert_eq!(of(&user, NOW).await, [], "nor one that was destroyed");
+    destroy(store, three).await;
+}
