@@ -158,13 +158,22 @@ fn two_managers_on_one_request_each_find_their_own_session_first() {
 
 #[test]
 fn a_middleware_mounted_twice_opens_one_session_and_sends_one_cookie() {
+    async fn between(
+        req: ServiceRequest,
+        next: Next<impl MessageBody>,
+    ) -> Result<ServiceResponse<impl MessageBody>, ActixError> {
+        req.session()?.add("outside", "1")?;
+        next.call(req).await
+    }
     let middleware = signed().middleware();
     let inner = middleware.clone();
     let server = Server::start(middleware, move |config| {
-        config.service(web::scope("").wrap(inner.clone()).configure(script::routes));
+        let twice = web::scope("").wrap(inner.clone()).wrap(from_fn(between));
+        config.service(twice.configure(script::routes));
     });
-    let cookie = server.raw("/run/add.key.value", &[]).cookie();
-    assert_eq!(server.with_cookie("/run/get.key", cookie).body, "value");
+    let cookie = server.raw("/run/add.inside.2", &[]).cookie();
+    let read = server.with_cookie("/run/get.outside,get.inside", cookie);
+    assert_eq!(read.body, "1,2");
 }
 
 #[test]

@@ -73,6 +73,8 @@ fn a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line(
         };
         check_value("flipped", &flip(value.len() / 2));
         check_value("version", &flip(0));
+        let line = &Log::of_process().lines(&format!("`{}`", name("version")))[0];
+        assert!(line.contains("of another version"), "{line}");
         check_value("signature", &flip(value.len() - 2));
         check_value("cut", &good("cut")[..40]);
         check_value("nearly-whole", &value[..value.len() - 1]);
