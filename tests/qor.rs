@@ -7,7 +7,7 @@ use actix_web::{
     HttpRequest,
     web::{self, Query, ServiceConfig},
 };
-use common::{Server, engines};
+use common::{Server, all_engines};
 use serde::{Deserialize, Serialize};
 use session_manager::{Error, manager};
 
@@ -109,7 +109,7 @@ fn encode(text: &str) -> String {
 
 #[test]
 fn the_http_cases_of_qor_hold_on_every_engine() {
-    for (engine, builder) in engines() {
+    for (engine, builder) in all_engines() {
         let server = Server::start(builder().build().unwrap().middleware(), routes);
         for (key, value) in [
             ("key", "value"),
@@ -136,7 +136,7 @@ fn the_http_cases_of_qor_hold_on_every_engine() {
 
 #[test]
 fn the_cases_of_qor_inside_one_request_hold_on_every_engine() {
-    for (engine, builder) in engines() {
+    for (engine, builder) in all_engines() {
         let server = Server::start(builder().build().unwrap().middleware(), routes);
         let visitor = server.visitor();
         assert_eq!(

@@ -6,6 +6,8 @@
 )]
 
 pub mod script;
+#[cfg(feature = "server-side")]
+pub mod server_side;
 
 use std::{
     io::{Read, Write},
@@ -241,6 +243,19 @@ impl Clock {
         let moved = Arc::clone(&self.0);
         move || UNIX_EPOCH + Self::START + Duration::from_millis(moved.load(Ordering::SeqCst))
     }
+}
+
+/// Every engine of this crate that needs no service.
+pub fn all_engines() -> Vec<Engine> {
+    #[cfg_attr(not(feature = "memory"), expect(unused_mut))]
+    let mut all = engines().to_vec();
+    #[cfg(feature = "memory")]
+    all.push(("memory", || {
+        Manager::builder(session_manager::ServerSide::new(
+            session_manager::MemoryStore::new(),
+        ))
+    }));
+    all
 }
 
 /// All that the process logs, at every level.

@@ -1,0 +1,279 @@
+//! Server-side sessions over HTTP, in memory; and what happens when a store is away.
+#![cfg(all(feature = "actix", feature = "cookies", feature = "memory"))]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Log, Server, script, server_side::check_promises};
+use session_manager::{
+    Applied, Error, Manager, MemoryStore, OnStoreError, Record, ServerSide, Session, SignedCookie,
+    Store, StoreError, StoreId, Timestamp, Write,
+};
+
+#[test]
+fn the_memory_store_keeps_every_promise_over_http() {
+    check_promises(&MemoryStore::new());
+}
+
+#[test]
+fn a_full_memory_store_drops_the_session_used_longest_ago() {
+    // One session for each of the 64 shards.
+    let store = MemoryStore::with_capacity(64);
+    let server = Server::start(
+        Manager::new(ServerSide::new(store.clone())).middleware(),
+        script::routes,
+    );
+    for _ in 0..1_000 {
+        server.raw("/run/add.key.value", &[]).cookie();
+    }
+    assert!(store.len() <= 64, "{} sessions", store.len());
+    let newest = server.raw("/run/add.key.value", &[]).cookie();
+    assert_eq!(server.with_cookie("/run/get.key", newest).body, "value");
+}
+
+#[test]
+fn ten_thousand_anonymous_bogus_and_logged_out_requests_leave_no_record() {
+    let store = MemoryStore::new();
+    let server = Server::start(
+        Manager::new(ServerSide::new(store.clone())).middleware(),
+        script::routes,
+    );
+    let out = server.raw("/run/add.user.ada", &[]).cookie();
+    server.with_cookie("/run/destroy", &out);
+    let cookies = [String::new(), format!("_session={}", "A".repeat(43)), out];
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for number in 0..2_500 {
+                    let cookie = &cookies[number % cookies.len()];
+                    let path = "/run/get.user,flashes,clear,renew,destroy";
+                    assert_eq!(server.with_cookie(path, cookie).status, 200);
+                }
+            });
+        }
+    });
+    assert_eq!(store.len(), 0);
+}
+
+#[test]
+fn a_session_outlives_its_request_in_a_task_that_saves() {
+    let store = MemoryStore::new();
+    let manager = Manager::new(ServerSide::new(store));
+    let server = Server::start(manager.middleware(), |config| {
+        config.configure(script::routes).route(
+            "/spawn",
+            actix_web::web::get().to(async |session: Session| {
+                session.add("before", 1)?;
+                session.save().await?;
+                actix_web::rt::spawn(async move {
+                    // After the head was sent: that is when writing to a new id is an error.
+                    actix_web::rt::time::sleep(Duration::from_millis(50)).await;
+                    session.add("later", 2).unwrap();
+                    session
+                        .update("before", |n: Option<i32>| n.unwrap_or(0) + 10)
+                        .unwrap();
+                    session.save().await.unwrap();
+                    session.renew();
+                    assert!(matches!(session.save().await, Err(Error::HeadSent)));
+                });
+                Ok::<_, Error>("spawned")
+            }),
+        );
+    });
+    let cookie = server.raw("/spawn", &[]).cookie();
+    let begun = Instant::now();
+    while server.with_cookie("/run/get.later", &cookie).body == "none" {
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "the task never saved"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(
+        server
+            .with_cookie("/run/get.before,get.later", &cookie)
+            .body,
+        "11,2"
+    );
+}
+
+#[test]
+fn a_task_that_saves_to_a_session_that_ended_is_told() {
+    let (send, receive) = std::sync::mpsc::channel::<Session>();
+    let manager = Manager::new(ServerSide::new(MemoryStore::new()));
+    let server = Server::start(manager.middleware(), move |config| {
+        let send = send.clone();
+        config.configure(script::routes).route(
+            "/keep",
+            actix_web::web::get().to(move |session: Session| {
+                send.send(session).unwrap();
+                async { "kept" }
+            }),
+        );
+    });
+    let cookie = server.raw("/run/add.user.ada", &[]).cookie();
+    server.with_cookie("/keep", &cookie);
+    let session = receive.recv().unwrap();
+    server.with_cookie("/run/destroy", &cookie);
+    session.add("late", 1).unwrap();
+    let saved = actix_web::rt::System::new().block_on(session.save());
+    assert!(matches!(saved, Err(Error::Ended)), "{saved:?}");
+    assert_eq!(server.with_cookie("/run/len", &cookie).body, "0");
+}
+
+#[test]
+fn a_session_on_demand_is_not_loaded_before_somebody_asks() {
+    let manager = Manager::builder(ServerSide::new(MemoryStore::new()))
+        .load_on_demand()
+        .build()
+        .unwrap();
+    let in_handler = manager.clone();
+    let server = Server::start(manager.middleware(), move |config| {
+        let manager = in_handler.clone();
+        config.configure(script::routes).route(
+            "/sync",
+            actix_web::web::get().to(move |req: actix_web::HttpRequest| {
+                let manager = manager.clone();
+                async move {
+                    let before = manager.get(&req, "key");
+                    assert!(matches!(before, Err(Error::NotLoaded)), "{before:?}");
+                    manager.open(&req).await?;
+                    Ok::<_, Error>(manager.get(&req, "key")?.unwrap_or_default())
+                }
+            }),
+        );
+    });
+    let cookie = server.raw("/run/add.key.value", &[]).cookie();
+    assert_eq!(server.with_cookie("/sync", cookie).body, "value");
+}
+
+#[test]
+fn a_cookie_engine_cannot_find_a_users_sessions_and_says_why() {
+    let manager = Manager::new(SignedCookie::new(common::key()));
+    let found = actix_web::rt::System::new().block_on(manager.user_sessions("ada"));
+    let error = found.unwrap_err();
+    assert!(matches!(
+        error,
+        Error::NoUserIndex {
+            engine: "signed cookie"
+        }
+    ));
+    assert!(error.to_string().contains("server-side"));
+}
+
+/// A store that is away in one way or another.
+#[derive(Clone, Copy)]
+enum Away {
+    Hangs,
+    Refuses,
+    Spoiled,
+}
+
+impl Away {
+    async fn answer<T>(self) -> Result<T, StoreError> {
+        match self {
+            Self::Hangs => std::future::pending().await,
+            Self::Refuses => Err(StoreError::failed(
+                "store",
+                std::io::Error::other("connection refused"),
+            )),
+            Self::Spoiled => Err(StoreError::Spoiled {
+                store: "store",
+                why: "it has no version",
+            }),
+        }
+    }
+}
+
+impl Store for Away {
+    fn name(&self) -> &'static str {
+        "store"
+    }
+
+    async fn load(&self, _: StoreId, _: Timestamp) -> Result<Option<Record>, StoreError> {
+        self.answer().await
+    }
+
+    async fn create(&self, _: StoreId, _: &Write) -> Result<bool, StoreError> {
+        match self {
+            Self::Spoiled => Ok(true),
+            _ => self.answer().await,
+        }
+    }
+
+    async fn apply(&self, _: StoreId, _: &Write) -> Result<Applied, StoreError> {
+        panic!("what could not be loaded is never written to");
+    }
+
+    async fn renew(&self, _: StoreId, _: StoreId, _: &Write) -> Result<Applied, StoreError> {
+        panic!("what could not be loaded is never renewed");
+    }
+
+    async fn destroy(&self, _: StoreId) -> Result<(), StoreError> {
+        panic!("what could not be loaded is never destroyed");
+    }
+}
+
+#[test]
+fn a_store_that_is_away_is_a_503_within_the_time_limit_or_an_empty_session_without_writes() {
+    let log = Log::of_process();
+    let cookie = format!("_session={}", "A".repeat(43));
+    let limit = Duration::from_millis(200);
+    let serve = |store, policy| {
+        let engine = ServerSide::new(store).time_limit(limit);
+        let manager = Manager::builder(engine)
+            .on_store_error(policy)
+            .build()
+            .unwrap();
+        Server::start(manager.middleware(), script::routes)
+    };
+    for (store, text) in [
+        (Away::Hangs, "did not answer within 200 ms"),
+        (Away::Refuses, "connection refused"),
+    ] {
+        let server = serve(store, OnStoreError::Fail);
+        let begun = Instant::now();
+        let answer = server.with_cookie("/run/get.key", &cookie);
+        assert_eq!((answer.status, &*answer.body), (503, "Service Unavailable"));
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert_eq!(log.lines(text).len(), 1, "{text}");
+        assert_eq!(
+            server.raw("/run/get.key", &[]).status,
+            200,
+            "no cookie, no store"
+        );
+        assert_eq!(
+            server.raw("/run/add.key.value", &[]).status,
+            503,
+            "what cannot be kept is not claimed"
+        );
+
+        let server = serve(store, OnStoreError::Anonymous);
+        let answer = server.with_cookie("/run/get.key,add.key.value,destroy", &cookie);
+        assert_eq!((answer.status, &*answer.body), (200, "none,read only,done"));
+        assert_eq!(answer.set_cookie(), None);
+    }
+}
+
+#[test]
+fn a_record_that_another_program_spoiled_is_an_empty_session_and_left_alone() {
+    let log = Log::of_process();
+    let server = Server::start(
+        Manager::new(ServerSide::new(Away::Spoiled)).middleware(),
+        script::routes,
+    );
+    let cookie = format!("_session={}", "A".repeat(43));
+    let answer = server.with_cookie("/run/get.key,add.key.value", &cookie);
+    assert_eq!((answer.status, &*answer.body), (200, "none,null"));
+    assert_ne!(
+        answer.cookie(),
+        cookie,
+        "what is written goes under a new id"
+    );
+    assert_eq!(log.lines("it has no version").len(), 1);
+}
