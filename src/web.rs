@@ -8,23 +8,37 @@ mod actix;
 fn is_loopback(host: &str) -> bool {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    if let Some(rest) = host.strip_prefix('[') {
-        let address = rest
-            .split_once(']')
-            .and_then(|(address, _)| address.parse().ok());
-        return address == Some(Ipv6Addr::LOCALHOST);
+    // The first letter first: most hosts are none of these, and every request is asked.
+    match host.as_bytes().first() {
+        Some(b'[') => {
+            let address = host[1..]
+                .split_once(']')
+                .and_then(|(address, _)| address.parse().ok());
+            address == Some(Ipv6Addr::LOCALHOST)
+        }
+        Some(b'1') => {
+            name_of(host)
+                .parse()
+                .is_ok_and(|address: Ipv4Addr| address.is_loopback())
+                || is_localhost(name_of(host))
+        }
+        _ => is_localhost(name_of(host)),
     }
-    let name = host.split_once(':').map_or(host, |(name, _)| name);
-    if let Ok(address) = name.parse::<Ipv4Addr>() {
-        return address.is_loopback();
-    }
+}
+
+/// A host without its port.
+fn name_of(host: &str) -> &str {
+    host.split_once(':').map_or(host, |(name, _)| name)
+}
+
+fn is_localhost(name: &str) -> bool {
     const LOCALHOST: &str = "localhost";
     let name = name.strip_suffix('.').unwrap_or(name);
     let Some(split) = name.len().checked_sub(LOCALHOST.len()) else {
         return false;
     };
-    name.get(split..)
-        .is_some_and(|end| end.eq_ignore_ascii_case(LOCALHOST))
+    let end = name.get(split..);
+    end.is_some_and(|end| end.eq_ignore_ascii_case(LOCALHOST))
         && (split == 0 || name.as_bytes()[split - 1] == b'.')
 }
 

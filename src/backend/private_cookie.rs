@@ -2,21 +2,21 @@
 
 use std::fmt;
 
-use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
+use aes_gcm_siv::{AeadInOut, Aes256GcmSiv, KeyInit, Nonce, Tag};
 
 use super::cookies::Seal;
 use crate::{Key, Refused, random};
 
-const NONCE: usize = 24;
+const NONCE: usize = 12;
 const TAG: usize = 16;
 
 /// Keeps each session in its own cookie, encrypted and authenticated: nobody but the server reads
 /// or forges it. What [`SignedCookie`](crate::SignedCookie) says of size, overlap and logging out
 /// holds here too.
 ///
-/// XChaCha20-Poly1305, because its nonce of 192 bits may be drawn at random for any number of
-/// cookies; the 96 bits of AES-GCM may not (NIST SP 800-38D, section 8.3). The cookie's name and the
-/// format's version are authenticated with it.
+/// AES-256-GCM-SIV (RFC 8452): should a nonce ever be drawn twice, it shows that two cookies are the
+/// same, and nothing else, where AES-GCM would give its key away; so nonces may be drawn at random.
+/// The cookie's name and the format's version are authenticated with the session.
 ///
 /// ```
 /// use session_manager::{Key, Manager, PrivateCookie};
@@ -27,7 +27,7 @@ const TAG: usize = 16;
 #[derive(Clone)]
 pub struct PrivateCookie {
     /// The first one encrypts.
-    keys: Vec<XChaCha20Poly1305>,
+    keys: Vec<Aes256GcmSiv>,
 }
 
 impl PrivateCookie {
@@ -41,7 +41,7 @@ impl PrivateCookie {
     #[must_use]
     pub fn accept(mut self, old: Key) -> Self {
         self.keys
-            .push(XChaCha20Poly1305::new(&old.derive("private cookie").into()));
+            .push(Aes256GcmSiv::new(&old.derive("private cookie").into()));
         self
     }
 }
@@ -53,13 +53,13 @@ impl Seal for PrivateCookie {
     const BEHIND: usize = TAG;
 
     fn seal(&self, name: &str, buffer: &mut Vec<u8>) {
-        let mut nonce = XNonce::default();
+        let mut nonce = Nonce::default();
         random::fill(&mut nonce);
         buffer[1..Self::BEFORE].copy_from_slice(&nonce);
         let body = &mut buffer[Self::BEFORE..];
         #[expect(
             clippy::expect_used,
-            reason = "it fails beyond 256 GiB, and a cookie has 4 KiB"
+            reason = "it fails beyond 64 GiB, and a cookie has 4 KiB"
         )]
         let tag = self.keys[0]
             .encrypt_inout_detached(&nonce, &associated(name), body.into())
@@ -70,12 +70,12 @@ impl Seal for PrivateCookie {
     fn unseal(&self, name: &str, sealed: &mut [u8]) -> Result<(), Refused> {
         let (before, rest) = sealed.split_at_mut(Self::BEFORE);
         let (body, tag) = rest.split_at_mut(rest.len() - TAG);
-        let (Ok(nonce), Ok(tag)) = (XNonce::try_from(&before[1..]), Tag::try_from(&*tag)) else {
+        let (Ok(nonce), Ok(tag)) = (Nonce::try_from(&before[1..]), Tag::try_from(&*tag)) else {
             return Err(Refused::Malformed);
         };
         let associated = associated(name);
-        // Nothing is decrypted before the tag fits, so the next key finds the body as it was.
-        let opened_by = |key: &XChaCha20Poly1305| {
+        // A key that does not fit leaves the body as it was, for the next one.
+        let opened_by = |key: &Aes256GcmSiv| {
             key.decrypt_inout_detached(&nonce, &associated, (&mut *body).into(), &tag)
                 .is_ok()
         };
