@@ -91,11 +91,17 @@
 //! |---|---|---|
 //! | [`SignedCookie`] | in the cookie: readable, unforgeable | most applications, and the default |
 //! | [`PrivateCookie`] | in the cookie: encrypted | data that the visitor must not read |
+//! | `ServerSide` | in a [`Store`]; the cookie holds a random id | everything larger, or stricter |
 //!
-//! Both hold 4,096 bytes, need no store, and refuse a cookie past its time whatever the browser
-//! thinks. What they cannot do: of two overlapping requests the later response wins, and a cookie
-//! that was copied before logging out opens the session until its time is over. An engine of your
-//! own implements [`Backend`].
+//! The cookie engines hold 4,096 bytes, need no store, and refuse a cookie past its time whatever the
+//! browser thinks. What they cannot do: of two overlapping requests the later response wins, and a
+//! cookie that was copied before logging out opens the session until its time is over.
+//!
+//! Server-side sessions lose no update, and logging out is final whatever was in flight: what a
+//! request did is merged into the store key by key, and never revives what is gone. They also find
+//! [a user's sessions](Manager::user_sessions), and go on in code that outlives its request
+//! ([`Session::save`]). A store of your own implements [`Store`], and passes
+//! `session_manager::testing::check_store`; an engine of another kind implements [`Backend`].
 //!
 //! # Keys
 //!
@@ -141,7 +147,8 @@
 //! # Features
 //!
 //! `actix` (actix-web), `cookies` (the two cookie engines and the default manager's key) and
-//! `tracing` (log lines) are on by default.
+//! `tracing` (log lines) are on by default. `server-side` is the engine for a [`Store`], `memory` the
+//! store in this process, `testing` the suite that every store passes.
 
 mod backend;
 mod changes;
@@ -192,6 +199,6 @@ pub use store::{Applied, Store, StoreError, StoreId, UserIndex, Write};
 pub use user::UserSession;
 pub use value::Value;
 
-#[cfg(all(doctest, feature = "actix", feature = "cookies"))]
+#[cfg(all(doctest, feature = "actix", feature = "cookies", feature = "memory"))]
 #[doc = include_str!("../README.md")]
 struct ReadmeExamples;
