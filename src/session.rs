@@ -553,6 +553,31 @@ impl Session {
         }
     }
 
+    /// For a request that ends without a response, by a panic or because its client went away:
+    /// ending the session sticks, all else is as if nobody had done it.
+    pub(crate) fn abandon(&self) {
+        let is_due = {
+            let state = self.lock();
+            state.phase == Phase::Open && state.changes.is_destroyed()
+        };
+        if !is_due || self.needs_response() {
+            return;
+        }
+        #[cfg(feature = "server-side")]
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let session = self.clone();
+            runtime.spawn(async move {
+                if let Err(error) = session.commit(false, &()).await {
+                    log!(
+                        ERROR,
+                        "a session could not be ended: {}",
+                        crate::error::chain(&error)
+                    );
+                }
+            });
+        }
+    }
+
     /// Gives the engine what was done, if anything was or a touch is due. If not `keep`, only what
     /// survives a failed request is given, and all else is as if nobody had done it.
     fn begin_commit(

@@ -123,6 +123,32 @@ fn a_task_that_saves_to_a_session_that_ended_is_told() {
 }
 
 #[test]
+fn ending_a_session_sticks_even_if_the_handler_panics_and_nothing_else_does() {
+    let manager = Manager::new(ServerSide::new(MemoryStore::new()));
+    let server = Server::start(manager.middleware(), script::routes);
+    let cookie = server.raw("/run/add.user.ada", &[]).cookie();
+    let panics = |script: &str| {
+        let answer =
+            std::thread::scope(|scope| scope.spawn(|| server.with_cookie(script, &cookie)).join());
+        assert!(
+            answer.is_err(),
+            "a handler that panics has no answer: {answer:?}"
+        );
+    };
+    panics("/run/add.user.eve,panic");
+    assert_eq!(server.with_cookie("/run/get.user", &cookie).body, "ada");
+    panics("/run/destroy,add.user.eve,panic");
+    let begun = Instant::now();
+    while server.with_cookie("/run/get.user", &cookie).body != "none" {
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "the session lives on"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
 fn a_session_on_demand_is_not_loaded_before_somebody_asks() {
     let manager = Manager::builder(ServerSide::new(MemoryStore::new()))
         .load_on_demand()

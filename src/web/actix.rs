@@ -80,6 +80,7 @@ where
             let sessions = Sessions::new(session.clone(), is_global, outer);
             request.extensions_mut().insert(sessions);
 
+            let _unanswered = Unanswered(&session);
             match service.call(request).await {
                 Ok(mut response) => {
                     let succeeded = !response.status().is_server_error();
@@ -101,6 +102,16 @@ where
                 }
             }
         })
+    }
+}
+
+/// The session of a request that may end without a response. Once it is committed, nothing is left
+/// to abandon.
+struct Unanswered<'a>(&'a Session);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 
