@@ -1,5 +1,10 @@
 //! Server-side sessions over HTTP, in memory; and what happens when a store is away.
-#![cfg(all(feature = "actix", feature = "cookies", feature = "memory"))]
+#![cfg(all(
+    feature = "actix",
+    feature = "cookies",
+    feature = "memory",
+    feature = "testing"
+))]
 
 mod common;
 
@@ -10,6 +15,11 @@ use session_manager::{
     Applied, Error, Manager, MemoryStore, OnStoreError, Record, ServerSide, Session, SignedCookie,
     Store, StoreError, StoreId, Timestamp, Write,
 };
+
+#[tokio::test]
+async fn the_memory_store_keeps_the_contract_of_a_store() {
+    session_manager::testing::check_store(MemoryStore::new()).await;
+}
 
 #[test]
 fn the_memory_store_keeps_every_promise_over_http() {
