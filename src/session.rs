@@ -209,6 +209,14 @@ impl Session {
 
     /// The value under `key`: a string as it was added, anything else as its JSON text. `None` if
     /// there is none, which is not the same as an empty string.
+    ///
+    /// ```
+    /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
+    /// session.add("name", "Ada")?;
+    /// assert_eq!(session.get("name").as_deref(), Some("Ada"));
+    /// assert_eq!(session.get("nothing"), None);
+    /// # Ok(()) }
+    /// ```
     pub fn get(&self, key: &str) -> Option<String> {
         self.look()
             .view()
@@ -217,6 +225,14 @@ impl Session {
     }
 
     /// Takes the value under `key` out of the session; in the form that [`get`](Self::get) gives.
+    ///
+    /// ```
+    /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
+    /// session.add("return_to", "/cart")?;
+    /// assert_eq!(session.pop("return_to").as_deref(), Some("/cart"));
+    /// assert_eq!(session.pop("return_to"), None);
+    /// # Ok(()) }
+    /// ```
     pub fn pop(&self, key: &str) -> Option<String> {
         let mut state = self.look();
         let value = state.view().get(key)?.as_str().to_owned();
@@ -253,6 +269,14 @@ impl Session {
     ///
     /// [`Error::WrongType`], if what is there is no `T`, [`Error::HeadSent`], if it can no longer be
     /// removed. It then stays where it is.
+    ///
+    /// ```
+    /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
+    /// session.add("attempts", 3)?;
+    /// assert!(session.pop_load::<bool>("attempts").is_err());
+    /// assert_eq!(session.pop_load::<u8>("attempts")?, Some(3));
+    /// # Ok(()) }
+    /// ```
     pub fn pop_load<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         let mut state = self.look();
         let value = state
@@ -387,6 +411,14 @@ impl Session {
     }
 
     /// All keys, sorted. Flash messages are not among them.
+    ///
+    /// ```
+    /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
+    /// session.add("b", 1)?;
+    /// session.add("a", 2)?;
+    /// assert_eq!(session.keys(), ["a", "b"]);
+    /// # Ok(()) }
+    /// ```
     pub fn keys(&self) -> Vec<String> {
         let state = self.look();
         let mut keys: Vec<_> = state.own_keys().map(str::to_owned).collect();
@@ -410,6 +442,14 @@ impl Session {
     }
 
     /// Removes all values and all messages, and keeps the session.
+    ///
+    /// ```
+    /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
+    /// session.add("name", "Ada")?;
+    /// session.clear();
+    /// assert!(session.is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn clear(&self) {
         self.change(|changes| changes.clear());
     }
@@ -419,6 +459,13 @@ impl Session {
     /// Call it whenever rights change, above all at login: an id planted before is then worth
     /// nothing (session fixation; CVE-2022-25896, OWASP Session Management Cheat Sheet). A cookie
     /// engine has no id, and writes its cookie anew.
+    ///
+    /// ```
+    /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
+    /// session.renew();
+    /// session.add("user", "ada")?;
+    /// # Ok(()) }
+    /// ```
     pub fn renew(&self) {
         let mut state = self.look();
         // A new id reaches the client with the response head alone.
@@ -432,6 +479,13 @@ impl Session {
     /// Ends the session: logging out. What is added afterwards begins a new one.
     ///
     /// It sticks even if the response is a server error.
+    ///
+    /// ```
+    /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
+    /// session.destroy();
+    /// session.flash("You are logged out")?;
+    /// # Ok(()) }
+    /// ```
     pub fn destroy(&self) {
         self.change(|changes| changes.destroy());
     }
@@ -444,6 +498,13 @@ impl Session {
     ///
     /// [`Error::NoUserIndex`], if the engine cannot find a user's sessions; and as
     /// [`add`](Self::add).
+    ///
+    /// ```
+    /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
+    /// session.set_user("ada")?;
+    /// session.set_note("Firefox on Linux")?;
+    /// # Ok(()) }
+    /// ```
     pub fn set_user(&self, user: &str) -> Result<(), Error> {
         let backend = self.0.manager.backend();
         if !backend.has_user_index() {
@@ -495,6 +556,13 @@ impl Session {
     /// [`Error::HeadSent`], if something was done that can no longer reach the client,
     /// [`Error::Ended`], if somebody ended the session meanwhile, [`Error::Unavailable`], if the
     /// engine could not keep it, and [`Error::ReadOnly`].
+    ///
+    /// ```
+    /// # async fn f(session: session_manager::Session) -> Result<(), session_manager::Error> {
+    /// session.add("progress", 100)?;
+    /// session.save().await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn save(&self) -> Result<(), Error> {
         let committing = {
             let mut state = self.lock();
