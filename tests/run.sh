@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs every check there is: `tests/run.sh`.
 #
-# On Debian, as root, it installs what the browser test needs and does not find. It fails if a check
+# On Debian, as root, it installs what the tests need and does not find: a browser, and the databases
+# that it starts for itself on free loopback ports, with data that it throws away. It fails if a check
 # fails, if something is missing, and if a suite ran no test; it closes with the totals.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,7 +12,16 @@ unset SESSION_SECRET
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=0
 
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+services=$(mktemp -d)
+service_pids=()
+clean_up() {
+    # Only what was started here, by its id.
+    [ ${#service_pids[@]} -eq 0 ] || kill "${service_pids[@]}" 2>/dev/null || true
+    wait
+    rm -rf "$log" "$services"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
 passed=0
 failed=0
 
@@ -58,6 +68,11 @@ cargo fmt --version >/dev/null 2>&1 || fail 'rustfmt is missing: rustup componen
 cargo clippy --version >/dev/null 2>&1 || fail 'clippy is missing: rustup component add clippy'
 need chromium chromium
 need chromedriver chromium-driver
+need redis-server redis-server
+need redis-sentinel redis-sentinel
+need mariadbd mariadb-server
+compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
+need python3 python3
 if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         fail "missing: ${missing[*]} (Debian's package names). Install them, or run this as root where apt-get is"
@@ -80,11 +95,18 @@ for feature in $features; do
 done
 check 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --all-features
 
-# The browser's tests need a browser and are run below; everything else runs anywhere.
+# What needs a browser or a database is run below; everything else runs anywhere.
 check 'the examples' cargo build --quiet --all-features --examples
-IGNORED_HERE=browser.rs suite 'unit, integration and compile-fail tests' cargo test --all-features --lib --test '*'
+IGNORED_HERE='browser.rs\|store_redis.rs\|store_sql.rs' suite 'unit, integration and compile-fail tests' cargo test --all-features --lib --test '*'
 suite 'documentation tests, README among them' cargo test --all-features --doc
 suite 'unit tests, no feature' cargo test --no-default-features --lib
+step 'Redis, PostgreSQL and MariaDB'
+source tests/services/redis.sh
+source tests/services/sql.sh
+start_redis "$services" || fail 'Redis could not be started'
+start_postgres "$services" || fail 'PostgreSQL could not be started'
+start_mariadb "$services" || fail 'MariaDB could not be started'
+suite 'every store on its real server' cargo test --all-features --test 'store_*' -- --include-ignored
 suite 'the demo in a browser' cargo test --all-features --test browser -- --ignored
 check 'the benches do what they measure' cargo test --quiet --all-features --bench overhead -- --test
 check 'the package' cargo package --quiet --allow-dirty

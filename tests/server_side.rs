@@ -8,7 +8,13 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use common::{Log, Server, script, server_side::check_promises};
 use session_manager::{
@@ -312,4 +318,79 @@ fn a_record_that_another_program_spoiled_is_an_empty_session_and_left_alone() {
         "what is written goes under a new id"
     );
     assert_eq!(log.lines("it has no version").len(), 1);
+}
+
+/// Memory that fails its next write when it is told to.
+#[derive(Clone, Default)]
+struct Flaky {
+    store: MemoryStore,
+    fails: Arc<AtomicBool>,
+}
+
+impl Store for Flaky {
+    fn name(&self) -> &'static str {
+        "flaky"
+    }
+
+    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        self.store.load(id, now).await
+    }
+
+    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
+        self.store.create(id, write).await
+    }
+
+    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        if self.fails.swap(false, Ordering::SeqCst) {
+            return Err(StoreError::failed(
+                "flaky",
+                std::io::Error::other("connection reset"),
+            ));
+        }
+        self.store.apply(id, write).await
+    }
+
+    async fn renew(&self, id: StoreId, new: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        self.store.renew(id, new, write).await
+    }
+
+    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
+        self.store.destroy(id).await
+    }
+}
+
+#[test]
+fn what_save_could_not_keep_is_kept_by_the_next_one() {
+    let store = Flaky::default();
+    let fails = Arc::clone(&store.fails);
+    let manager = Manager::new(ServerSide::new(store));
+    let server = Server::start(manager.middleware(), move |config| {
+        let fails = Arc::clone(&fails);
+        config.configure(script::routes).route(
+            "/save",
+            actix_web::web::get().to(move |session: Session| {
+                let fails = Arc::clone(&fails);
+                async move {
+                    session.add("key", "value")?;
+                    session.pop("old");
+                    fails.store(true, Ordering::SeqCst);
+                    let failed = session.save().await;
+                    assert!(
+                        matches!(failed, Err(Error::Unavailable { .. })),
+                        "{failed:?}"
+                    );
+                    assert_eq!(session.get("key").as_deref(), Some("value"));
+                    assert_eq!(session.get("old"), None);
+                    session.save().await?;
+                    Ok::<_, Error>("saved")
+                }
+            }),
+        );
+    });
+    let cookie = server.raw("/run/add.old.1", &[]).cookie();
+    assert_eq!(server.with_cookie("/save", &cookie).body, "saved");
+    assert_eq!(
+        server.with_cookie("/run/get.key,get.old", &cookie).body,
+        "value,none"
+    );
 }

@@ -295,3 +295,33 @@ impl UserIndex for MemoryStore {
         BackendFuture::ready(Ok(live.collect()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_index_of_users_forgets_sessions_that_went_whichever_way_they_did() {
+        let now = Timestamp::from_millis(1_000);
+        let mut write = Write::touch(now, now, Timestamp::from_millis(2_000));
+        write.user = Some("ada".into());
+        // All in one shard, which has room for one.
+        let id = |number: u8| StoreId::from_bytes([number.wrapping_mul(64); 32]);
+        let store = MemoryStore::with_capacity(1);
+        let indexed = || lock(&store.0.users).get("ada").map_or(0, HashSet::len);
+
+        assert_eq!(store.create(id(0), &write).await.ok(), Some(true));
+        assert_eq!(store.create(id(1), &write).await.ok(), Some(true));
+        assert_eq!(indexed(), 1, "one made room for the other");
+        assert_eq!(
+            store.renew(id(1), id(2), &write).await.ok(),
+            Some(Applied::Done)
+        );
+        assert_eq!(indexed(), 1, "a renewed session is there once");
+        write.user = Some("grace".into());
+        assert_eq!(store.apply(id(2), &write).await.ok(), Some(Applied::Done));
+        assert_eq!(indexed(), 0, "it is somebody else's now");
+        assert!(store.destroy(id(2)).await.is_ok());
+        assert!(lock(&store.0.users).is_empty(), "and gone");
+    }
+}
