@@ -159,6 +159,8 @@ mod random;
 mod record;
 mod session;
 mod store;
+#[cfg(feature = "memory")]
+mod temp;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 #[expect(clippy::expect_used, reason = "a suite that tells by panicking")]
@@ -189,6 +191,8 @@ pub use session::Session;
 #[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
 pub use store::memory::MemoryStore;
 pub use store::{Applied, Store, StoreError, StoreId, UserIndex, Write};
+#[cfg(feature = "memory")]
+pub use temp::*;
 pub use user::UserSession;
 pub use value::Value;
 
