@@ -35,7 +35,7 @@ mod engine;
 mod pages;
 mod session_page;
 
-use std::{env, error::Error, io, iter, process::ExitCode};
+use std::{env, error::Error, io, process::ExitCode};
 
 use actix_web::{App, HttpResponse, HttpServer, http::header, middleware::from_fn, web};
 use session_manager::manager;
@@ -49,13 +49,24 @@ async fn main() -> ExitCode {
     match serve().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Why a store failed is in the sources of its error.
-            let causes = iter::successors(Some(&*error), |&error| error.source());
-            let causes: Vec<_> = causes.map(ToString::to_string).collect();
-            eprintln!("{}", causes.join(": "));
+            eprintln!("{}", with_causes(&*error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Why a store failed is in the sources of its error, some of which quote their own.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let why = cause.to_string();
+        if !text.ends_with(&why) {
+            text = format!("{text}: {why}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 async fn serve() -> Result<(), Box<dyn Error>> {
