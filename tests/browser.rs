@@ -1,14 +1,13 @@
 //! The demo in a real browser: headless Chromium, driven through chromedriver.
 //!
 //! Both must be in `PATH` (Debian: `apt-get install chromium chromium-driver`), so these tests run
-//! only when asked for: `cargo test --test browser -- --ignored`. Each has a demo, a driver and a
-//! browser of its own.
-#![cfg(all(feature = "actix", feature = "cookies"))]
+//! only when asked for: `cargo test --all-features --test browser -- --ignored`. Each has a demo of
+//! its own, and a browser or two with a driver each.
 
 #[path = "browser/driver.rs"]
 mod driver;
 
-use driver::Browser;
+use driver::{Browser, Demo};
 use serde_json::json;
 
 fn log_in(browser: &Browser) {
@@ -215,4 +214,92 @@ fn the_session_cookie_is_out_of_reach_for_scripts_and_other_sites() {
     assert_eq!(cookie["sameSite"], "Lax");
     assert_eq!(cookie["path"], "/");
     assert_eq!(browser.script("return document.cookie"), "");
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: tests/run.sh"]
+fn a_session_that_is_in_its_cookie_alone_is_in_no_list_and_the_page_says_why() {
+    let browser = Browser::start();
+    log_in(&browser);
+    browser.open("/devices");
+    assert_eq!(status(&browser), 200);
+    assert_eq!(rows(&browser), []);
+    let said = browser.script("return document.querySelector('main').innerText");
+    let said = said.as_str().unwrap();
+    assert!(said.contains("lives in a signed cookie"), "{said}");
+    assert!(said.contains("SESSION_STORE=memory"), "{said}");
+}
+
+/// The user's sessions as the page lists them: the device, and whether it is this one.
+fn devices(browser: &Browser) -> Vec<(String, bool)> {
+    let all = browser.script(
+        "return [...document.querySelectorAll('tbody tr')].map(row =>
+             [row.querySelector('.device').textContent, row.querySelector('.badge') !== null])",
+    );
+    serde_json::from_value(all).unwrap()
+}
+
+const FIREFOX: &str =
+    "--user-agent=Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
+const SAFARI: &str = "--user-agent=Mozilla/5.0 (iPhone; CPU iPhone OS 18_7 like Mac OS X) AppleWebKit/605.1.15 \
+                      (KHTML, like Gecko) Version/26.1 Mobile/15E148 Safari/604.1";
+
+#[test]
+#[ignore = "needs chromium and chromedriver: tests/run.sh"]
+fn a_session_ended_from_another_browser_is_logged_out_at_its_next_click() {
+    let demo = Demo::start("memory");
+    let (here, there) = (
+        Browser::on(&demo, &[FIREFOX]),
+        Browser::on(&demo, &[SAFARI]),
+    );
+    log_in(&here);
+    log_in(&there);
+    let records = rows(&there);
+
+    here.open("/devices");
+    let firefox = ("Firefox on Linux".to_owned(), true);
+    let safari = ("Safari on iPhone".to_owned(), false);
+    assert_eq!(devices(&here), [firefox.clone(), safari]);
+    assert_eq!(rows(&here)[1].1, "just now");
+    here.press("End Safari on iPhone");
+    let ended = message("success", "That session is ended");
+    assert_eq!(messages(&here), ended);
+    assert_eq!(devices(&here), [firefox]);
+
+    there.fill("title", "Stolen");
+    there.press("Create");
+    assert_eq!(there.path(), "/login");
+    let asked = message("warning", "Log in to see that page");
+    assert_eq!(messages(&there), asked);
+    assert_eq!(user(&there), json!(null));
+
+    here.reload();
+    assert_eq!(user(&here), "ada");
+    here.open("/admin");
+    assert_eq!(rows(&here), records);
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: tests/run.sh"]
+fn ending_all_others_keeps_this_session_and_ending_this_one_logs_out() {
+    let demo = Demo::start("memory");
+    let (here, there) = (
+        Browser::on(&demo, &[FIREFOX]),
+        Browser::on(&demo, &[SAFARI]),
+    );
+    log_in(&here);
+    log_in(&there);
+
+    here.open("/devices");
+    here.press("End all others");
+    let ended = message("success", "The other session is ended");
+    assert_eq!(messages(&here), ended);
+    assert_eq!(devices(&here), [("Firefox on Linux".to_owned(), true)]);
+    there.reload();
+    assert_eq!(there.path(), "/login");
+
+    here.press("End this session");
+    assert_eq!(here.path(), "/login");
+    assert_eq!(messages(&here), message("info", "You are logged out"));
+    assert_eq!(user(&here), json!(null));
 }

@@ -3,6 +3,8 @@
 //! It knows session-manager and the web framework, but neither the engine, nor the templates, nor
 //! any other crate that uses the session.
 
+mod device;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     body::{BoxBody, MessageBody},
@@ -69,6 +71,7 @@ struct Credentials {
 }
 
 async fn log_in(
+    req: HttpRequest,
     session: Session,
     auth: web::Data<Auth>,
     web::Form(Credentials { name, password }): web::Form<Credentials>,
@@ -85,11 +88,18 @@ async fn log_in(
     // A session that somebody planted in this browser before is worth nothing from here on.
     session.renew();
     session.add(USER, &name)?;
+    match session.set_user(&name) {
+        Ok(()) => session.set_note(&device::name(&req))?,
+        // A session that lives in its cookie is in nobody's list, and as good as any to log in with.
+        Err(Error::NoUserIndex { .. }) => {}
+        Err(error) => return Err(error),
+    }
     session.flash(Message::success(format!("Welcome, {name}")))?;
     Ok(see_other(auth.home))
 }
 
-async fn log_out(session: Session) -> Result<HttpResponse, Error> {
+/// The handler of `/logout`, and what ends the present session anywhere else.
+pub async fn log_out(session: Session) -> Result<HttpResponse, Error> {
     session.destroy();
     // A new session begins, with nothing in it but this.
     session.flash(Message::info("You are logged out"))?;

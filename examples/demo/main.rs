@@ -1,5 +1,5 @@
 //! What session-manager is for, on one screen: a log-in, an admin panel and a page of the
-//! application's own share one session, and only this file knows which engine keeps it.
+//! application's own share one session, and only `engine` knows where it is kept.
 //!
 //! ```sh
 //! cargo run --example demo
@@ -7,11 +7,22 @@
 //!
 //! - `auth` and `admin` stand for library crates. Each calls [`manager::get`] and knows neither the
 //!   engine nor the other.
-//! - `session_page` and `pages` are the application: a page that looks into the session, and the
-//!   templates, which take the flash messages of all three.
+//! - `session_page`, `devices` and `pages` are the application: a page that looks into the session,
+//!   one that lists where its user is logged in, and the templates, which take the flash messages of
+//!   them all.
 //!
-//! `DEMO_ADDR` is the address to listen on (`127.0.0.1:7000`), `SESSION_SECRET` the key of the
-//! sessions, `SESSION_ENGINE` where they live (`signed` or `private`).
+//! `DEMO_ADDR` is the address to listen on (`127.0.0.1:7000`), `SESSION_SECRET` the key of sessions
+//! in cookies. `SESSION_STORE` is where sessions live; all but the cookies need a feature:
+//!
+//! | `SESSION_STORE` | | `--features` |
+//! |---|---|---|
+//! | `signed` | in a signed cookie: the default | |
+//! | `private` | in an encrypted cookie | |
+//! | `memory` | in this process | `memory` |
+//! | `redis://…`, `redis+cluster://…`, `redis+sentinel://…` | in Redis or Valkey | `redis` |
+//! | `postgres://…` | in PostgreSQL | `postgres` |
+//! | `mysql://…`, `mariadb://…` | in MySQL or MariaDB | `mysql` |
+//! | `sqlite:…` | in a file | `sqlite` |
 #![expect(
     unreachable_pub,
     reason = "`auth` and `admin` are written as the crates for which they stand"
@@ -19,13 +30,15 @@
 
 mod admin;
 mod auth;
+mod devices;
+mod engine;
 mod pages;
 mod session_page;
 
 use std::{env, error::Error, io, process::ExitCode};
 
 use actix_web::{App, HttpResponse, HttpServer, http::header, middleware::from_fn, web};
-use session_manager::{Key, Manager, PrivateCookie, manager};
+use session_manager::manager;
 
 #[actix_web::main]
 async fn main() -> ExitCode {
@@ -36,28 +49,28 @@ async fn main() -> ExitCode {
     match serve().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("{}", with_causes(&*error));
             ExitCode::FAILURE
         }
     }
 }
 
-/// The only place that knows where sessions live.
-fn choose_engine() -> Result<(), Box<dyn Error>> {
-    match env::var("SESSION_ENGINE").as_deref() {
-        // Nothing to do: the default manager is a signed cookie, and reads SESSION_SECRET.
-        Err(env::VarError::NotPresent) | Ok("signed") => {}
-        Ok("private") => {
-            let key = Key::from_env("SESSION_SECRET")?;
-            manager::set(Manager::new(PrivateCookie::new(key)));
+/// Why a store failed is in the sources of its error, some of which quote their own.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let why = cause.to_string();
+        if !text.ends_with(&why) {
+            text = format!("{text}: {why}");
         }
-        _ => Err("SESSION_ENGINE is neither `signed` nor `private`")?,
+        next = cause.source();
     }
-    Ok(())
+    text
 }
 
 async fn serve() -> Result<(), Box<dyn Error>> {
-    choose_engine()?;
+    engine::choose().await?;
 
     let auth = auth::Auth {
         is_right: |name, password| (name, password) == ("ada", "lovelace"),
@@ -86,6 +99,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
                     .configure(admin::routes(admin.clone())),
             )
             .configure(session_page::routes)
+            .configure(devices::routes)
             .service(web::redirect("/", admin::PATH))
             .route("/style.css", web::get().to(style))
     })

@@ -79,6 +79,7 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     for (name, source) in [
         ("layout.html", include_str!("templates/layout.html")),
         ("login.html", include_str!("templates/login.html")),
+        ("devices.html", include_str!("templates/devices.html")),
         ("records.html", include_str!("templates/records.html")),
         ("session.html", include_str!("templates/session.html")),
     ] {

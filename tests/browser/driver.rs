@@ -7,6 +7,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{self, Child, ChildStdout, Command, Stdio},
+    rc::Rc,
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -23,28 +24,61 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How a WebDriver answer names an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// Features that change what the demo can do: it is built with those that the test was built with.
+const FEATURES: [(&str, bool); 5] = [
+    ("memory", cfg!(feature = "memory")),
+    ("redis", cfg!(feature = "redis")),
+    ("postgres", cfg!(feature = "postgres")),
+    ("mysql", cfg!(feature = "mysql")),
+    ("sqlite", cfg!(feature = "sqlite")),
+];
+
+/// A demo, for as long as it or a browser that looks at it is there.
+#[derive(Clone)]
+pub(crate) struct Demo(Rc<Running>);
+
+struct Running {
+    address: String,
+    _process: Process,
+}
+
+impl Demo {
+    /// Starts a demo whose sessions live where `SESSION_STORE` says.
+    pub(crate) fn start(session_store: &str) -> Self {
+        let mut demo = Command::new(demo_program());
+        demo.env("DEMO_ADDR", "127.0.0.1:0")
+            .env("SESSION_STORE", session_store)
+            .env_remove("SESSION_SECRET");
+        let (process, address) = Process::start(&mut demo, |line| {
+            line.strip_prefix("Open ").map(str::to_owned)
+        });
+        Self(Rc::new(Running {
+            address,
+            _process: process,
+        }))
+    }
+}
+
 /// A headless Chromium with nothing in it, and the demo that it looks at. Every method panics with
 /// what the driver says if it cannot do its work.
 pub(crate) struct Browser {
     agent: Agent,
     /// The address of the WebDriver session.
     session: String,
-    /// The address of the demo.
-    demo: String,
-    _processes: [Process; 2],
+    demo: Demo,
+    _driver: Process,
     // Goes last, when nobody writes to it any more.
     _profile: TempDir,
 }
 
 impl Browser {
+    /// A browser with a demo of its own.
     pub(crate) fn start() -> Self {
-        let mut demo = Command::new(demo_program());
-        demo.env("DEMO_ADDR", "127.0.0.1:0")
-            .env_remove("SESSION_ENGINE")
-            .env_remove("SESSION_SECRET");
-        let (demo, address) = Process::start(&mut demo, |line| {
-            line.strip_prefix("Open ").map(str::to_owned)
-        });
+        Self::on(&Demo::start("signed"), &[])
+    }
+
+    /// Another browser, started with these flags, that looks at `demo`.
+    pub(crate) fn on(demo: &Demo, flags: &[&str]) -> Self {
         let profile = TempDir::new();
         let mut driver = Command::new("chromedriver");
         driver
@@ -64,15 +98,16 @@ impl Browser {
         let mut browser = Self {
             agent,
             session: format!("http://127.0.0.1:{port}"),
-            demo: address,
-            _processes: [driver, demo],
+            demo: demo.clone(),
+            _driver: driver,
             _profile: profile,
         };
         browser.wait_until("chromedriver is ready", || {
             let status = browser.command(Method::GET, "/status", &Value::Null);
             status.is_ok_and(|status| status["ready"] == true)
         });
-        let options = json!({ "args": chromium_flags(&browser._profile.0) });
+        let flags = chromium_flags(&browser._profile.0, flags);
+        let options = json!({ "args": flags });
         let capabilities = json!({
             "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } }
         });
@@ -84,7 +119,8 @@ impl Browser {
 
     /// Opens a page of the demo.
     pub(crate) fn open(&self, path: &str) {
-        self.post("/url", &json!({ "url": format!("{}{path}", self.demo) }));
+        let url = format!("{}{path}", self.demo.0.address);
+        self.post("/url", &json!({ "url": url }));
     }
 
     pub(crate) fn reload(&self) {
@@ -193,13 +229,14 @@ impl Drop for Browser {
     }
 }
 
-fn chromium_flags(profile: &Path) -> Vec<String> {
+fn chromium_flags(profile: &Path, more: &[&str]) -> Vec<String> {
     let flags = "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run \
                  --disable-background-networking --disable-component-update --disable-sync \
                  --disable-dev-shm-usage --window-size=1280,900";
     let profile = format!("--user-data-dir={}", profile.display());
     flags
         .split_whitespace()
+        .chain(more.iter().copied())
         .map(str::to_owned)
         .chain([profile])
         .collect()
@@ -211,6 +248,9 @@ fn demo_program() -> &'static Path {
     DEMO.get_or_init(|| {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--example", "demo"]);
+        for (feature, _) in FEATURES.iter().filter(|(_, is_on)| *is_on) {
+            cargo.args(["--features", feature]);
+        }
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
