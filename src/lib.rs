@@ -166,8 +166,6 @@ mod random;
 mod record;
 mod session;
 mod store;
-#[cfg(feature = "memory")]
-mod temp;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 #[expect(clippy::expect_used, reason = "a suite that tells by panicking")]
@@ -198,8 +196,6 @@ pub use session::Session;
 #[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
 pub use store::memory::MemoryStore;
 pub use store::{Applied, Store, StoreError, StoreId, UserIndex, Write};
-#[cfg(feature = "memory")]
-pub use temp::*;
 pub use user::UserSession;
 pub use value::Value;
 
