@@ -124,6 +124,7 @@ impl SessionCookie {
     }
 
     /// Whether the browser is told when the session ends.
+    #[cfg(feature = "server-side")]
     pub(crate) fn is_persistent(&self) -> bool {
         self.persistent
     }

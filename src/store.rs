@@ -294,6 +294,7 @@ impl Changes {
     }
 }
 
+#[cfg(feature = "server-side")]
 impl Entries {
     /// Brings the keys of `updates` up to what they make of these entries.
     pub(crate) fn recompute(
