@@ -628,21 +628,17 @@ impl Session {
             let state = self.lock();
             state.phase == Phase::Open && state.changes.is_destroyed()
         };
-        if !is_due || self.needs_response() {
-            return;
-        }
-        #[cfg(feature = "server-side")]
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let session = self.clone();
-            runtime.spawn(async move {
-                if let Err(error) = session.commit(false, &()).await {
-                    log!(
-                        ERROR,
-                        "a session could not be ended: {}",
-                        crate::error::chain(&error)
-                    );
-                }
-            });
+        if is_due && !self.needs_response() {
+            #[cfg(feature = "server-side")]
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                let session = self.clone();
+                runtime.spawn(async move {
+                    if let Err(error) = session.commit(false, &()).await {
+                        let why = crate::error::chain(&error);
+                        log!(ERROR, "a session could not be ended: {why}");
+                    }
+                });
+            }
         }
     }
 

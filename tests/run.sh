@@ -112,6 +112,7 @@ start_mariadb "$services" || fail 'MariaDB could not be started'
 suite 'every store on its real server' cargo test --all-features --test 'store_*' -- --include-ignored
 suite 'the demo in a browser' cargo test --all-features --test browser -- --ignored
 check 'the benches do what they measure' cargo test --quiet --all-features --bench overhead -- --test
+check 'the bench of the memory store runs' cargo test --quiet --all-features --bench memory_store -- --test
 check 'the package' cargo package --quiet --allow-dirty
 
 printf '\nAll checks passed in %d s.\n%d passed, %d failed\n' "$SECONDS" "$passed" "$failed"
