@@ -469,6 +469,14 @@ fn a_session_ends_by_the_clock<S: Store + Clone>(store: &S) {
         clock.forward(19 * minute);
         assert_eq!(server.with_cookie("/run/get.key", &busy).body, "value");
     }
+    let strict = serve(store, &Gates::new(1), |builder| {
+        builder.absolute_timeout(30 * minute).clock(clock.now())
+    });
+    let read = strict.with_cookie("/run/get.key", &busy);
+    assert_eq!(
+        read.body, "none",
+        "a shorter absolute timeout ends old sessions at once"
+    );
     clock.forward(3 * minute);
     assert_eq!(
         server.with_cookie("/run/get.key", &busy).body,
