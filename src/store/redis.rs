@@ -105,7 +105,7 @@ impl RedisStore {
 
     /// Uses the application's own client of a cluster, with a connection of its own.
     pub fn from_cluster(client: ClusterClient) -> Self {
-        Self::new(Link::new(Source::Cluster(client), Hosts::own()))
+        Self::new(Link::new(Source::Cluster(Box::new(client)), Hosts::own()))
     }
 
     /// Uses the application's own client of Sentinels, with a connection of its own. It must be one

@@ -2,6 +2,7 @@
 # each, and a master with a replica and three Sentinels, on free loopback ports with their data below
 # DIR. It exports SESSION_TEST_REDIS, SESSION_TEST_REDIS_CLUSTER and SESSION_TEST_REDIS_SENTINEL, and
 # adds the ids of what it started to the array `service_pids`. If it fails it says what is missing.
+# Each of the three has a function of its own, for tests that break what they start.
 
 # redis_ports COUNT: as many ports of 127.0.0.1 that nobody uses now, nor the ports 10,000 above
 # them, over which the servers of a cluster talk.
@@ -56,32 +57,62 @@ redis_says() { # PORT PATTERN COMMAND...
 }
 
 start_redis() {
-    local dir=$1/redis program port ports
+    start_redis_single "$1" && start_redis_cluster "$1" && start_redis_sentinel "$1"
+}
+
+redis_programs() {
+    local program
     for program in redis-server redis-sentinel redis-cli python3; do
         command -v "$program" >/dev/null || {
             echo "start_redis: $program is missing (Debian: redis-server, redis-sentinel, redis-tools, python3)" >&2
             return 1
         }
     done
-    mkdir -p "$dir"
-    # Not an array by process substitution: a failure would go unnoticed.
-    ports=$(redis_ports 12) || { echo 'start_redis: no free ports' >&2; return 1; }
-    set -- $ports
-    local single=$1 master=$2 replica=$3
-    local cluster=("${@:4:6}") sentinels=("${@:10:3}")
+}
 
-    redis_server "$single" "$dir"
-    redis_server "$master" "$dir" --repl-diskless-sync-delay 0
-    redis_server "$replica" "$dir" --replicaof "127.0.0.1 $master"
-    for port in "${cluster[@]}"; do
+start_redis_single() {
+    local dir=$1/redis port
+    redis_programs || return 1
+    port=$(redis_ports 1) || return 1
+    redis_server "$port" "$dir"
+    redis_until "the server on port $port" redis_says "$port" PONG ping || return 1
+    export SESSION_TEST_REDIS="redis://127.0.0.1:$port"
+}
+
+start_redis_cluster() {
+    local dir=$1/redis found port
+    redis_programs || return 1
+    found=$(redis_ports 6) || return 1
+    local ports=($found)
+    for port in "${ports[@]}"; do
         redis_server "$port" "$dir" --cluster-enabled yes --cluster-node-timeout 1000 \
             --cluster-config-file "$dir/$port/nodes.conf" --repl-diskless-sync-delay 0
     done
-    for port in "$single" "$master" "$replica" "${cluster[@]}"; do
+    for port in "${ports[@]}"; do
         redis_until "the server on port $port" redis_says "$port" PONG ping || return 1
     done
-    redis_until "the replica on port $replica" redis_says "$replica" master_link_status:up info replication || return 1
+    redis-cli --cluster create "${ports[@]/#/127.0.0.1:}" --cluster-replicas 1 --cluster-yes \
+        >"$dir/cluster.log" 2>&1 || { cat "$dir/cluster.log" >&2; return 1; }
+    for port in "${ports[@]}"; do
+        redis_until "the cluster, by port $port" redis_says "$port" cluster_state:ok cluster info || return 1
+    done
+    # A master that is killed before its replica has followed it takes its slots with it.
+    for port in "${ports[@]:3}"; do
+        redis_until "the replica on port $port" redis_says "$port" master_link_status:up info replication || return 1
+    done
+    export SESSION_TEST_REDIS_CLUSTER="redis+cluster://127.0.0.1:${ports[0]},127.0.0.1:${ports[1]},127.0.0.1:${ports[2]}"
+}
 
+start_redis_sentinel() {
+    local dir=$1/redis found port
+    redis_programs || return 1
+    found=$(redis_ports 5) || return 1
+    local ports=($found)
+    local master=${ports[0]} replica=${ports[1]} sentinels=("${ports[@]:2}")
+    redis_server "$master" "$dir" --repl-diskless-sync-delay 0
+    redis_until "the master on port $master" redis_says "$master" PONG ping || return 1
+    redis_server "$replica" "$dir" --replicaof "127.0.0.1 $master" --repl-diskless-sync-delay 0
+    redis_until "the replica on port $replica" redis_says "$replica" master_link_status:up info replication || return 1
     for port in "${sentinels[@]}"; do
         mkdir -p "$dir/$port"
         cat >"$dir/$port/sentinel.conf" <<CONF
@@ -96,21 +127,8 @@ CONF
         redis-sentinel "$dir/$port/sentinel.conf" >/dev/null 2>&1 &
         service_pids+=($!)
     done
-
-    redis-cli --cluster create "${cluster[@]/#/127.0.0.1:}" --cluster-replicas 1 --cluster-yes \
-        >"$dir/cluster.log" 2>&1 || { cat "$dir/cluster.log" >&2; return 1; }
-    for port in "${cluster[@]}"; do
-        redis_until "the cluster, by port $port" redis_says "$port" cluster_state:ok cluster info || return 1
-    done
-    # Until every master has its replica, killing one is the end of its slots.
-    for port in "${cluster[@]:3}"; do
-        redis_until "the replica on port $port" redis_says "$port" master_link_status:up info replication || return 1
-    done
     for port in "${sentinels[@]}"; do
-        redis_until "the Sentinel on port $port" redis_says "$port" 'slaves=1,sentinels=3' info sentinel || return 1
+        redis_until "the Sentinel on port $port" redis_says "$port" 'status=ok.*slaves=1,sentinels=3' info sentinel || return 1
     done
-
-    export SESSION_TEST_REDIS="redis://127.0.0.1:$single"
-    export SESSION_TEST_REDIS_CLUSTER="redis+cluster://127.0.0.1:${cluster[0]},127.0.0.1:${cluster[1]},127.0.0.1:${cluster[2]}"
     export SESSION_TEST_REDIS_SENTINEL="redis+sentinel://127.0.0.1:${sentinels[0]},127.0.0.1:${sentinels[1]},127.0.0.1:${sentinels[2]}/session"
 }

@@ -42,7 +42,7 @@ pub(super) enum Source {
     /// Whichever server the Sentinels say is the master.
     Sentinel(Box<Mutex<SentinelClient>>),
     /// A cluster.
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
     /// The application's own, which renews itself.
     Manager(ConnectionManager),
 }
@@ -73,7 +73,7 @@ struct Line {
 
 /// Nothing could be connected to.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("cannot connect to {hosts}: {source}")]
+#[error("cannot connect to {hosts}")]
 pub(super) struct Unreachable {
     hosts: Arc<str>,
     source: RedisError,

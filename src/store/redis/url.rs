@@ -46,7 +46,7 @@ fn cluster(nodes: Vec<ConnectionInfo>) -> RedisResult<(Source, Hosts)> {
         .min_retry_wait(10)
         .max_retry_wait(100)
         .build()?;
-    Ok((Source::Cluster(client), hosts))
+    Ok((Source::Cluster(Box::new(client)), hosts))
 }
 
 fn sentinel(scheme: &str, rest: &str) -> RedisResult<(Source, Hosts)> {
