@@ -44,7 +44,8 @@ const NAME: &str = "Redis";
 /// `maxmemory-policy volatile-ttl` or give sessions a server of their own: `noeviction` fails every
 /// log-in when memory is full, and `allkeys-lru` ends sessions before their time. A failover loses
 /// what the replica had not received; `min-replicas-to-write 1` bounds that. An ACL user needs
-/// `~session:* +@read +@write +@scripting +@connection`, and `+cluster` in a cluster.
+/// `~session:* +@read +@write +@scripting +@connection`, with `+cluster` in a cluster and `+role`
+/// behind Sentinels.
 ///
 /// Redis drops a session a minute after its time by the server's own clock, counted from the last
 /// write as a span: clocks that disagree lose nobody's session. That no session is served past its

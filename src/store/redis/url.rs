@@ -12,6 +12,8 @@ use super::link::{self, Source};
 
 /// Makes the client that `url` asks for; nothing is connected.
 pub(super) fn source(url: &str) -> RedisResult<(Source, Hosts)> {
+    #[cfg(feature = "redis-tls")]
+    provide_cryptography();
     if url.contains(",") && url.split(',').all(|one| one.contains("://")) {
         let nodes: Vec<_> = url
             .split(',')
@@ -30,6 +32,16 @@ pub(super) fn source(url: &str) -> RedisResult<(Source, Hosts)> {
             let hosts = Hosts::of([&info]);
             Ok((Source::Node(Client::open(info)?), hosts))
         }
+    }
+}
+
+/// Without a provider of its process rustls panics where two are compiled in, and the application may
+/// have brought another. One that it has installed stays.
+#[cfg(feature = "redis-tls")]
+fn provide_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // If it fails, another thread was faster.
+        let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }
 
