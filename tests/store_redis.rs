@@ -865,6 +865,37 @@ async fn a_record_whose_time_is_past_by_the_servers_clock_is_kept() {
     store.destroy(id).await.unwrap();
 }
 
+#[test]
+#[ignore = "needs Redis: tests/run.sh"]
+fn a_runtime_that_ends_takes_the_connection_with_it_and_no_session() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    for variable in [
+        "SESSION_TEST_REDIS",
+        "SESSION_TEST_REDIS_CLUSTER",
+        "SESSION_TEST_REDIS_SENTINEL",
+    ] {
+        let id = new_id();
+        // As of one thread of a web server that has one each.
+        let first = runtime();
+        let store = first.block_on(async {
+            let store = RedisStore::connect(&url(variable)).await.unwrap();
+            assert!(store.create(id, &write(&[])).await.unwrap());
+            store
+        });
+        drop(first);
+        runtime().block_on(async {
+            let applied = store.apply(id, &write(&[])).await;
+            assert_eq!(applied.unwrap(), Applied::Done, "{variable}");
+            store.destroy(id).await.unwrap();
+        });
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,

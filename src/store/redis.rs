@@ -105,6 +105,9 @@ impl RedisStore {
     }
 
     /// Uses the application's own client of a cluster, with a connection of its own.
+    ///
+    /// By default such a client waits longer than a second before it tries again what failed: set
+    /// `min_retry_wait` and `max_retry_wait`, or a failover keeps visitors waiting.
     pub fn from_cluster(client: ClusterClient) -> Self {
         Self::new(Link::new(Source::Cluster(Box::new(client)), Hosts::own()))
     }
