@@ -96,7 +96,7 @@ impl RedisStore {
 
     /// Uses the application's own client of one server, with a connection of its own.
     pub fn from_client(client: Client) -> Self {
-        Self::new(Link::new(Source::Node(client), Hosts::own()))
+        Self::new(Link::new(Source::Node(Box::new(client)), Hosts::own()))
     }
 
     /// Uses the application's own connection, with its time limits and its way of reconnecting.

@@ -38,7 +38,7 @@ const GIVEN_UP: u32 = 5;
 /// Where connections come from.
 pub(super) enum Source {
     /// One server.
-    Node(Client),
+    Node(Box<Client>),
     /// Whichever server the Sentinels say is the master.
     Sentinel(Box<Mutex<SentinelClient>>),
     /// A cluster.

@@ -30,7 +30,7 @@ pub(super) fn source(url: &str) -> RedisResult<(Source, Hosts)> {
         _ => {
             let info = url.into_connection_info()?;
             let hosts = Hosts::of([&info]);
-            Ok((Source::Node(Client::open(info)?), hosts))
+            Ok((Source::Node(Box::new(Client::open(info)?)), hosts))
         }
     }
 }
@@ -83,7 +83,7 @@ fn sentinel(scheme: &str, rest: &str) -> RedisResult<(Source, Hosts)> {
     let hosts = Hosts::of(&sentinels);
     let client = SentinelClient::build(
         sentinels,
-        service.to_owned(),
+        String::from(service),
         Some(node),
         SentinelServerType::Master,
     )?;
