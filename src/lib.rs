@@ -195,6 +195,9 @@ pub use session::Session;
 #[cfg(feature = "memory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
 pub use store::memory::MemoryStore;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use store::redis::RedisStore;
 pub use store::{Applied, Store, StoreError, StoreId, UserIndex, Write};
 pub use user::UserSession;
 pub use value::Value;

@@ -6,6 +6,8 @@ use crate::{BackendFuture, Change, Changes, Entries, Record, Timestamp, Update, 
 
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 
 /// Keeps the records of server-side sessions; [`ServerSide`](crate::ServerSide) makes an engine of
 /// it.

@@ -1,0 +1,636 @@
+//! Sessions in Redis or Valkey.
+
+mod link;
+mod url;
+
+use std::{fmt, str, sync::Arc};
+
+use redis::{
+    Client, Cmd, ErrorKind, ServerErrorKind, ToRedisArgs, Value as Reply, aio::ConnectionManager,
+    cluster::ClusterClient, sentinel::SentinelClient,
+};
+use sha2::{Digest, Sha256};
+use tokio::task::JoinSet;
+
+use self::{
+    link::{Fault, Link, Source},
+    url::Hosts,
+};
+use crate::{
+    Applied, BackendFuture, Entries, Record, Store, StoreError, StoreId, Timestamp, UserIndex,
+    Value, Write, random,
+};
+
+const NAME: &str = "Redis";
+
+/// Keeps sessions in Redis (5 or later) or Valkey: a hash per session, written field by field.
+///
+/// | url | |
+/// |---|---|
+/// | `redis://[user:password@]host:6379/0` | one server; `rediss://` over TLS (feature `redis-tls`) |
+/// | `redis+sentinel://[user:password@]host:26379,host:26379/mymaster[/db]` | the master that the Sentinels name; user and password are the servers' |
+/// | `redis+cluster://[user:password@]host:7000,host:7001`, or several urls with commas between | a cluster, of which one host is enough to begin with |
+///
+/// `valkey` and `valkeys` do as well for `redis` and `rediss`. Opening a session is one round trip
+/// (`HGETALL`), and so is every write (`EVALSHA`), whose bytes follow what changed. In a cluster,
+/// where no two sessions are sure to be in one slot, renewing takes three, and keeping a user's
+/// index (see [`UserIndex`]) one more for each write to a session that is a user's, two when it
+/// becomes another's. Finding a user's sessions takes two.
+///
+/// A lost connection is made anew by the next call; while there is none, calls fail at once, and
+/// each is a new try. A call whose connection broke is sent again, which no script does twice.
+///
+/// Sessions are worth keeping over a restart: set `appendonly yes`. With a `maxmemory`, set
+/// `maxmemory-policy volatile-ttl` or give sessions a server of their own: `noeviction` fails every
+/// log-in when memory is full, and `allkeys-lru` ends sessions before their time. A failover loses
+/// what the replica had not received; `min-replicas-to-write 1` bounds that. An ACL user needs
+/// `~session:* +@read +@write +@scripting +@connection`, with `+cluster` in a cluster and `+role`
+/// behind Sentinels.
+///
+/// Redis drops a session a minute after its time by the server's own clock, counted from the last
+/// write as a span: clocks that disagree lose nobody's session. That no session is served past its
+/// time is checked on what is stored.
+///
+/// Clones are the same store.
+///
+/// ```no_run
+/// use session_manager::{Manager, RedisStore, ServerSide, manager};
+///
+/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = RedisStore::connect("redis://127.0.0.1:6379").await?;
+/// manager::set(Manager::new(ServerSide::new(store)));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct RedisStore {
+    link: Arc<Link>,
+    prefix: Arc<str>,
+}
+
+impl RedisStore {
+    /// Connects to the servers at `url`.
+    ///
+    /// # Errors
+    ///
+    /// If the url is none, and at once if no server is there. None shows the url's password.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        let store = Self::connect_lazy(url)?;
+        store
+            .link
+            .connect()
+            .await
+            .map_err(|error| StoreError::failed(NAME, error))?;
+        Ok(store)
+    }
+
+    /// As [`connect`](Self::connect), but the first session that is opened connects: for an
+    /// application that may start before its Redis does.
+    ///
+    /// # Errors
+    ///
+    /// If the url is none.
+    pub fn connect_lazy(url: &str) -> Result<Self, StoreError> {
+        let (source, hosts) = url::source(url).map_err(|error| StoreError::failed(NAME, error))?;
+        Ok(Self::new(Link::new(source, hosts)))
+    }
+
+    /// Uses the application's own client of one server, with a connection of its own.
+    pub fn from_client(client: Client) -> Self {
+        Self::new(Link::new(Source::Node(Box::new(client)), Hosts::own()))
+    }
+
+    /// Uses the application's own connection, with its time limits and its way of reconnecting.
+    pub fn from_connection_manager(manager: ConnectionManager) -> Self {
+        Self::new(Link::new(Source::Manager(manager), Hosts::own()))
+    }
+
+    /// Uses the application's own client of a cluster, with a connection of its own.
+    ///
+    /// By default such a client waits longer than a second before it tries again what failed: set
+    /// `min_retry_wait` and `max_retry_wait`, or a failover keeps visitors waiting.
+    pub fn from_cluster(client: ClusterClient) -> Self {
+        Self::new(Link::new(Source::Cluster(Box::new(client)), Hosts::own()))
+    }
+
+    /// Uses the application's own client of Sentinels, with a connection of its own. It must be one
+    /// for the master.
+    pub fn from_sentinel(client: SentinelClient) -> Self {
+        let source = Source::Sentinel(Box::new(client.into()));
+        Self::new(Link::new(source, Hosts::own()))
+    }
+
+    /// What every key in Redis begins with. Default: `session:`.
+    ///
+    /// Applications that share a server take one each.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: &str) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    fn new(link: Link) -> Self {
+        Self {
+            link: Arc::new(link),
+            prefix: "session:".into(),
+        }
+    }
+
+    /// The braces make a record of its id's slot in a cluster, whatever the prefix.
+    fn key(&self, id: StoreId) -> String {
+        format!("{}{{{id}}}", self.prefix)
+    }
+
+    fn index_key(&self, owner: &str) -> String {
+        format!("{}user:{{{owner}}}", self.prefix)
+    }
+
+    /// What the names of all indexes begin with, for scripts that may reach them: those of a single
+    /// server.
+    fn index_prefix(&self) -> String {
+        match self.link.is_cluster() {
+            true => String::new(),
+            false => format!("{}user:{{", self.prefix),
+        }
+    }
+
+    async fn send(&self, command: &Cmd) -> Result<Reply, StoreError> {
+        self.link.send(command).await.map_err(failed)
+    }
+
+    /// Runs `script` by its hash, or by its text where the server does not know it yet.
+    async fn run(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: &[impl ToRedisArgs],
+    ) -> Result<Reply, StoreError> {
+        let call = |by: &str, script: &str| {
+            let mut command = redis::cmd(by);
+            command.arg(script).arg(keys.len()).arg(keys).arg(args);
+            command
+        };
+        match self.link.send(&call("EVALSHA", &script.hash)).await {
+            Err(Fault::Redis(error))
+                if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) =>
+            {
+                self.send(&call("EVAL", script.text)).await
+            }
+            answer => answer.map_err(failed),
+        }
+    }
+
+    /// Runs a script that writes: what became of it, and whose record it was.
+    async fn write(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: &[impl ToRedisArgs],
+    ) -> Result<(Applied, Option<String>), StoreError> {
+        let Reply::Array(reply) = self.run(script, keys, args).await? else {
+            return Err(no_answer());
+        };
+        let applied = match reply.first() {
+            Some(Reply::Int(1)) => Applied::Done,
+            Some(Reply::Int(0)) => Applied::Gone,
+            Some(Reply::Int(2)) => Applied::Conflict,
+            Some(Reply::Int(3)) => return Err(spoiled("it is not a hash with a record's fields")),
+            _ => return Err(no_answer()),
+        };
+        let owner = match reply.get(1) {
+            Some(Reply::BulkString(owner)) if !owner.is_empty() => {
+                String::from_utf8(owner.clone()).ok()
+            }
+            _ => None,
+        };
+        Ok((applied, owner))
+    }
+
+    async fn create_as(&self, id: StoreId, args: Args<'_>) -> Result<bool, StoreError> {
+        let (applied, _) = self
+            .write(&CREATE, &[self.key(id)], &args.list(self, id, None))
+            .await?;
+        Ok(applied == Applied::Done)
+    }
+
+    /// Says in the index of `owner`, in a cluster, that `id` is theirs until `expires`.
+    async fn index(
+        &self,
+        owner: Option<&str>,
+        id: StoreId,
+        now: Timestamp,
+        expires: Timestamp,
+    ) -> Result<(), StoreError> {
+        let Some(owner) = owner.filter(|_| self.link.is_cluster()) else {
+            return Ok(());
+        };
+        let (now, id, expires) = (now.millis().to_string(), id.to_string(), expires.millis());
+        let args = [&*now, "", &id, "", "", &expires.to_string()];
+        let _ = self.run(&INDEX, &[self.index_key(owner)], &args).await?;
+        Ok(())
+    }
+
+    /// Takes `id` out of the index of `owner`, in a cluster.
+    async fn unindex(&self, owner: Option<&str>, id: StoreId) -> Result<(), StoreError> {
+        let Some(owner) = owner.filter(|_| self.link.is_cluster()) else {
+            return Ok(());
+        };
+        let args = ["", "", &*id.to_string()];
+        let _ = self.run(&INDEX, &[self.index_key(owner)], &args).await?;
+        Ok(())
+    }
+
+    /// Moves a record from slot to slot: a copy is made, and the old one deleted if nobody has
+    /// written to it since, which is the moment from which the session has moved. Before it the old
+    /// id is good, and whoever fails leaves a copy under an id that nobody was ever told.
+    async fn renew_in_cluster(
+        &self,
+        id: StoreId,
+        new: StoreId,
+        write: &Write,
+    ) -> Result<Applied, StoreError> {
+        loop {
+            let Some(mut record) = self.load(id, write.now).await? else {
+                return Ok(Applied::Gone);
+            };
+            let was = record.version;
+            if write.if_version.is_some_and(|version| version != was) {
+                return Ok(Applied::Conflict);
+            }
+            record.merge(write);
+            record.created = write.created;
+            let copy = Args::of_record(&record);
+            let owner = record.user.as_deref().map(owner_of);
+            let (owner, nonce) = (owner.as_deref(), copy.nonce.clone());
+            // The index first: a user's session that no index knows would outlive their being
+            // logged out everywhere.
+            self.index(owner, new, write.now, write.expires).await?;
+            if !self.create_as(new, copy).await? {
+                self.unindex(owner, new).await?;
+                return Ok(Applied::Gone);
+            }
+            let args = [
+                &*write.now.millis().to_string(),
+                "",
+                "",
+                &nonce,
+                &was.to_string(),
+            ];
+            let (applied, old_owner) = self.write(&LEAVE, &[self.key(id)], &args).await?;
+            if applied == Applied::Done {
+                self.unindex(old_owner.as_deref(), id).await?;
+                return Ok(Applied::Done);
+            }
+            self.destroy(new).await?;
+            if applied != Applied::Conflict || write.if_version.is_some() {
+                return Ok(applied);
+            }
+            // Each conflict is another request's success, so this ends.
+        }
+    }
+}
+
+fn failed(fault: Fault) -> StoreError {
+    match fault {
+        Fault::Redis(error) if error.code() == Some("WRONGTYPE") => spoiled("it is no hash"),
+        Fault::Redis(error) => StoreError::failed(NAME, error),
+        Fault::Unreachable(error) => StoreError::failed(NAME, error),
+    }
+}
+
+fn spoiled(why: &'static str) -> StoreError {
+    StoreError::Spoiled { store: NAME, why }
+}
+
+/// A proxy or a user's own function answered in the server's place.
+fn no_answer() -> StoreError {
+    StoreError::failed(
+        NAME,
+        redis::RedisError::from((
+            ErrorKind::UnexpectedReturnType,
+            "a script's answer was of another form",
+        )),
+    )
+}
+
+/// The name of a user's index.
+fn owner_of(user: &str) -> String {
+    StoreId::from_bytes(Sha256::digest(user).into()).to_string()
+}
+
+/// A Lua script, and the hash by which the server knows it.
+struct Script {
+    text: &'static str,
+    hash: String,
+}
+
+macro_rules! script {
+    ($name:ident, $($file:literal),+) => {
+        static $name: std::sync::LazyLock<Script> = std::sync::LazyLock::new(|| {
+            let text = concat!($(include_str!($file)),+);
+            Script { text, hash: redis::Script::new(text).get_hash().to_owned() }
+        });
+    };
+}
+
+script!(CREATE, "redis/record.lua", "redis/create.lua");
+script!(APPLY, "redis/record.lua", "redis/apply.lua");
+script!(RENEW, "redis/record.lua", "redis/renew.lua");
+script!(DESTROY, "redis/record.lua", "redis/destroy.lua");
+script!(LEAVE, "redis/record.lua", "redis/leave.lua");
+script!(INDEX, "redis/record.lua", "redis/index.lua");
+script!(LIST, "redis/list.lua");
+
+/// What the scripts are told, in the order in which `record.lua` takes it.
+struct Args<'a> {
+    now: String,
+    /// By which a script knows a write that was sent again.
+    nonce: String,
+    if_version: String,
+    expires: String,
+    ttl: String,
+    created: String,
+    version: String,
+    touch: bool,
+    clear: bool,
+    owner: String,
+    user: &'a str,
+    /// How many of `entries` are keys and values to set; the others are keys to remove.
+    set: String,
+    entries: Vec<String>,
+}
+
+impl<'a> Args<'a> {
+    fn new(
+        created: Timestamp,
+        now: Timestamp,
+        expires: Timestamp,
+        user: Option<&'a str>,
+        set: impl Iterator<Item = (&'a str, Value<&'a str>)>,
+    ) -> Self {
+        let mut nonce = [0; 8];
+        random::fill(&mut nonce);
+        // A minute longer than it lives, so that what is stored decides and no clock's pace.
+        let ttl = expires.since(now).as_millis().min(1 << 50) + 60_000;
+        let mut entries = Vec::with_capacity(2 * set.size_hint().0);
+        for (key, value) in set {
+            entries.push(format!(".{key}"));
+            entries.push(match value {
+                Value::Text(text) => format!("t{text}"),
+                Value::Json(json) => format!("j{json}"),
+            });
+        }
+        Self {
+            now: now.millis().to_string(),
+            nonce: format!("{:016x}", u64::from_ne_bytes(nonce)),
+            if_version: String::new(),
+            expires: expires.millis().to_string(),
+            ttl: ttl.to_string(),
+            created: created.millis().to_string(),
+            version: "1".to_owned(),
+            touch: false,
+            clear: false,
+            owner: user.map(owner_of).unwrap_or_default(),
+            user: user.unwrap_or_default(),
+            set: entries.len().to_string(),
+            entries,
+        }
+    }
+
+    fn of_write(write: &'a Write) -> Self {
+        let set = write
+            .set
+            .iter()
+            .map(|(key, value)| (&**key, value.borrowed()));
+        let mut args = Self::new(
+            write.created,
+            write.now,
+            write.expires,
+            write.user.as_deref(),
+            set,
+        );
+        let remove = write.remove.iter().map(|key| format!(".{key}"));
+        args.entries.extend(remove);
+        args.if_version = write.if_version.map(|v| v.to_string()).unwrap_or_default();
+        args.touch = write.is_touch();
+        args.clear = write.clear;
+        args
+    }
+
+    fn of_record(record: &'a Record) -> Self {
+        let mut args = Self::new(
+            record.created,
+            record.seen,
+            record.expires,
+            record.user.as_deref(),
+            record.entries.iter(),
+        );
+        args.version = record.version.to_string();
+        args
+    }
+
+    fn list(self, store: &RedisStore, id: StoreId, new: Option<StoreId>) -> Vec<String> {
+        let flag = |is: bool| if is { "1" } else { "" }.to_owned();
+        let mut list = vec![
+            self.now,
+            store.index_prefix(),
+            id.to_string(),
+            self.nonce,
+            self.if_version,
+            self.expires,
+            self.ttl,
+            self.created,
+            self.version,
+            flag(self.touch),
+            flag(self.clear),
+            self.owner,
+            self.user.to_owned(),
+            new.map(|new| new.to_string()).unwrap_or_default(),
+            self.set,
+        ];
+        list.extend(self.entries);
+        list
+    }
+}
+
+impl Store for RedisStore {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        let reply = self.send(redis::cmd("HGETALL").arg(self.key(id))).await?;
+        let record = read(&reply)?;
+        Ok(record.filter(|record| now < record.expires))
+    }
+
+    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
+        let owner = write.user.as_deref().map(owner_of);
+        self.index(owner.as_deref(), id, write.now, write.expires)
+            .await?;
+        self.create_as(id, Args::of_write(write)).await
+    }
+
+    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        let owner = write.user.as_deref().map(owner_of);
+        let owner = owner.as_deref();
+        self.index(owner, id, write.now, write.expires).await?;
+        let args = Args::of_write(write).list(self, id, None);
+        let (applied, was) = self.write(&APPLY, &[self.key(id)], &args).await?;
+        let was = was.as_deref();
+        match applied {
+            // It is found for as long as it lives, which is longer now.
+            Applied::Done if owner.is_none() => {
+                self.index(was, id, write.now, write.expires).await?;
+            }
+            Applied::Done if was != owner => self.unindex(was, id).await?,
+            Applied::Gone => self.unindex(owner, id).await?,
+            Applied::Done | Applied::Conflict => {}
+        }
+        Ok(applied)
+    }
+
+    async fn renew(&self, id: StoreId, new: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        if self.link.is_cluster() {
+            return self.renew_in_cluster(id, new, write).await;
+        }
+        let args = Args::of_write(write).list(self, id, Some(new));
+        let keys = [self.key(id), self.key(new)];
+        Ok(self.write(&RENEW, &keys, &args).await?.0)
+    }
+
+    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
+        // For a record whose time is over the same is done, so the moment does not matter.
+        let args = ["0", &self.index_prefix(), &id.to_string(), "", ""];
+        let (_, owner) = self.write(&DESTROY, &[self.key(id)], &args).await?;
+        self.unindex(owner.as_deref(), id).await
+    }
+
+    fn users(&self) -> Option<&dyn UserIndex> {
+        Some(self)
+    }
+}
+
+impl UserIndex for RedisStore {
+    fn sessions_of<'a>(
+        &'a self,
+        user: &'a str,
+        now: Timestamp,
+    ) -> BackendFuture<'a, Result<Vec<(StoreId, Record)>, StoreError>> {
+        BackendFuture::pending(async move {
+            let key = self.index_key(&owner_of(user));
+            let Reply::Array(ids) = self.run(&LIST, &[key], &[now.millis().to_string()]).await?
+            else {
+                return Err(no_answer());
+            };
+            let mut loads = JoinSet::new();
+            for id in ids.iter().filter_map(parse_id) {
+                let store = self.clone();
+                loads.spawn(async move { (id, store.load(id, now).await) });
+            }
+            let mut found = Vec::with_capacity(loads.len());
+            while let Some(loaded) = loads.join_next().await {
+                let (id, record) = loaded.map_err(|error| StoreError::failed(NAME, error))?;
+                match record {
+                    Ok(Some(record)) if record.user.as_deref() == Some(user) => {
+                        found.push((id, record));
+                    }
+                    // An index may name what is another's by now, or no record any more.
+                    Ok(_) | Err(StoreError::Spoiled { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(found)
+        })
+    }
+}
+
+fn parse_id(id: &Reply) -> Option<StoreId> {
+    let Reply::BulkString(id) = id else {
+        return None;
+    };
+    let id = str::from_utf8(id).ok().filter(|id| id.len() == 64)?;
+    let mut bytes = [0; 32];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(id.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(StoreId::from_bytes(bytes))
+}
+
+/// The record in a hash, if there is one.
+fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
+    // RESP2 has no maps.
+    let fields: Vec<_> = match reply {
+        Reply::Map(fields) => fields.iter().map(|(field, value)| (field, value)).collect(),
+        Reply::Array(fields) => fields
+            .chunks_exact(2)
+            .map(|field| (&field[0], &field[1]))
+            .collect(),
+        _ => return Err(no_answer()),
+    };
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    let (mut created, mut seen, mut expires, mut version) = (None, None, None, None);
+    let (mut user, mut moved) = (None, false);
+    let mut entries = Vec::with_capacity(fields.len());
+    for (field, value) in fields {
+        let (Some(field), Some(value)) = (text(field), text(value)) else {
+            return Err(spoiled("a field of the hash is no text"));
+        };
+        match field {
+            "created" => created = value.parse().ok(),
+            "seen" => seen = value.parse().ok(),
+            "expires" => expires = value.parse().ok(),
+            "version" => version = value.parse().ok(),
+            "user" => user = Some(value),
+            "moved" => moved = true,
+            _ => {
+                // Other fields are some later version's, or somebody's note.
+                let Some(key) = field.strip_prefix('.') else {
+                    continue;
+                };
+                let value = match value.as_bytes().first() {
+                    Some(b't') => Value::Text(&value[1..]),
+                    Some(b'j') => Value::Json(&value[1..]),
+                    _ => return Err(spoiled("a value is neither text nor JSON")),
+                };
+                entries.push((key, value));
+            }
+        }
+    }
+    if moved {
+        return Ok(None);
+    }
+    let (Some(created), Some(seen), Some(expires), Some(version)) =
+        (created, seen, expires, version)
+    else {
+        return Err(spoiled("it lacks the fields that every record has"));
+    };
+    let mut record = Record::new(
+        Timestamp::from_millis(created),
+        Timestamp::from_millis(expires),
+        Entries::from_iter(entries),
+    );
+    record.seen = Timestamp::from_millis(seen);
+    record.version = version;
+    record.user = user.map(Arc::from);
+    Ok(Some(record))
+}
+
+fn text(reply: &Reply) -> Option<&str> {
+    match reply {
+        Reply::BulkString(bytes) => str::from_utf8(bytes).ok(),
+        Reply::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Shows where the servers are, and neither user nor password.
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("servers", &self.link)
+            .field("prefix", &self.prefix)
+            .finish()
+    }
+}

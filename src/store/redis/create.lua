@@ -1,0 +1,10 @@
+-- KEYS: the record's.
+local state, old = look(KEYS[1])
+if state == 'spoiled' then return { SPOILED } end
+-- The same write, sent again because its answer was lost, is there already.
+if state == 'live' then return { old.write == write and DONE or GONE } end
+reindex(old.owner, id, owner, id)
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'version', version, 'created', created)
+merge(KEYS[1])
+return { DONE }

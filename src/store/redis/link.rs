@@ -1,0 +1,259 @@
+//! The connection to the servers: made when it is needed, found lost, made anew.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
+    aio::{ConnectionManager, MultiplexedConnection},
+    cluster::ClusterClient,
+    cluster_async::ClusterConnection,
+    sentinel::SentinelClient,
+};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
+
+use super::url::Hosts;
+
+/// How long making a connection may take. Below the two seconds that a call may take, so that who
+/// starts while the server hangs is told so by the store.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_millis(1_500);
+/// How long a connection may leave a call unanswered before it is taken for dead.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// How long nobody tries again after no connection could be made: what a server that is down is
+/// spared, and what a visitor waits at most after it is back.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How many calls in a row may be given up, each early, before the connection is taken for dead.
+const GIVEN_UP: u32 = 5;
+
+/// Where connections come from.
+pub(super) enum Source {
+    /// One server.
+    Node(Box<Client>),
+    /// Whichever server the Sentinels say is the master.
+    Sentinel(Box<Mutex<SentinelClient>>),
+    /// A cluster.
+    Cluster(Box<ClusterClient>),
+    /// The application's own, which renews itself.
+    Manager(ConnectionManager),
+}
+
+#[derive(Clone)]
+enum Connection {
+    Node(MultiplexedConnection),
+    Cluster(ClusterConnection),
+    Manager(ConnectionManager),
+}
+
+/// One connection that all calls share, and what makes another when it is lost.
+pub(super) struct Link {
+    source: Source,
+    hosts: Hosts,
+    line: ArcSwapOption<Line>,
+    /// Held by whoever makes a connection; when that last failed, and how.
+    failed: Mutex<Option<(Instant, Unreachable)>>,
+}
+
+/// A connection, and whether it still answers.
+struct Line {
+    connection: Connection,
+    /// Calls that were given up since it last answered. A server that hangs, or a network that
+    /// swallows, closes no connection.
+    given_up: AtomicU32,
+}
+
+/// Nothing could be connected to.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot connect to {hosts}")]
+pub(super) struct Unreachable {
+    hosts: Arc<str>,
+    source: RedisError,
+}
+
+/// What went wrong with a command.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Unreachable(Unreachable),
+    Redis(RedisError),
+}
+
+impl Link {
+    pub(super) fn new(source: Source, hosts: Hosts) -> Self {
+        Self {
+            source,
+            hosts,
+            line: ArcSwapOption::empty(),
+            failed: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.source, Source::Cluster(_))
+    }
+
+    /// Connects, if that is not so yet.
+    pub(super) async fn connect(&self) -> Result<(), Unreachable> {
+        self.line().await.map(drop)
+    }
+
+    /// Sends `command`, and once more if the connection turns out to be lost: every command here
+    /// may be sent twice.
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, Fault> {
+        let line = self.line().await.map_err(Fault::Unreachable)?;
+        match line.send(command).await {
+            Err(error) if is_lost(&error) => self.forget(&line),
+            answer => return answer.map_err(Fault::Redis),
+        }
+        let line = self.line().await.map_err(Fault::Unreachable)?;
+        line.send(command).await.map_err(|error| {
+            if is_lost(&error) {
+                self.forget(&line);
+            }
+            Fault::Redis(error)
+        })
+    }
+
+    fn usable(&self) -> Option<Arc<Line>> {
+        self.line.load_full().filter(|line| !line.is_dead())
+    }
+
+    async fn line(&self) -> Result<Arc<Line>, Unreachable> {
+        if let Some(line) = self.usable() {
+            return Ok(line);
+        }
+        let asked = Instant::now();
+        let mut failed = self.failed.lock().await;
+        if let Some(line) = self.usable() {
+            return Ok(line);
+        }
+        // Who waited for an attempt shares how it went, so that a thousand waiting requests are one
+        // attempt and not a queue of them.
+        if let Some((when, error)) = &*failed
+            && *when + PAUSE > asked
+        {
+            return Err(error.clone());
+        }
+        let made = timeout(CONNECT_LIMIT, self.source.connect())
+            .await
+            .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
+        match made {
+            Ok(connection) => {
+                let line = Arc::new(Line {
+                    connection,
+                    given_up: AtomicU32::new(0),
+                });
+                self.line.store(Some(Arc::clone(&line)));
+                *failed = None;
+                Ok(line)
+            }
+            Err(source) => {
+                let error = Unreachable {
+                    hosts: self.hosts.to_string().into(),
+                    source,
+                };
+                *failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Uses `line` no more, unless another has taken its place already.
+    fn forget(&self, line: &Arc<Line>) {
+        self.line.rcu(|now| match now {
+            Some(now) if !Arc::ptr_eq(now, line) => Some(Arc::clone(now)),
+            _ => None,
+        });
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hosts.to_string())
+    }
+}
+
+/// Whether another connection may do better.
+fn is_lost(error: &RedisError) -> bool {
+    // A master that was replaced says that it is read-only.
+    let is_replaced = matches!(
+        error.kind(),
+        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+    );
+    is_replaced || error.is_io_error() || error.is_unrecoverable_error()
+}
+
+impl Source {
+    async fn connect(&self) -> RedisResult<Connection> {
+        // How long an answer may take is for who asks to say.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_LIMIT))
+            .set_response_timeout(None);
+        Ok(match self {
+            Self::Node(client) => Connection::Node(
+                client
+                    .get_multiplexed_async_connection_with_config(&config)
+                    .await?,
+            ),
+            Self::Sentinel(client) => Connection::Node(
+                client
+                    .lock()
+                    .await
+                    .get_async_connection_with_config(&config)
+                    .await?,
+            ),
+            Self::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
+            Self::Manager(manager) => Connection::Manager(manager.clone()),
+        })
+    }
+}
+
+impl Line {
+    fn is_dead(&self) -> bool {
+        self.given_up.load(Relaxed) >= GIVEN_UP
+    }
+
+    async fn send(&self, command: &Cmd) -> RedisResult<Value> {
+        let mut waiting = Waiting {
+            line: self,
+            since: Instant::now(),
+            answered: false,
+        };
+        let answer = match self.connection.clone() {
+            Connection::Node(mut node) => command.query_async(&mut node).await,
+            Connection::Cluster(mut cluster) => command.query_async(&mut cluster).await,
+            Connection::Manager(mut manager) => command.query_async(&mut manager).await,
+        };
+        waiting.answered = true;
+        answer
+    }
+}
+
+/// A call that waits for its answer; dropped before that, it was given up.
+struct Waiting<'a> {
+    line: &'a Line,
+    since: Instant,
+    answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let given_up = &self.line.given_up;
+        if self.answered {
+            // For good is for good: in a cluster the other servers answer still.
+            let _ = given_up.fetch_update(Relaxed, Relaxed, |n| (n < GIVEN_UP).then_some(0));
+        } else if self.since.elapsed() >= PATIENCE {
+            given_up.store(GIVEN_UP, Relaxed);
+        } else {
+            let _ = given_up.fetch_update(Relaxed, Relaxed, |n| n.checked_add(1));
+        }
+    }
+}

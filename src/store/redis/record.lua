@@ -1,0 +1,75 @@
+-- What every script begins with. A record is a hash: the fields below, and "." .. key for each of
+-- the session's keys.
+local now, index, id, write, if_version = unpack(ARGV, 1, 5)
+local expires, ttl, created, version, touch, clear, owner, user, new = unpack(ARGV, 6, 14)
+
+local DONE, GONE, CONFLICT, SPOILED = 1, 0, 2, 3
+-- Few enough for Lua's stack, however many keys a session has.
+local CHUNK = 1000
+
+local function is_number(text)
+    return text and string.find(text, '^%d+$')
+end
+
+-- Whether there is a record under `key`: 'none', 'over', 'live' or 'spoiled'; and its fields.
+local function look(key)
+    local kind = redis.call('TYPE', key).ok
+    if kind == 'none' then return 'none', {} end
+    if kind ~= 'hash' then return 'spoiled', {} end
+    local f = redis.call('HMGET', key, 'version', 'expires', 'created', 'seen', 'owner', 'write', 'moved')
+    local record = { version = f[1], owner = f[5], write = f[6], moved = f[7] }
+    if record.moved then return 'none', record end
+    if not (is_number(f[1]) and is_number(f[2]) and is_number(f[3]) and is_number(f[4])) then
+        return 'spoiled', {}
+    end
+    if tonumber(f[2]) <= tonumber(now) then return 'over', record end
+    return 'live', record
+end
+
+local function index_add(set, member)
+    redis.call('ZADD', set, expires, member)
+    -- The set lasts as long as its longest session, and the same minute more.
+    local longest = redis.call('ZRANGE', set, -1, -1, 'WITHSCORES')[2]
+    local left = math.max(tonumber(longest) - tonumber(now), 0) + 60000
+    redis.call('PEXPIRE', set, string.format('%.0f', math.min(left, 2 ^ 50)))
+end
+
+-- Moves the record in its user's index from `was`, an owner's `drop`, to `is`, an owner's `add`.
+-- In a cluster the index lies in another slot, and whoever called does it.
+local function reindex(was, drop, is, add)
+    if index == '' then return end
+    if is and is ~= '' then index_add(index .. is .. '}', add) end
+    if was and (was ~= is or drop ~= add) then
+        redis.call('ZREM', index .. was .. '}', drop)
+    end
+end
+
+local function each_chunk(command, key, list, from, to)
+    for i = from, to, CHUNK do
+        redis.call(command, key, unpack(list, i, math.min(i + CHUNK - 1, to)))
+    end
+end
+
+-- Writes the keys that are set, deletes those that are removed, and says when the record ends.
+local function merge(key)
+    if clear == '1' then
+        local gone = {}
+        for _, field in ipairs(redis.call('HKEYS', key)) do
+            if string.sub(field, 1, 1) == '.' then gone[#gone + 1] = field end
+        end
+        each_chunk('HDEL', key, gone, 1, #gone)
+    end
+    local last_set = 15 + tonumber(ARGV[15])
+    each_chunk('HSET', key, ARGV, 16, last_set)
+    each_chunk('HDEL', key, ARGV, last_set + 1, #ARGV)
+    redis.call('HSET', key, 'seen', now, 'expires', expires, 'write', write)
+    if owner ~= '' then redis.call('HSET', key, 'user', user, 'owner', owner) end
+    redis.call('PEXPIRE', key, ttl)
+end
+
+-- What keeps the write from the record, if anything does.
+local function refusal(state, record)
+    if state == 'spoiled' then return { SPOILED } end
+    if state ~= 'live' then return { GONE } end
+    if if_version ~= '' and if_version ~= record.version then return { CONFLICT } end
+end

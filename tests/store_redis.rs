@@ -1,0 +1,1158 @@
+//! `RedisStore` against real servers: `tests/run.sh` starts them.
+
+use std::{
+    collections::HashSet,
+    env, fs,
+    io::{BufRead, BufReader, Read, Write as _},
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use session_manager::{
+    Applied, RedisStore, Store, StoreError, StoreId, Timestamp, Value, Write, testing,
+};
+
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+const HOUR: Duration = Duration::from_secs(3600);
+/// The time limit that `ServerSide` gives every call.
+const LIMIT: Duration = Duration::from_secs(2);
+
+fn url(variable: &str) -> String {
+    env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run tests/run.sh"))
+}
+
+fn new_id() -> StoreId {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mut bytes = [7; 32];
+    bytes[..8].copy_from_slice(&COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    let nanos = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos();
+    bytes[8..24].copy_from_slice(&nanos.to_be_bytes());
+    StoreId::from_bytes(bytes)
+}
+
+fn write(set: &[(&str, &str)]) -> Write {
+    let mut write = Write::touch(NOW, NOW, NOW.plus(HOUR));
+    write.set = set
+        .iter()
+        .map(|(key, value)| ((*key).into(), Value::Text((*value).into())))
+        .collect();
+    write
+}
+
+fn write_of(user: &str) -> Write {
+    let mut write = write(&[("key", "value")]);
+    write.user = Some(user.into());
+    write
+}
+
+fn cli(port: u16, args: &[&str]) -> String {
+    let output = Command::new("redis-cli")
+        .args(["-h", "127.0.0.1", "-p", &port.to_string()])
+        .args(args)
+        .output()
+        .expect("redis-cli runs");
+    // What DUMP answers is no text.
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn port_of(url: &str) -> u16 {
+    let port = url.rsplit(':').next().unwrap();
+    port.split(['/', ',']).next().unwrap().parse().unwrap()
+}
+
+fn ports_of(url: &str) -> Vec<u16> {
+    url.split("://")
+        .nth(1)
+        .unwrap()
+        .split(',')
+        .map(port_of)
+        .collect()
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn temp_dir() -> PathBuf {
+    let dir = env::temp_dir().join(format!("session-manager-{}", new_id()));
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+fn signal(pid: u32, signal: &str) {
+    let status = Command::new("kill")
+        .args([&format!("-{signal}"), &pid.to_string()])
+        .status();
+    assert!(status.unwrap().success(), "kill -{signal} {pid}");
+}
+
+/// A server of the test's own, which it may break.
+struct Server {
+    process: Child,
+    port: u16,
+    dir: PathBuf,
+    options: Vec<String>,
+}
+
+impl Server {
+    fn start(options: &[&str]) -> Self {
+        let (port, dir) = (free_port(), temp_dir());
+        let options: Vec<_> = options.iter().map(|&option| option.into()).collect();
+        let process = Self::spawn(port, &dir, &options);
+        let server = Self {
+            process,
+            port,
+            dir,
+            options,
+        };
+        server.wait();
+        server
+    }
+
+    fn spawn(port: u16, dir: &PathBuf, options: &[String]) -> Child {
+        Command::new("redis-server")
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--save",
+                "",
+            ])
+            .arg("--dir")
+            .arg(dir)
+            .args(options)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server starts")
+    }
+
+    /// Until it answers, be it with an error.
+    fn wait(&self) {
+        let since = Instant::now();
+        while !["PONG", "NOAUTH Authentication required."].contains(&&*cli(self.port, &["ping"])) {
+            assert!(
+                since.elapsed() < Duration::from_secs(10),
+                "redis-server answers"
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn signal(&self, name: &str) {
+        signal(self.process.id(), name);
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.process = Self::spawn(self.port, &self.dir, &self.options);
+        self.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Servers that `tests/services/redis.sh` starts for one test alone. They end when their standard
+/// input does, however this process ends.
+struct Servers {
+    bash: Child,
+    input: Option<ChildStdin>,
+    dir: PathBuf,
+    url: String,
+}
+
+impl Servers {
+    fn start(function: &str, variable: &str) -> Self {
+        let dir = temp_dir();
+        let script = format!(
+            "set -euo pipefail; source tests/services/redis.sh; service_pids=()
+             trap 'kill -KILL \"${{service_pids[@]}}\" 2>/dev/null' EXIT
+             {function} {}; echo \"${variable}\"; read -r _ || true",
+            dir.display()
+        );
+        let mut bash = Command::new("bash")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut url = String::new();
+        let mut output = BufReader::new(bash.stdout.take().unwrap());
+        output.read_line(&mut url).unwrap();
+        assert!(!url.is_empty(), "{function} starts");
+        Self {
+            input: bash.stdin.take(),
+            bash,
+            dir,
+            url: url.trim().to_owned(),
+        }
+    }
+
+    fn cluster() -> Self {
+        Self::start("start_redis_cluster", "SESSION_TEST_REDIS_CLUSTER")
+    }
+
+    fn sentinel() -> Self {
+        Self::start("start_redis_sentinel", "SESSION_TEST_REDIS_SENTINEL")
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.bash.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn pid_of(port: u16) -> u32 {
+    let info = cli(port, &["info", "server"]);
+    let line = info.lines().find(|line| line.starts_with("process_id:"));
+    line.unwrap()["process_id:".len()..].trim().parse().unwrap()
+}
+
+/// As `ServerSide` calls a store.
+async fn limited<T>(
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, Option<StoreError>> {
+    match tokio::time::timeout(LIMIT, call).await {
+        Ok(answer) => answer.map_err(Some),
+        Err(_) => Err(None),
+    }
+}
+
+/// Calls until the store answers; how long that took.
+async fn time_to_recover(store: &RedisStore, id: StoreId) -> Duration {
+    let since = Instant::now();
+    while limited(store.load(id, NOW)).await.is_err() {
+        assert!(
+            since.elapsed() < Duration::from_secs(20),
+            "the store recovers"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    since.elapsed()
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn one_server_keeps_the_contract() {
+    testing::check_store(
+        RedisStore::connect(&url("SESSION_TEST_REDIS"))
+            .await
+            .unwrap(),
+    )
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_cluster_keeps_the_contract() {
+    let url = url("SESSION_TEST_REDIS_CLUSTER");
+    testing::check_store(RedisStore::connect(&url).await.unwrap()).await;
+    // By several urls.
+    let urls: Vec<_> = ports_of(&url)
+        .iter()
+        .map(|port| format!("redis://127.0.0.1:{port}"))
+        .collect();
+    testing::check_store(RedisStore::connect(&urls.join(",")).await.unwrap()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_master_behind_sentinels_keeps_the_contract() {
+    let url = url("SESSION_TEST_REDIS_SENTINEL");
+    testing::check_store(RedisStore::connect(&url).await.unwrap()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn the_applications_own_clients_keep_the_contract() {
+    let url = url("SESSION_TEST_REDIS").replace("redis://", "valkey://");
+    testing::check_store(
+        RedisStore::connect(&url)
+            .await
+            .unwrap()
+            .with_prefix("mine:"),
+    )
+    .await;
+    let client = redis::Client::open(url).unwrap();
+    let manager = client.get_connection_manager().await.unwrap();
+    testing::check_store(RedisStore::from_client(client)).await;
+    testing::check_store(RedisStore::from_connection_manager(manager)).await;
+}
+
+/// What clients send to a server, line by line, without what its scripts do.
+struct Monitor(Child, PathBuf);
+
+impl Monitor {
+    fn start(port: u16) -> Self {
+        let path = temp_dir().join("monitor");
+        let file = fs::File::create(&path).unwrap();
+        let process = Command::new("redis-cli")
+            .args(["-p", &port.to_string(), "monitor"])
+            .stdout(file)
+            .spawn()
+            .unwrap();
+        let monitor = Self(process, path);
+        monitor.wait_for("OK");
+        monitor
+    }
+
+    fn wait_for(&self, text: &str) -> String {
+        let since = Instant::now();
+        loop {
+            let seen = fs::read_to_string(&self.1).unwrap();
+            if seen.contains(text) {
+                return seen;
+            }
+            assert!(
+                since.elapsed() < Duration::from_secs(5),
+                "MONITOR shows {text}"
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn stop(mut self, port: u16) -> Vec<String> {
+        cli(port, &["echo", "the last one"]);
+        let seen = self.wait_for("the last one");
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+        let _ = fs::remove_dir_all(self.1.parent().unwrap());
+        seen.lines()
+            .filter(|line| line.contains("] \"") && !line.contains(" lua] "))
+            .filter(|line| {
+                !["the last one", "\"HELLO\"", "\"CLIENT\"", "\"COMMAND\""]
+                    .iter()
+                    .any(|no| line.contains(no))
+            })
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn on_one_server_every_operation_is_one_round_trip() {
+    let server = Server::start(&[]);
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let round = |store: RedisStore| async move {
+        let (id, new) = (new_id(), new_id());
+        assert!(store.create(id, &write_of("ada")).await.unwrap());
+        assert!(store.load(id, NOW).await.unwrap().is_some());
+        assert_eq!(
+            store.apply(id, &write(&[("a", "b")])).await.unwrap(),
+            Applied::Done
+        );
+        assert_eq!(
+            store.apply(id, &write_of("bob")).await.unwrap(),
+            Applied::Done
+        );
+        assert_eq!(
+            store.renew(id, new, &write(&[])).await.unwrap(),
+            Applied::Done
+        );
+        store.destroy(new).await.unwrap();
+    };
+    // The first time, the server does not know the scripts.
+    round(store.clone()).await;
+    let monitor = Monitor::start(server.port);
+    round(store.clone()).await;
+    let seen = monitor.stop(server.port);
+    let commands: Vec<_> = seen
+        .iter()
+        .map(|line| line.split('"').nth(1).unwrap())
+        .collect();
+    assert_eq!(
+        commands,
+        [
+            "EVALSHA", "HGETALL", "EVALSHA", "EVALSHA", "EVALSHA", "EVALSHA"
+        ]
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn what_a_write_sends_follows_what_changed() {
+    let server = Server::start(&[]);
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let id = new_id();
+    let keys: Vec<_> = (0..1_000).map(|n| format!("key{n}")).collect();
+    let large = "x".repeat(100);
+    let all: Vec<_> = keys.iter().map(|key| (&**key, &*large)).collect();
+    assert!(store.create(id, &write(&all)).await.unwrap());
+    let one = write(&[("key7", "new")]);
+    assert_eq!(store.apply(id, &one).await.unwrap(), Applied::Done);
+    let monitor = Monitor::start(server.port);
+    assert_eq!(store.apply(id, &one).await.unwrap(), Applied::Done);
+    let seen = monitor.stop(server.port);
+    assert_eq!(seen.len(), 1);
+    assert!(seen[0].len() < 600, "{} bytes", seen[0].len());
+    let record = store.load(id, NOW).await.unwrap().unwrap();
+    assert_eq!(record.entries.len(), 1_000);
+    assert_eq!(record.entries.get("key7"), Some(Value::Text("new")));
+
+    let mut clear = write(&[("a", "b")]);
+    clear.clear = true;
+    assert_eq!(store.apply(id, &clear).await.unwrap(), Applied::Done);
+    assert_eq!(store.load(id, NOW).await.unwrap().unwrap().entries.len(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn what_is_no_record_is_an_error_and_left_as_it_is() {
+    let server = Server::start(&[]);
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let id = new_id();
+    let key = format!("session:{{{id}}}");
+    let garbled = ["created", "x", "seen", "1", "expires", "9", "version", "1"];
+    for (command, args) in [
+        ("set", &["a string"][..]),
+        ("rpush", &["a list"]),
+        ("hset", &["another", "hash"]),
+        ("hset", &garbled),
+    ] {
+        cli(server.port, &["del", &key]);
+        cli(server.port, &[&[command, &key], args].concat());
+        let before = cli(server.port, &["dump", &key]);
+        let is_spoiled = |what: &str, spoiled: bool| {
+            assert!(spoiled, "{what} of {command} {args:?} is Spoiled");
+            assert_eq!(
+                cli(server.port, &["dump", &key]),
+                before,
+                "{what} of {command}"
+            );
+        };
+        let change = write_of("ada");
+        let other = new_id();
+        assert!(store.create(other, &change).await.unwrap());
+        macro_rules! check {
+            ($what:literal, $call:expr) => {
+                is_spoiled(
+                    $what,
+                    matches!($call.await, Err(StoreError::Spoiled { .. })),
+                )
+            };
+        }
+        check!("load", store.load(id, NOW));
+        check!("create", store.create(id, &change));
+        check!("apply", store.apply(id, &change));
+        check!("renew", store.renew(id, new_id(), &change));
+        check!("renew to it", store.renew(other, id, &change));
+        check!("destroy", store.destroy(id));
+        assert!(store.load(other, NOW).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_server_that_forgot_the_scripts_is_told_them_again() {
+    let server = Server::start(&[]);
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let id = new_id();
+    assert!(store.create(id, &write(&[])).await.unwrap());
+    assert_eq!(store.apply(id, &write(&[])).await.unwrap(), Applied::Done);
+    assert_eq!(cli(server.port, &["script", "flush"]), "OK");
+    assert_eq!(
+        store.apply(id, &write(&[("a", "b")])).await.unwrap(),
+        Applied::Done
+    );
+    store.destroy(id).await.unwrap();
+    assert!(store.load(id, NOW).await.unwrap().is_none());
+}
+
+/// An error as a log may show it, sources and all.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(" {error} {error:?}");
+        source = error.source();
+    }
+    text
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn no_error_and_no_debug_shows_the_password() {
+    let server = Server::start(&["--requirepass", "s3cret"]);
+    let port = server.port;
+    let store = RedisStore::connect(&format!("redis://:s3cret@127.0.0.1:{port}"))
+        .await
+        .unwrap();
+    assert!(store.create(new_id(), &write(&[])).await.unwrap());
+    assert!(!format!("{store:?} {store:#?}").contains("s3cret"));
+
+    let down = free_port();
+    for (url, sign) in [
+        (format!("redis://ada:s3crex@127.0.0.1:{port}"), "127.0.0.1"),
+        (format!("redis://ada:s3crex@127.0.0.1:{down}"), "refused"),
+        (
+            format!("redis+cluster://ada:s3crex@127.0.0.1:{down},127.0.0.1:{port}"),
+            "",
+        ),
+        (
+            format!("redis+sentinel://ada:s3crex@127.0.0.1:{down}/name"),
+            "",
+        ),
+        (
+            format!("redis+sentinel://ada:s3crex@127.0.0.1:{down}"),
+            "name of the service",
+        ),
+        ("redis://ada:s3crex@:no port".to_owned(), ""),
+        ("rediss+nonsense://ada:s3crex@host".to_owned(), ""),
+        ("ada:s3crex@host".to_owned(), "redis://"),
+    ] {
+        let error = RedisStore::connect(&url).await.expect_err(&url);
+        let error = whole(&error);
+        assert!(!error.contains("s3crex"), "{error}");
+        assert!(error.contains(sign), "{url}: {error}");
+        if let Ok(store) = RedisStore::connect_lazy(&url) {
+            assert!(!format!("{store:?}").contains("s3crex"));
+            let error = whole(&store.load(new_id(), NOW).await.unwrap_err());
+            assert!(!error.contains("s3crex"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_server_that_is_down_at_the_start_is_an_error_at_once() {
+    let port = free_port();
+    for url in [
+        format!("redis://127.0.0.1:{port}"),
+        format!("redis+cluster://127.0.0.1:{port},127.0.0.1:{port}"),
+        format!("redis+sentinel://127.0.0.1:{port}/name"),
+    ] {
+        let since = Instant::now();
+        let error = RedisStore::connect(&url).await.unwrap_err();
+        let took = since.elapsed();
+        println!("{url}: {took:?}: {}", whole(&error));
+        assert!(took < Duration::from_millis(500), "{url}: {took:?}");
+        assert!(whole(&error).contains(&port.to_string()), "it says where");
+    }
+    let server = Server::start(&[]);
+    server.signal("STOP");
+    let since = Instant::now();
+    RedisStore::connect(&server.url()).await.unwrap_err();
+    assert!(since.elapsed() < LIMIT, "nor does one that hangs keep it");
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn who_connects_lazily_may_start_before_the_server() {
+    let mut server = Server::start(&[]);
+    server.kill();
+    let store = RedisStore::connect_lazy(&server.url()).unwrap();
+    assert!(store.load(new_id(), NOW).await.is_err());
+    server.restart();
+    assert!(time_to_recover(&store, new_id()).await < Duration::from_millis(500));
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_killed_server_is_an_error_and_once_back_found_within_a_second() {
+    let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let id = new_id();
+    assert!(store.create(id, &write(&[("key", "value")])).await.unwrap());
+    for (away, calls_meanwhile) in [(2, true), (2, false), (0, false)] {
+        server.kill();
+        let down = Instant::now();
+        while calls_meanwhile && down.elapsed() < Duration::from_secs(away) {
+            let since = Instant::now();
+            assert!(store.apply(id, &write(&[])).await.is_err());
+            assert!(since.elapsed() < Duration::from_millis(200), "and at once");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        thread::sleep(Duration::from_secs(away).saturating_sub(down.elapsed()));
+        server.restart();
+        if !calls_meanwhile {
+            // Not even one request fails for what happened while there was none.
+            assert!(store.load(id, NOW).await.unwrap().is_some());
+        }
+        let took = time_to_recover(&store, id).await;
+        println!("away {away} s, called meanwhile: {calls_meanwhile}: recovered in {took:?}");
+        assert!(took < Duration::from_millis(500), "{took:?}");
+        let record = store.load(id, NOW).await.unwrap().expect("it was kept");
+        assert_eq!(record.entries.get("key"), Some(Value::Text("value")));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_server_that_hangs_is_well_again_as_soon_as_it_goes_on() {
+    let server = Server::start(&[]);
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let id = new_id();
+    assert!(store.create(id, &write(&[("key", "value")])).await.unwrap());
+    for seconds in [1, 5] {
+        server.signal("STOP");
+        let down = Instant::now();
+        let calls: Vec<_> = (0..20)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    while down.elapsed() < Duration::from_secs(seconds) {
+                        let since = Instant::now();
+                        let _ = limited(store.load(id, NOW)).await;
+                        let took = since.elapsed();
+                        assert!(took < LIMIT + Duration::from_millis(200), "{took:?}");
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        server.signal("CONT");
+        let took = time_to_recover(&store, id).await;
+        println!("stopped for {seconds} s: recovered in {took:?}");
+        assert!(took < Duration::from_millis(500), "{took:?}");
+        for call in calls {
+            call.await.unwrap();
+        }
+        assert_eq!(store.apply(id, &write(&[])).await.unwrap(), Applied::Done);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_failover_in_a_cluster_is_followed_within_a_second() {
+    let servers = Servers::cluster();
+    let store = RedisStore::connect(&servers.url).await.unwrap();
+    let ports = ports_of(&servers.url);
+    for how in ["KILL", "STOP"] {
+        let victim = ports[usize::from(how == "STOP")];
+        let watcher = ports[2];
+        // Sessions everywhere, so some on the master that goes.
+        let ids: Vec<_> = (0..60).map(|_| new_id()).collect();
+        for id in &ids {
+            assert!(
+                store
+                    .create(*id, &write(&[("key", "value")]))
+                    .await
+                    .unwrap()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let of_victim: Vec<_> = ids
+            .iter()
+            .copied()
+            .filter(|id| !cli(victim, &["exists", &format!("session:{{{id}}}")]).contains("MOVED"))
+            .collect();
+        assert!(!of_victim.is_empty() && of_victim.len() < ids.len());
+        let pid = pid_of(victim);
+        let (down, recovered) = (Instant::now(), Arc::new(AtomicBool::new(false)));
+        signal(pid, how);
+        let watch = Arc::clone(&recovered);
+        let key = format!("session:{{{}}}", of_victim[0]);
+        let watching = thread::spawn(move || {
+            // When the cluster has its replica promoted: what another client sees.
+            while down.elapsed() < Duration::from_secs(20) {
+                let seen = Command::new("timeout")
+                    .args([
+                        "0.5",
+                        "redis-cli",
+                        "-c",
+                        "-p",
+                        &watcher.to_string(),
+                        "exists",
+                        &key,
+                    ])
+                    .output()
+                    .unwrap();
+                if String::from_utf8_lossy(&seen.stdout).trim() == "1" {
+                    watch.store(true, Ordering::SeqCst);
+                    return down.elapsed();
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+            panic!("the cluster recovers");
+        });
+        // Requests go on all the while.
+        let mut calls = Vec::new();
+        for id in &ids {
+            let (store, id, recovered) = (store.clone(), *id, Arc::clone(&recovered));
+            calls.push(tokio::spawn(async move {
+                while !recovered.load(Ordering::SeqCst) && down.elapsed() < Duration::from_secs(20)
+                {
+                    let since = Instant::now();
+                    let _ = limited(store.load(id, NOW)).await;
+                    assert!(since.elapsed() < LIMIT + Duration::from_millis(200));
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                let since = Instant::now();
+                time_to_recover(&store, id).await;
+                since.elapsed()
+            }));
+        }
+        let mut slowest = Duration::ZERO;
+        for call in calls {
+            slowest = slowest.max(call.await.unwrap());
+        }
+        let cluster = watching.join().unwrap();
+        println!("{how}: the cluster took {cluster:?}, the store {slowest:?} more");
+        assert!(slowest < Duration::from_millis(800), "{slowest:?}");
+        for id in &ids {
+            assert!(
+                store.load(*id, NOW).await.unwrap().is_some(),
+                "no session is lost"
+            );
+            assert_eq!(store.apply(*id, &write(&[])).await.unwrap(), Applied::Done);
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_failover_of_sentinels_is_followed_within_a_second() {
+    let servers = Servers::sentinel();
+    let store = RedisStore::connect(&servers.url).await.unwrap();
+    let sentinel = ports_of(&servers.url)[0];
+    let master = move || -> u16 {
+        let address = cli(
+            sentinel,
+            &["sentinel", "get-master-addr-by-name", "session"],
+        );
+        address.lines().nth(1).unwrap().parse().unwrap()
+    };
+    let id = new_id();
+    assert!(store.create(id, &write(&[("key", "value")])).await.unwrap());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let old = master();
+    signal(pid_of(old), "KILL");
+    let down = Instant::now();
+    let new = loop {
+        let since = Instant::now();
+        let _ = limited(store.load(id, NOW)).await;
+        assert!(since.elapsed() < LIMIT + Duration::from_millis(200));
+        let now = master();
+        if now != old && cli(now, &["role"]).starts_with("master") {
+            break now;
+        }
+        assert!(
+            down.elapsed() < Duration::from_secs(20),
+            "the Sentinels agree on a new master"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    println!(
+        "the Sentinels took {:?} to make {new} the master",
+        down.elapsed()
+    );
+    let took = time_to_recover(&store, id).await;
+    println!("the store {took:?} more");
+    assert!(took < Duration::from_millis(800), "{took:?}");
+    assert!(
+        store.load(id, NOW).await.unwrap().is_some(),
+        "no session is lost"
+    );
+    assert_eq!(store.apply(id, &write(&[])).await.unwrap(), Applied::Done);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_renewal_that_is_given_up_at_any_moment_logs_nobody_out() {
+    for variable in ["SESSION_TEST_REDIS", "SESSION_TEST_REDIS_CLUSTER"] {
+        let store = RedisStore::connect(&url(variable)).await.unwrap();
+        let mut outcomes = HashSet::new();
+        for micros in (0..4_000).step_by(20) {
+            let (id, new) = (new_id(), new_id());
+            assert!(store.create(id, &write_of("ada")).await.unwrap());
+            let limit = Duration::from_micros(micros);
+            let renewal = store.clone();
+            // On a thread of its own clock, for the timer of tokio is one of milliseconds.
+            let task = tokio::spawn(async move { renewal.renew(id, new, &write(&[])).await });
+            let since = Instant::now();
+            while since.elapsed() < limit && !task.is_finished() {
+                tokio::task::yield_now().await;
+            }
+            task.abort();
+            let done = task.await.is_ok();
+            // Whatever was sent is done by now: calls are answered in order.
+            let (old, moved) = (
+                store.load(id, NOW).await.unwrap(),
+                store.load(new, NOW).await.unwrap(),
+            );
+            assert!(
+                old.is_some() || moved.is_some(),
+                "after {limit:?} it is under neither id"
+            );
+            outcomes.insert((done, old.is_some(), moved.is_some()));
+            store.destroy(id).await.unwrap();
+            store.destroy(new).await.unwrap();
+        }
+        println!("{variable}: (done, old, new): {outcomes:?}");
+        assert!(outcomes.contains(&(true, false, true)));
+        assert!(
+            !outcomes.contains(&(true, true, true)),
+            "what is done is moved"
+        );
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_users_index_ends_with_their_longest_session_and_keeps_no_session_that_is_over() {
+    let server = Server::start(&[]);
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let store = store.with_prefix("mine:");
+    let count = || cli(server.port, &["dbsize"]).parse::<u32>().unwrap();
+    let (one, two) = (new_id(), new_id());
+    let mut long = write_of("ada");
+    long.expires = NOW.plus(2 * HOUR);
+    assert!(store.create(one, &long).await.unwrap());
+    assert!(store.create(two, &write_of("ada")).await.unwrap());
+    assert_eq!(count(), 3);
+    let keys = cli(server.port, &["keys", "mine:user:*"]);
+    let ttl: u64 = cli(server.port, &["ttl", &keys]).parse().unwrap();
+    assert!((7_200..=7_260).contains(&ttl), "{ttl} s");
+    let index = store.users().unwrap();
+    assert_eq!(
+        index
+            .sessions_of("ada", NOW.plus(HOUR))
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        cli(server.port, &["zcard", &keys]),
+        "1",
+        "what is over is dropped"
+    );
+    store.destroy(one).await.unwrap();
+    store.destroy(two).await.unwrap();
+    assert_eq!(count(), 0, "nothing is left");
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_record_whose_time_is_past_by_the_servers_clock_is_kept() {
+    let store = RedisStore::connect(&url("SESSION_TEST_REDIS"))
+        .await
+        .unwrap();
+    let (id, long_ago) = (new_id(), Timestamp::from_millis(1_000_000));
+    let past = Write::touch(long_ago, long_ago, long_ago.plus(HOUR));
+    assert!(store.create(id, &past).await.unwrap());
+    assert!(store.load(id, long_ago).await.unwrap().is_some());
+    store.destroy(id).await.unwrap();
+}
+
+#[test]
+#[ignore = "needs Redis: tests/run.sh"]
+fn a_runtime_that_ends_takes_the_connection_with_it_and_no_session() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    for variable in [
+        "SESSION_TEST_REDIS",
+        "SESSION_TEST_REDIS_CLUSTER",
+        "SESSION_TEST_REDIS_SENTINEL",
+    ] {
+        let id = new_id();
+        // As of one thread of a web server that has one each.
+        let first = runtime();
+        let store = first.block_on(async {
+            let store = RedisStore::connect(&url(variable)).await.unwrap();
+            assert!(store.create(id, &write(&[])).await.unwrap());
+            store
+        });
+        drop(first);
+        runtime().block_on(async {
+            let applied = store.apply(id, &write(&[])).await;
+            assert_eq!(applied.unwrap(), Applied::Done, "{variable}");
+            store.destroy(id).await.unwrap();
+        });
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// The next answer is lost, and its connection with it.
+    Lose,
+    /// The connections that there are carry nothing any more, and stay open.
+    Swallow,
+}
+
+/// Between the store and a server.
+fn proxy(server: u16) -> (u16, Arc<Mutex<Fault>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let fault = Arc::new(Mutex::new(Fault::None));
+    let told = Arc::clone(&fault);
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, told) = (client.unwrap(), Arc::clone(&told));
+            // Whatever is wrong, new connections are well.
+            *told.lock().unwrap() = Fault::None;
+            let mut server = TcpStream::connect(("127.0.0.1", server)).unwrap();
+            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut from, &mut to));
+            thread::spawn(move || {
+                let mut buffer = [0; 65_536];
+                let mut swallows = false;
+                while let Ok(length @ 1..) = server.read(&mut buffer) {
+                    let fault = std::mem::replace(&mut *told.lock().unwrap(), Fault::None);
+                    swallows |= fault == Fault::Swallow;
+                    if fault == Fault::Lose {
+                        let _ = client.shutdown(std::net::Shutdown::Both);
+                        return;
+                    }
+                    if !swallows {
+                        let _ = client.write_all(&buffer[..length]);
+                    }
+                }
+            });
+        }
+    });
+    (port, fault)
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_connection_that_carries_nothing_any_more_is_replaced() {
+    let server = Server::start(&[]);
+    let (port, fault) = proxy(server.port);
+    let store = RedisStore::connect(&format!("redis://127.0.0.1:{port}"))
+        .await
+        .unwrap();
+    let id = new_id();
+    assert!(store.create(id, &write(&[])).await.unwrap());
+    *fault.lock().unwrap() = Fault::Swallow;
+    assert!(matches!(limited(store.load(id, NOW)).await, Err(None)));
+    assert!(limited(store.load(id, NOW)).await.unwrap().is_some());
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_write_during_a_renewal_is_kept_or_refused() {
+    for variable in ["SESSION_TEST_REDIS", "SESSION_TEST_REDIS_CLUSTER"] {
+        let store = RedisStore::connect(&url(variable)).await.unwrap();
+        let (mut kept, mut refused) = (0, 0);
+        for round in 0..50 {
+            let (id, new) = (new_id(), new_id());
+            assert!(store.create(id, &write(&[])).await.unwrap());
+            let renewal = store.clone();
+            let renewal = tokio::spawn(async move {
+                for _ in 0..round % 5 {
+                    renewal.load(id, NOW).await.unwrap();
+                }
+                renewal.renew(id, new, &write(&[])).await
+            });
+            let writes: Vec<_> = (0..4)
+                .map(|number| {
+                    let store = store.clone();
+                    tokio::spawn(async move {
+                        let key = format!("key{number}");
+                        for _ in 0..2 * number {
+                            store.load(id, NOW).await.unwrap();
+                        }
+                        (
+                            store.apply(id, &write(&[(&key, "value")])).await.unwrap(),
+                            key,
+                        )
+                    })
+                })
+                .collect();
+            assert_eq!(renewal.await.unwrap().unwrap(), Applied::Done);
+            let mut expected = Vec::new();
+            for write in writes {
+                match write.await.unwrap() {
+                    (Applied::Done, key) => expected.push(key),
+                    (other, _) => assert_eq!(other, Applied::Gone),
+                }
+            }
+            let record = store.load(new, NOW).await.unwrap().unwrap();
+            for key in &expected {
+                assert!(
+                    record.entries.get(key).is_some(),
+                    "{key} was written, and is lost"
+                );
+            }
+            kept += expected.len();
+            refused += 4 - expected.len();
+            store.destroy(new).await.unwrap();
+        }
+        println!("{variable}: {kept} writes kept, {refused} refused");
+        assert!(kept > 0, "some are in time");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_write_whose_answer_was_lost_is_done_once() {
+    let server = Server::start(&[]);
+    let (port, fault) = proxy(server.port);
+    let store = RedisStore::connect(&format!("redis://127.0.0.1:{port}"))
+        .await
+        .unwrap();
+    // So that the server knows the scripts.
+    let (id, new) = (new_id(), new_id());
+    assert!(store.create(id, &write(&[])).await.unwrap());
+    assert_eq!(store.apply(id, &write(&[])).await.unwrap(), Applied::Done);
+    assert_eq!(
+        store.renew(id, new, &write(&[])).await.unwrap(),
+        Applied::Done
+    );
+    store.destroy(new).await.unwrap();
+
+    let lost = || *fault.lock().unwrap() = Fault::Lose;
+    lost();
+    assert!(store.create(id, &write(&[("a", "1")])).await.unwrap());
+    let mut change = write(&[("a", "2")]);
+    change.if_version = Some(1);
+    lost();
+    assert_eq!(store.apply(id, &change).await.unwrap(), Applied::Done);
+    assert_eq!(store.load(id, NOW).await.unwrap().unwrap().version, 2);
+    lost();
+    assert_eq!(
+        store.renew(id, new, &write(&[("a", "3")])).await.unwrap(),
+        Applied::Done
+    );
+    assert_eq!(store.load(new, NOW).await.unwrap().unwrap().version, 3);
+    lost();
+    store.destroy(new).await.unwrap();
+}
+
+/// What `RedisStore`'s documentation says that a user of Redis needs.
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_user_with_the_documented_rights_may_do_everything() {
+    let (single, cluster) = (url("SESSION_TEST_REDIS"), url("SESSION_TEST_REDIS_CLUSTER"));
+    let sentinel = url("SESSION_TEST_REDIS_SENTINEL");
+    let masters = "sentinel get-master-addr-by-name session";
+    let masters: Vec<_> = masters.split(' ').collect();
+    let master = cli(ports_of(&sentinel)[0], &masters);
+    let master = master.lines().nth(1).unwrap().parse().unwrap();
+    let nodes = cli(ports_of(&cluster)[0], &["cluster", "nodes"]);
+    let nodes = nodes.lines().map(|line| {
+        let address = line.split(' ').nth(1).unwrap();
+        port_of(address.split('@').next().unwrap())
+    });
+    let mut grants = vec![(port_of(&single), ""), (master, "+role")];
+    grants.extend(nodes.map(|port| (port, "+cluster")));
+    for (port, more) in grants {
+        let mut rights = vec![
+            "acl",
+            "setuser",
+            "limited",
+            "reset",
+            "on",
+            ">pass",
+            "~session:*",
+        ];
+        rights.extend(["+@read", "+@write", "+@scripting", "+@connection"]);
+        rights.extend(Some(more).filter(|more| !more.is_empty()));
+        assert_eq!(cli(port, &rights), "OK");
+    }
+    for url in [single, cluster, sentinel] {
+        let url = url.replace("://", "://limited:pass@");
+        testing::check_store(RedisStore::connect(&url).await.unwrap()).await;
+    }
+}
+
+#[cfg(feature = "redis-tls")]
+#[test]
+#[ignore = "needs Redis: tests/run.sh"]
+fn over_tls_the_contract_is_kept_with_a_server_that_the_system_trusts_and_no_other() {
+    let dir = temp_dir();
+    let made = Command::new("bash")
+        .current_dir(&dir)
+        .args(["-euc", "
+            openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca
+            openssl req -newkey rsa:2048 -nodes -keyout key -out csr -subj /CN=redis
+            openssl x509 -req -in csr -CA ca.pem -CAkey ca.key -CAcreateserial -out cert -days 2 \
+                -extfile <(echo subjectAltName=IP:127.0.0.1)"])
+        .output()
+        .unwrap();
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let file = |name: &str| dir.join(name).display().to_string();
+    let (port, ca) = (free_port(), file("ca.pem"));
+    let _server = Server::start(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &file("cert"),
+        "--tls-key-file",
+        &file("key"),
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        "no",
+    ]);
+    // In a process of its own, because whom the system trusts is read from its environment.
+    let run = |trusts: Option<&str>| {
+        let mut test = Command::new(env::current_exe().unwrap());
+        test.args([
+            "--exact",
+            "tls_in_its_own_process",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env(
+            "SESSION_TEST_REDIS_TLS",
+            format!("rediss://127.0.0.1:{port}"),
+        );
+        if let Some(ca) = trusts {
+            test.env("SSL_CERT_FILE", ca);
+        }
+        let output = test.output().unwrap();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (kept, said) = run(Some(&ca));
+    assert!(kept, "{said}");
+    let (kept, said) = run(None);
+    assert!(
+        !kept && said.to_lowercase().contains("certificate"),
+        "{said}"
+    );
+    let _ = fs::remove_dir_all(dir);
+}
+
+/// Part of the test above.
+#[cfg(feature = "redis-tls")]
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn tls_in_its_own_process() {
+    if let Ok(url) = env::var("SESSION_TEST_REDIS_TLS") {
+        testing::check_store(RedisStore::connect(&url).await.unwrap()).await;
+    }
+}
