@@ -6,6 +6,7 @@
 ))]
 
 use std::{
+    collections::BTreeMap,
     error::Error as _,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -192,6 +193,37 @@ macro_rules! on_each_store {
                 old_and_young(&store, 5).await;
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 assert_eq!(rows().await, 2 + 6);
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $(#[$when])?
+            async fn sweeping_and_writing_at_once_fail_neither() {
+                let (url, _home) = $home;
+                let (store, _) = store(&url).await;
+                let other = store.clone();
+                let sweeps = tokio::spawn(async move {
+                    let mut swept = 0;
+                    while swept < 8 * 40 {
+                        swept += other.sweep().await.unwrap();
+                    }
+                });
+                let work = |_| {
+                    let store = store.clone();
+                    tokio::spawn(async move {
+                        for _ in 0..40 {
+                            let (one, two) = (old_and_young(&store, 1).await, id());
+                            let mut theirs = write("key", "value");
+                            theirs.user = Some("ada".into());
+                            assert_eq!(store.apply(one, &theirs).await.unwrap(), Applied::Done);
+                            assert_eq!(store.renew(one, two, &theirs).await.unwrap(), Applied::Done);
+                            store.destroy(two).await.unwrap();
+                        }
+                    })
+                };
+                for worker in Vec::from_iter((0..8).map(work)) {
+                    worker.await.unwrap();
+                }
+                sweeps.await.unwrap();
             }
 
             #[tokio::test]
@@ -446,12 +478,13 @@ async fn costs_follow_what_changed<S: Store>(store: S, counts: &wire::Counts) {
             )
         })
         .collect();
-    let mut ids = [id(), id(), id()];
-    // The first round prepares the statements.
-    for round in 0..2 {
+    // A connection that runs a statement for the first time prepares it, which is one turn more; of
+    // ten rounds some are on connections that have.
+    let mut least = BTreeMap::new();
+    for _ in 0..10 {
         settled().await;
         let mut cost = Vec::new();
-        let one = ids[round];
+        let (one, two) = (id(), id());
         assert!(store.create(one, &large).await.unwrap());
         cost.push(("create", settled().await));
         assert!(store.load(one, now()).await.unwrap().is_some());
@@ -469,23 +502,24 @@ async fn costs_follow_what_changed<S: Store>(store: S, counts: &wire::Counts) {
             Applied::Conflict
         );
         cost.push(("conflict", settled().await));
-        ids[round] = id();
         assert_eq!(
-            store.renew(one, ids[round], &one_key).await.unwrap(),
+            store.renew(one, two, &one_key).await.unwrap(),
             Applied::Done
         );
         cost.push(("renew", settled().await));
-        store.destroy(ids[round]).await.unwrap();
+        store.destroy(two).await.unwrap();
         cost.push(("destroy", settled().await));
-        if round == 0 {
-            continue;
-        }
-        println!("{}: (bytes sent, turns) {cost:?}", store.name());
         for (what, (sent, turns)) in cost {
-            let statements = 1 + u64::from(what == "conflict");
-            assert!(turns <= 2 * statements, "{what}: {turns} turns");
-            assert!(what == "create" || sent < 600, "{what}: {sent} bytes");
+            let (least_sent, least_turns) = least.entry(what).or_insert((sent, turns));
+            *least_sent = sent.min(*least_sent);
+            *least_turns = turns.min(*least_turns);
         }
+    }
+    println!("{}: (bytes sent, turns) {least:?}", store.name());
+    for (what, (sent, turns)) in least {
+        let statements = 1 + u64::from(what == "conflict");
+        assert!(turns <= 2 * statements, "{what}: {turns} turns");
+        assert!(what == "create" || sent < 300, "{what}: {sent} bytes");
     }
 }
 
@@ -653,5 +687,79 @@ mod postgres_alone {
         println!("back: served after {served:?}");
         assert!(served < Duration::from_secs(1), "{served:?}");
         all_at_once().await;
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite_alone {
+    use super::*;
+    use session_manager::SqliteStore;
+    use sqlx::{AssertSqlSafe, SqlitePool};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_contract_is_kept_in_memory() {
+        for url in ["sqlite::memory:", ":memory:", "sqlite://?mode=memory"] {
+            let store = SqliteStore::connect(url).await.unwrap();
+            testing::check_store(store).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn two_stores_in_memory_are_two() {
+        let one = SqliteStore::connect("sqlite::memory:").await.unwrap();
+        let two = SqliteStore::connect("sqlite::memory:").await.unwrap();
+        let id = id();
+        assert!(one.create(id, &write("key", "value")).await.unwrap());
+        assert!(two.load(id, now()).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_session_in_a_file_outlives_the_store() {
+        let (_, file) = file();
+        let path = file.0.to_str().unwrap();
+        let id = id();
+        let store = SqliteStore::connect(path).await.unwrap();
+        assert!(store.create(id, &write("key", "value")).await.unwrap());
+        let again = SqliteStore::connect(path).await.unwrap();
+        drop(store);
+        assert!(again.load(id, now()).await.unwrap().is_some());
+        let pool = SqlitePool::connect(path).await.unwrap();
+        let mode = sqlx::query_scalar::<_, String>("PRAGMA journal_mode");
+        assert_eq!(mode.fetch_one(&pool).await.unwrap(), "wal");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn stores_that_open_a_new_file_together_all_can() {
+        for _ in 0..5 {
+            let (url, _file) = file();
+            let open = |_| {
+                let url = url.clone();
+                tokio::spawn(async move {
+                    let store = SqliteStore::connect(url).await?;
+                    store.create(id(), &write("key", "value")).await
+                })
+            };
+            for opened in Vec::from_iter((0..8).map(open)) {
+                assert!(opened.await.unwrap().unwrap());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_index_finds_a_users_sessions_and_those_that_are_over() {
+        let (url, _file) = file();
+        SqliteStore::connect(&url).await.unwrap();
+        let pool = SqlitePool::connect(&url).await.unwrap();
+        for (condition, index) in [
+            ("user_hash = x'00' AND expires > 1", "sessions_user"),
+            ("expires <= 1 ORDER BY expires LIMIT 9", "sessions_expires"),
+        ] {
+            let explain = format!("EXPLAIN QUERY PLAN SELECT id FROM sessions WHERE {condition}");
+            let plan: (i64, i64, i64, String) = sqlx::query_as(AssertSqlSafe(explain))
+                .fetch_one(&pool)
+                .await
+                .unwrap();
+            assert!(plan.3.contains(index), "{}", plan.3);
+        }
     }
 }
