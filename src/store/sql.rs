@@ -414,7 +414,30 @@ pub(crate) enum Trouble {
     Other,
 }
 
-/// A table that no identifier of SQL is needed to quote.
+/// The url is for another program than this; it is not shown, for it may hold a password.
+#[derive(Debug, thiserror::Error)]
+#[error("the url begins with none of {0:?}")]
+pub(crate) struct WrongScheme(&'static [&'static str]);
+
+impl WrongScheme {
+    /// An error unless `url` begins with one of `schemes`; `sqlx` does not look.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(crate) fn check(url: &str, schemes: &'static [&'static str]) -> Result<(), sqlx::Error> {
+        if schemes.iter().any(|scheme| url.starts_with(scheme)) {
+            Ok(())
+        } else {
+            Err(Self(schemes).into())
+        }
+    }
+}
+
+impl From<WrongScheme> for sqlx::Error {
+    fn from(error: WrongScheme) -> Self {
+        Self::Configuration(Box::new(error))
+    }
+}
+
+/// A name that would have to be quoted, or that some database finds too long for an index's.
 #[derive(Debug, thiserror::Error)]
 #[error("a table's name is 1 to 48 lower-case letters, digits and `_`, and begins with no digit")]
 struct InvalidTable;

@@ -6,7 +6,7 @@ use sqlx::{
     mysql::{MySqlConnectOptions, MySqlDatabaseError},
 };
 
-use super::{Dialect, Lost, Pools, Trouble, driver, sql_store};
+use super::{Dialect, Lost, Pools, Trouble, WrongScheme, driver, sql_store};
 
 sql_store! {
     /// Keeps sessions in MySQL (8.0 or newer) or MariaDB (10.5 or newer): for an application that
@@ -26,11 +26,14 @@ sql_store! {
     /// Opening a session is one round trip and so is each commit, renewals among them; what is sent
     /// follows what changed, not how large the session is. The first use of a statement on a
     /// connection prepares it, which is one more; so is the test of a connection that nobody used
-    /// for 5 seconds. A lost [`update`](crate::Session::update) takes three: the conflict, who it was
-    /// with, and the session as it is now.
+    /// for 5 seconds. The client tests each connection that it takes back, while nobody waits for it.
+    /// A lost [`update`](crate::Session::update) is three more: that it
+    /// is lost and not gone, the session as it is now, and the next try.
     ///
     /// Rows whose time is over are not served; [`start_sweeping`](Self::start_sweeping) frees their
-    /// room. A whole session must fit the server's `max_allowed_packet`; a key of one, 65,535 bytes.
+    /// room. What one
+    /// request writes must fit the server's `max_allowed_packet`, in MySQL the whole session; a key,
+    /// 65,535 bytes.
     ///
     /// TLS needs the feature `sql-tls`; `?ssl-mode=VERIFY_IDENTITY` insists on it.
     ///
@@ -59,6 +62,7 @@ impl Dialect for MySql {
     }
 
     fn pools(url: &str, lost: &Lost) -> Result<Pools<Db>, sqlx::Error> {
+        WrongScheme::check(url, &["mysql://", "mariadb://"])?;
         let options: MySqlConnectOptions = url.parse()?;
         let pool = lost
             .pool_options()

@@ -2,7 +2,7 @@
 
 use sqlx::{ConnectOptions, Postgres as Db, error::DatabaseError, postgres::PgConnectOptions};
 
-use super::{Dialect, Lost, Pools, Trouble, driver, sql_store};
+use super::{Dialect, Lost, Pools, Trouble, WrongScheme, driver, sql_store};
 
 sql_store! {
     /// Keeps sessions in PostgreSQL, 9.6 or newer: for an application that has one anyway, and runs
@@ -22,8 +22,9 @@ sql_store! {
     /// Opening a session is one round trip and so is each commit, renewals among them; what is sent
     /// follows what changed, not how large the session is. The first use of a statement on a
     /// connection prepares it, which is one more; so is the test of a connection that nobody used
-    /// for 5 seconds. A lost [`update`](crate::Session::update) takes three: the conflict, who it was
-    /// with, and the session as it is now.
+    /// for 5 seconds. The client tests each connection that it takes back, while nobody waits for it.
+    /// A lost [`update`](crate::Session::update) is three more: that it
+    /// is lost and not gone, the session as it is now, and the next try.
     ///
     /// Rows whose time is over are not served; [`start_sweeping`](Self::start_sweeping) frees their
     /// room. A restart of the server fails no read that it does not keep waiting, and connections
@@ -79,6 +80,7 @@ impl Dialect for Postgres {
     }
 
     fn pools(url: &str, lost: &Lost) -> Result<Pools<Db>, sqlx::Error> {
+        WrongScheme::check(url, &["postgres://", "postgresql://"])?;
         let options: PgConnectOptions = url.parse()?;
         let pool = lost
             .pool_options()

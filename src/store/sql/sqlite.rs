@@ -8,7 +8,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use super::{Dialect, Lost, Pools, Trouble, driver, sql_store};
+use super::{Dialect, Lost, Pools, Trouble, WrongScheme, driver, sql_store};
 
 sql_store! {
     /// Keeps sessions in a file of SQLite, which is built in: for an application of one process (or
@@ -64,6 +64,8 @@ impl Dialect for Sqlite {
         let is_memory = url.contains(":memory:") || url.contains("mode=memory");
         let options = if url == ":memory:" || url.starts_with("sqlite:") {
             url.parse()?
+        } else if url.contains("://") {
+            return Err(WrongScheme(&["sqlite:"]).into());
         } else {
             SqliteConnectOptions::new().filename(url)
         };
