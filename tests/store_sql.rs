@@ -6,7 +6,6 @@
 ))]
 
 use std::{
-    collections::BTreeMap,
     error::Error as _,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -489,7 +488,7 @@ async fn costs_follow_what_changed<S: Store>(store: S, counts: &wire::Counts) {
         .collect();
     // A connection that runs a statement for the first time prepares it, which is one turn more; of
     // ten rounds some are on connections that have.
-    let mut least = BTreeMap::new();
+    let mut least = std::collections::BTreeMap::new();
     for _ in 0..10 {
         settled().await;
         let mut cost = Vec::new();
@@ -701,7 +700,7 @@ mod postgres_alone {
         let begun = Instant::now();
         let error = store.load(id, now()).await.unwrap_err();
         println!("down: an error after {:?}: {error}", begun.elapsed());
-        assert!(begun.elapsed() < Duration::from_millis(2_500));
+        assert!(begun.elapsed() < Duration::from_secs(2));
         let waiting = tokio::spawn({
             let store = store.clone();
             async move {

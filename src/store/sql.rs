@@ -31,8 +31,9 @@ mod values;
 const SWEEP_BATCH: u64 = 1_000;
 /// How long starting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How long a call waits for a connection of the pool.
-const ACQUIRE_LIMIT: Duration = Duration::from_secs(2);
+/// How long a call waits for a connection of the pool: less than the limit of a call, so that the
+/// error is the one that says why.
+const ACQUIRE_LIMIT: Duration = Duration::from_millis(1_500);
 /// A connection that nobody used for this long is tested before it is used.
 const TESTED_AFTER: Duration = Duration::from_secs(5);
 
@@ -214,6 +215,10 @@ macro_rules! sql_store {
             /// # Errors
             ///
             /// If it is no url of this database.
+            ///
+            /// # Panics
+            ///
+            /// Outside of a tokio runtime.
             pub fn connect_lazy(url: impl AsRef<str>) -> Result<Self, $crate::StoreError> {
                 $crate::store::sql::SqlStore::open(url.as_ref()).map(Self)
             }

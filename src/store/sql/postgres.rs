@@ -22,9 +22,9 @@ sql_store! {
     /// Opening a session is one round trip and so is each commit, renewals among them; what is sent
     /// follows what changed, not how large the session is. The first use of a statement on a
     /// connection prepares it, which is one more; so is the test of a connection that nobody used
-    /// for 5 seconds. The client tests each connection that it takes back, while nobody waits for it.
-    /// A lost [`update`](crate::Session::update) is three more: that it
-    /// is lost and not gone, the session as it is now, and the next try.
+    /// for 5 seconds. The client also tests each connection that it takes back, while nobody waits
+    /// for it. An [`update`](crate::Session::update) that another request was faster than costs three
+    /// more: what became of the record, the session as it is now, and the next try.
     ///
     /// Rows whose time is over are not served; [`start_sweeping`](Self::start_sweeping) frees their
     /// room. A restart of the server fails no read that it does not keep waiting, and connections

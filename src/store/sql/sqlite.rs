@@ -1,14 +1,12 @@
 //! SQLite's dialect.
 
-use std::time::Duration;
-
 use sqlx::{
     ConnectOptions, Sqlite as Db,
     error::DatabaseError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use super::{Dialect, Lost, Pools, Trouble, WrongScheme, driver, sql_store};
+use super::{ACQUIRE_LIMIT, Dialect, Lost, Pools, Trouble, WrongScheme, driver, sql_store};
 
 sql_store! {
     /// Keeps sessions in a file of SQLite, which is built in: for an application of one process (or
@@ -69,10 +67,9 @@ impl Dialect for Sqlite {
         } else {
             SqliteConnectOptions::new().filename(url)
         };
-        // `busy_timeout` is for other processes: below the limit of a call, so that its error, which
-        // says why, is the one to be seen.
+        // For other processes that write.
         let options = options
-            .busy_timeout(Duration::from_millis(1_500))
+            .busy_timeout(ACQUIRE_LIMIT)
             .disable_statement_logging();
         // One connection, so that those who write wait in line and not by trying; and for ever, for
         // what is in memory ends with it.
