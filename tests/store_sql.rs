@@ -410,15 +410,24 @@ mod wire {
             atomic::{AtomicBool, AtomicU64, Ordering},
         },
         thread,
+        time::Duration,
     };
 
     #[derive(Default)]
     pub(crate) struct Counts {
         sent: AtomicU64,
         turns: AtomicU64,
+        /// How often the way was cut; connections from before are.
+        cuts: AtomicU64,
     }
 
     impl Counts {
+        /// From now on connections that are open pass nothing on, and nobody is told.
+        #[cfg(feature = "postgres")]
+        pub(crate) fn cut(&self) {
+            self.cuts.fetch_add(1, Ordering::SeqCst);
+        }
+
         /// Bytes to the server, and how often it was their turn after the server's, since the last
         /// call.
         pub(crate) fn take(&self) -> (u64, u64) {
@@ -441,16 +450,29 @@ mod wire {
                 let (client, server) = (client.unwrap(), TcpStream::connect(&place).unwrap());
                 let (to, from) = (server.try_clone().unwrap(), client.try_clone().unwrap());
                 let (one, other) = (Arc::new(AtomicBool::new(true)), Arc::clone(&all));
+                let (cuts, born) = (Arc::clone(&all), all.cuts.load(Ordering::SeqCst));
+                let wait_if_cut = move || {
+                    while cuts.cuts.load(Ordering::SeqCst) > born {
+                        thread::sleep(Duration::from_millis(10));
+                    }
+                };
+                let wait_if_cut_too = wait_if_cut.clone();
                 let answered = Arc::clone(&one);
                 thread::spawn(move || {
                     pass(client, to, |n| {
+                        wait_if_cut();
                         other.sent.fetch_add(n, Ordering::SeqCst);
                         if answered.swap(false, Ordering::SeqCst) {
                             other.turns.fetch_add(1, Ordering::SeqCst);
                         }
                     });
                 });
-                thread::spawn(move || pass(server, from, |_| one.store(true, Ordering::SeqCst)));
+                thread::spawn(move || {
+                    pass(server, from, |_| {
+                        wait_if_cut_too();
+                        one.store(true, Ordering::SeqCst);
+                    });
+                });
             }
         });
         (counted, counts)
@@ -634,6 +656,45 @@ mod postgres_alone {
             statements().await,
             3,
             "a sweep of 2,500 in batches of 1,000"
+        );
+    }
+
+    /// As when a firewall forgets connections: no answer, and no error either.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs PostgreSQL: tests/run.sh"]
+    async fn connections_that_die_without_a_word_are_replaced() {
+        let (url, way) = wire::counted(&server("SESSION_TEST_POSTGRES"));
+        let store = PostgresStore::connect(url).await.unwrap();
+        let id = id();
+        assert!(store.create(id, &write("key", "value")).await.unwrap());
+        // As ServerSide asks.
+        let load = || {
+            let store = store.clone();
+            tokio::spawn(tokio::time::timeout(Duration::from_secs(2), async move {
+                store.load(id, now()).await
+            }))
+        };
+        for waits in [false, true] {
+            let mut failed = 0;
+            // More than the pool has connections.
+            for load in Vec::from_iter((0..30).map(|_| load())) {
+                failed += u32::from(!matches!(load.await.unwrap(), Ok(Ok(_))));
+            }
+            assert_eq!(failed > 0, waits, "{failed} of 30 failed");
+            if !waits {
+                way.cut();
+            }
+        }
+        let begun = Instant::now();
+        while !matches!(load().await.unwrap(), Ok(Ok(_))) {
+            assert!(
+                begun.elapsed() < Duration::from_secs(5),
+                "the pool waits for ever"
+            );
+        }
+        println!(
+            "cut: served {:?} after the first who gave up",
+            begun.elapsed()
         );
     }
 

@@ -374,7 +374,7 @@ impl<Db: Database> Clone for Pools<Db> {
     }
 }
 
-/// When a connection was last found dead. One that is older has most likely died of the same, and is
+/// When a connection was last found dead, or did not answer in time. One that is older has most likely died of the same, and is
 /// tested before it is used; so a restart of the server fails as few calls as can be, and otherwise
 /// no call pays for a test.
 #[derive(Clone, Default)]
@@ -392,7 +392,7 @@ impl Lost {
 
     /// What every pool of this crate begins with.
     pub(crate) fn pool_options<Db: Database>(&self) -> PoolOptions<Db> {
-        let lost = self.clone();
+        let (lost, suspects) = (self.clone(), self.clone());
         PoolOptions::new()
             .acquire_timeout(ACQUIRE_LIMIT)
             .test_before_acquire(false)
@@ -405,6 +405,35 @@ impl Lost {
                     Ok(true)
                 })
             })
+            // The client itself tests a connection that comes back, but waits for ever: were the
+            // other end gone without a word, the whole pool would soon be waiting so.
+            .after_release(move |connection: &mut Db::Connection, known| {
+                let test = suspects.is_suspect(known.age);
+                Box::pin(async move {
+                    if test {
+                        let answer = time::timeout(ACQUIRE_LIMIT, connection.ping()).await;
+                        answer.map_err(|_| sqlx::Error::PoolTimedOut)??;
+                    }
+                    Ok(true)
+                })
+            })
+    }
+}
+
+/// Waits for an answer; whoever gives up waiting leaves a connection that may be dead.
+struct Waiting<'a>(Option<&'a Lost>);
+
+impl Waiting<'_> {
+    fn is_over(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(lost) = self.0 {
+            lost.mark();
+        }
     }
 }
 
@@ -756,7 +785,13 @@ impl<D: Dialect> SqlStore<D> {
     ) -> Result<T, sqlx::Error> {
         let mut tries = 0;
         loop {
-            let error = match run().await {
+            let answer = run();
+            tokio::pin!(answer);
+            // Dropped before the answer is, which gives the connection back.
+            let waiting = Waiting(Some(&self.lost));
+            let answer = answer.as_mut().await;
+            waiting.is_over();
+            let error = match answer {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };

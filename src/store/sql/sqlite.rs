@@ -77,7 +77,9 @@ impl Dialect for Sqlite {
             .pool_options()
             .max_connections(1)
             .idle_timeout(None)
-            .max_lifetime(None);
+            .max_lifetime(None)
+            // Nor does it end because it took long over something: there is no network to lose it.
+            .after_release(|_, _| Box::pin(async { Ok(true) }));
         if is_memory {
             let pool = one.connect_lazy_with(options);
             return Ok(Pools {
