@@ -8,6 +8,8 @@ use crate::{BackendFuture, Change, Changes, Entries, Record, Timestamp, Update, 
 pub(crate) mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) mod sql;
 
 /// Keeps the records of server-side sessions; [`ServerSide`](crate::ServerSide) makes an engine of
 /// it.

@@ -39,31 +39,41 @@ where
 #[test]
 #[ignore = "needs Redis: tests/run.sh"]
 fn a_single_redis_keeps_every_promise_over_http() {
-    check("SESSION_TEST_REDIS", async |url| RedisStore::connect(&url).await);
+    check("SESSION_TEST_REDIS", async |url| {
+        RedisStore::connect(&url).await
+    });
 }
 
 #[test]
 #[ignore = "needs a Redis Cluster: tests/run.sh"]
 fn a_redis_cluster_keeps_every_promise_over_http() {
-    check("SESSION_TEST_REDIS_CLUSTER", async |url| RedisStore::connect(&url).await);
+    check("SESSION_TEST_REDIS_CLUSTER", async |url| {
+        RedisStore::connect(&url).await
+    });
 }
 
 #[test]
 #[ignore = "needs Redis Sentinels: tests/run.sh"]
 fn redis_behind_sentinels_keeps_every_promise_over_http() {
-    check("SESSION_TEST_REDIS_SENTINEL", async |url| RedisStore::connect(&url).await);
+    check("SESSION_TEST_REDIS_SENTINEL", async |url| {
+        RedisStore::connect(&url).await
+    });
 }
 
 #[test]
 #[ignore = "needs PostgreSQL: tests/run.sh"]
 fn postgresql_keeps_every_promise_over_http() {
-    check("SESSION_TEST_POSTGRES", async |url| PostgresStore::connect(&url).await);
+    check("SESSION_TEST_POSTGRES", async |url| {
+        PostgresStore::connect(&url).await
+    });
 }
 
 #[test]
 #[ignore = "needs MariaDB: tests/run.sh"]
 fn mariadb_keeps_every_promise_over_http() {
-    check("SESSION_TEST_MYSQL", async |url| MySqlStore::connect(&url).await);
+    check("SESSION_TEST_MYSQL", async |url| {
+        MySqlStore::connect(&url).await
+    });
 }
 
 #[test]
@@ -71,7 +81,9 @@ fn sqlite_keeps_every_promise_over_http() {
     let dir = std::env::temp_dir().join(format!("session-manager-http-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let path = dir.join("sessions.db");
-    let store = runtime().block_on(SqliteStore::connect(path.to_str().unwrap())).unwrap();
+    let store = runtime()
+        .block_on(SqliteStore::connect(path.to_str().unwrap()))
+        .unwrap();
     check_promises(&store);
     drop(store);
     std::fs::remove_dir_all(dir).unwrap();

@@ -1,0 +1,85 @@
+//! The dialect of MySQL and MariaDB.
+
+use sqlx::{
+    ConnectOptions, MySql as Db,
+    error::DatabaseError,
+    mysql::{MySqlConnectOptions, MySqlDatabaseError},
+};
+
+use super::{Dialect, Lost, Pools, Trouble, WrongScheme, driver, sql_store};
+
+sql_store! {
+    /// Keeps sessions in MySQL (8.0 or newer) or MariaDB (10.5 or newer): for an application that
+    /// has one anyway, and runs in more than one process.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use session_manager::{Manager, MySqlStore, ServerSide, manager};
+    ///
+    /// # async fn f() -> Result<(), session_manager::StoreError> {
+    /// let store = MySqlStore::connect("mysql://app:secret@db.internal/app").await?;
+    /// let sweeping = store.start_sweeping(Duration::from_secs(600)); // until it is dropped
+    /// manager::set(Manager::new(ServerSide::new(store)));
+    /// # drop(sweeping); Ok(()) }
+    /// ```
+    ///
+    /// Opening a session is one round trip and so is each commit, renewals among them; what is sent
+    /// follows what changed, not how large the session is. The first use of a statement on a
+    /// connection prepares it, which is one more; so is the test of a connection that nobody used
+    /// for 5 seconds. The client also tests each connection that it takes back, while nobody waits
+    /// for it. An [`update`](crate::Session::update) that another request was faster than costs three
+    /// more: what became of the record, the session as it is now, and the next try.
+    ///
+    /// Rows whose time is over are not served; [`start_sweeping`](Self::start_sweeping) frees their
+    /// room. What one request writes must fit the server's `max_allowed_packet`, in MySQL the whole
+    /// session; a key, 65,535 bytes.
+    ///
+    /// TLS needs the feature `sql-tls`; `?ssl-mode=VERIFY_IDENTITY` insists on it.
+    ///
+    /// The table:
+    ///
+    /// ```sql
+    #[doc = include_str!("mysql.sql")]
+    /// ```
+    pub struct MySqlStore(MySql, from sqlx::MySqlPool);
+}
+
+pub(crate) struct MySql;
+
+driver!(MySql, Db);
+
+impl Dialect for MySql {
+    const NAME: &'static str = "MySQL";
+    const MERGED: &'static str = "JSON_MERGE_PATCH(data, ?)";
+
+    fn schema(table: &str) -> Vec<String> {
+        vec![include_str!("mysql.sql").replace("sessions", table)]
+    }
+
+    fn sweep(table: &str, batch: u64) -> String {
+        format!("DELETE FROM {table} WHERE expires <= ? ORDER BY expires LIMIT {batch}")
+    }
+
+    fn pools(url: &str, lost: &Lost) -> Result<Pools<Db>, sqlx::Error> {
+        WrongScheme::check(url, &["mysql://", "mariadb://"])?;
+        let options: MySqlConnectOptions = url.parse()?;
+        let pool = lost
+            .pool_options()
+            .connect_lazy_with(options.disable_statement_logging());
+        Ok(Pools {
+            reads: pool.clone(),
+            writes: pool,
+        })
+    }
+
+    fn trouble(error: &dyn DatabaseError) -> Trouble {
+        let error = error.try_downcast_ref::<MySqlDatabaseError>();
+        match error.map(MySqlDatabaseError::number) {
+            // A deadlock; a row that changed since the statement began, where that is watched.
+            Some(1213 | 1020) => Trouble::Undone,
+            // The server goes down, ended the connection, or did so long ago because nobody used it.
+            Some(1053 | 1927 | 4031) => Trouble::Lost,
+            _ => Trouble::Other,
+        }
+    }
+}

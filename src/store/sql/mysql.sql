@@ -1,0 +1,12 @@
+CREATE TABLE IF NOT EXISTS sessions (
+    id binary(32) PRIMARY KEY,  -- SHA-256 of the id in the cookie
+    created bigint NOT NULL,    -- milliseconds since 1970
+    seen bigint NOT NULL,
+    expires bigint NOT NULL,
+    version bigint NOT NULL,
+    user_id longblob,           -- UTF-8, as the application gave it
+    user_hash binary(32),       -- its SHA-256: an index has no room for a long one
+    data json NOT NULL,
+    INDEX sessions_expires (expires),
+    INDEX sessions_user (user_hash)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;

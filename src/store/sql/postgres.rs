@@ -1,0 +1,106 @@
+//! PostgreSQL's dialect.
+
+use sqlx::{ConnectOptions, Postgres as Db, error::DatabaseError, postgres::PgConnectOptions};
+
+use super::{Dialect, Lost, Pools, Trouble, WrongScheme, driver, sql_store};
+
+sql_store! {
+    /// Keeps sessions in PostgreSQL, 9.6 or newer: for an application that has one anyway, and runs
+    /// in more than one process.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use session_manager::{Manager, PostgresStore, ServerSide, manager};
+    ///
+    /// # async fn f() -> Result<(), session_manager::StoreError> {
+    /// let store = PostgresStore::connect("postgres://app:secret@db.internal/app").await?;
+    /// let sweeping = store.start_sweeping(Duration::from_secs(600)); // until it is dropped
+    /// manager::set(Manager::new(ServerSide::new(store)));
+    /// # drop(sweeping); Ok(()) }
+    /// ```
+    ///
+    /// Opening a session is one round trip and so is each commit, renewals among them; what is sent
+    /// follows what changed, not how large the session is. The first use of a statement on a
+    /// connection prepares it, which is one more; so is the test of a connection that nobody used
+    /// for 5 seconds. The client also tests each connection that it takes back, while nobody waits
+    /// for it. An [`update`](crate::Session::update) that another request was faster than costs three
+    /// more: what became of the record, the session as it is now, and the next try.
+    ///
+    /// Rows whose time is over are not served; [`start_sweeping`](Self::start_sweeping) frees their
+    /// room. A restart of the server fails no read that it does not keep waiting, and connections
+    /// are renewed as they are needed.
+    ///
+    /// TLS needs the feature `sql-tls`; `?sslmode=verify-full` insists on it. Behind a pooler that
+    /// gives out connections by the transaction, use [`from_pool`](Self::from_pool) with
+    /// `statement_cache_capacity(0)`.
+    ///
+    /// The table:
+    ///
+    /// ```sql
+    #[doc = include_str!("postgres.sql")]
+    /// ```
+    pub struct PostgresStore(Postgres, from sqlx::PgPool);
+}
+
+pub(crate) struct Postgres;
+
+driver!(Postgres, Db);
+
+impl Dialect for Postgres {
+    const NAME: &'static str = "PostgreSQL";
+    const OBJECT: &'static str = "?::jsonb";
+    // All values are strings, so the only nulls are those of the keys that go.
+    const MERGED: &'static str = "jsonb_strip_nulls(data || ?::jsonb)";
+    const DATA_TEXT: &'static str = "data::text";
+
+    fn placeholders(sql: String) -> String {
+        let mut numbered = String::with_capacity(sql.len() + 16);
+        for (number, part) in sql.split('?').enumerate() {
+            if number > 0 {
+                numbered.push_str(&format!("${number}"));
+            }
+            numbered.push_str(part);
+        }
+        numbered
+    }
+
+    fn schema(table: &str) -> Vec<String> {
+        // IF NOT EXISTS alone fails if two create the table at the same moment.
+        let lock = "SELECT pg_advisory_xact_lock(8315161596371329902)".into();
+        let create = include_str!("postgres.sql").replace("sessions", table);
+        vec![lock, create]
+    }
+
+    fn sweep(table: &str, batch: u64) -> String {
+        // Rows that another sweep is about to delete are left to it.
+        format!(
+            "DELETE FROM {table} WHERE id = ANY(ARRAY(SELECT id FROM {table} WHERE expires <= ? \
+             ORDER BY expires LIMIT {batch} FOR UPDATE SKIP LOCKED))"
+        )
+    }
+
+    fn pools(url: &str, lost: &Lost) -> Result<Pools<Db>, sqlx::Error> {
+        WrongScheme::check(url, &["postgres://", "postgresql://"])?;
+        let options: PgConnectOptions = url.parse()?;
+        let pool = lost
+            .pool_options()
+            .connect_lazy_with(options.disable_statement_logging());
+        Ok(Pools {
+            reads: pool.clone(),
+            writes: pool,
+        })
+    }
+
+    fn trouble(error: &dyn DatabaseError) -> Trouble {
+        let code = error.code().unwrap_or_default();
+        match &*code {
+            // A transaction that could not be serialized; a deadlock.
+            "40001" | "40P01" => Trouble::Undone,
+            // The administrator's restart waits for what is under way and undoes it.
+            "57P01" => Trouble::Ended,
+            // A crash, the end of a crash, a database that was dropped; a lost connection.
+            "57P02" | "57P03" | "57P04" | "08006" | "08003" => Trouble::Lost,
+            _ => Trouble::Other,
+        }
+    }
+}

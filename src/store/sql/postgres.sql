@@ -1,0 +1,12 @@
+CREATE TABLE IF NOT EXISTS sessions (
+    id bytea PRIMARY KEY,      -- SHA-256 of the id in the cookie
+    created bigint NOT NULL,   -- milliseconds since 1970
+    seen bigint NOT NULL,
+    expires bigint NOT NULL,
+    version bigint NOT NULL,
+    user_id bytea,             -- UTF-8, as the application gave it
+    user_hash bytea,           -- its SHA-256: an index has no room for a long one
+    data jsonb NOT NULL
+);
+CREATE INDEX IF NOT EXISTS sessions_expires ON sessions (expires);
+CREATE INDEX IF NOT EXISTS sessions_user ON sessions (user_hash) WHERE user_hash IS NOT NULL;

@@ -1,0 +1,112 @@
+//! SQLite's dialect.
+
+use sqlx::{
+    ConnectOptions, Sqlite as Db,
+    error::DatabaseError,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+
+use super::{ACQUIRE_LIMIT, Dialect, Lost, Pools, Trouble, WrongScheme, driver, sql_store};
+
+sql_store! {
+    /// Keeps sessions in a file of SQLite, which is built in: for an application of one process (or
+    /// a few on one machine) whose sessions should outlive it, without a server to run.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use session_manager::{Manager, ServerSide, SqliteStore, manager};
+    ///
+    /// # async fn f() -> Result<(), session_manager::StoreError> {
+    /// let store = SqliteStore::connect("/var/lib/app/sessions.db").await?;
+    /// let sweeping = store.start_sweeping(Duration::from_secs(600)); // until it is dropped
+    /// manager::set(Manager::new(ServerSide::new(store)));
+    /// # drop(sweeping); Ok(()) }
+    /// ```
+    ///
+    /// Takes a path or a url: `sqlite:sessions.db`, `sqlite::memory:` (which ends with the store).
+    /// The file is created if it is missing, its folder is not. It is in the write-ahead mode: one
+    /// writes and nobody waits to read. A power cut may undo the last writes before it, the end of
+    /// the process undoes none; who wants it otherwise takes [`from_pool`](Self::from_pool).
+    ///
+    /// Each operation is one statement. Rows whose time is over are not served;
+    /// [`start_sweeping`](Self::start_sweeping) frees their room.
+    ///
+    /// The table:
+    ///
+    /// ```sql
+    #[doc = include_str!("sqlite.sql")]
+    /// ```
+    pub struct SqliteStore(Sqlite, from sqlx::SqlitePool);
+}
+
+pub(crate) struct Sqlite;
+
+driver!(Sqlite, Db);
+
+impl Dialect for Sqlite {
+    const NAME: &'static str = "SQLite";
+    const MERGED: &'static str = "json_patch(data, ?)";
+
+    fn schema(table: &str) -> Vec<String> {
+        vec![include_str!("sqlite.sql").replace("sessions", table)]
+    }
+
+    fn sweep(table: &str, batch: u64) -> String {
+        format!(
+            "DELETE FROM {table} WHERE id IN \
+             (SELECT id FROM {table} WHERE expires <= ? ORDER BY expires LIMIT {batch})"
+        )
+    }
+
+    fn pools(url: &str, lost: &Lost) -> Result<Pools<Db>, sqlx::Error> {
+        let is_memory = url.contains(":memory:") || url.contains("mode=memory");
+        let options = if url == ":memory:" || url.starts_with("sqlite:") {
+            url.parse()?
+        } else if url.contains("://") {
+            return Err(WrongScheme(&["sqlite:"]).into());
+        } else {
+            SqliteConnectOptions::new().filename(url)
+        };
+        // For other processes that write.
+        let options = options
+            .busy_timeout(ACQUIRE_LIMIT)
+            .disable_statement_logging();
+        // One connection, so that those who write wait in line and not by trying; and for ever, for
+        // what is in memory ends with it.
+        let one = lost
+            .pool_options()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            // Nor does it end because it took long over something: there is no network to lose it.
+            .after_release(|_, _| Box::pin(async { Ok(true) }));
+        if is_memory {
+            let pool = one.connect_lazy_with(options);
+            return Ok(Pools {
+                reads: pool.clone(),
+                writes: pool,
+            });
+        }
+        let options = options
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal);
+        Ok(Pools {
+            reads: lost
+                .pool_options()
+                .max_connections(4)
+                .connect_lazy_with(options.clone()),
+            writes: one.connect_lazy_with(options),
+        })
+    }
+
+    fn trouble(error: &dyn DatabaseError) -> Trouble {
+        let code = error.code().unwrap_or_default();
+        // The low byte is the error, the rest of it what kind of one: another process writes (BUSY)
+        // or another connection of this one does (LOCKED).
+        match code.parse::<u32>().map(|code| code & 0xff) {
+            Ok(5 | 6) => Trouble::Undone,
+            _ => Trouble::Other,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+CREATE TABLE IF NOT EXISTS sessions (
+    id blob PRIMARY KEY,       -- SHA-256 of the id in the cookie
+    created integer NOT NULL,  -- milliseconds since 1970
+    seen integer NOT NULL,
+    expires integer NOT NULL,
+    version integer NOT NULL,
+    user_id blob,              -- UTF-8, as the application gave it
+    user_hash blob,            -- its SHA-256
+    data text NOT NULL
+);
+CREATE INDEX IF NOT EXISTS sessions_expires ON sessions (expires);
+CREATE INDEX IF NOT EXISTS sessions_user ON sessions (user_hash) WHERE user_hash IS NOT NULL;

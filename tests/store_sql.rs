@@ -1,0 +1,854 @@
+//! The SQL stores against real databases. Those that are servers are started by `tests/run.sh`, which
+//! says where they are.
+#![cfg(all(
+    feature = "testing",
+    any(feature = "postgres", feature = "mysql", feature = "sqlite")
+))]
+
+use std::{
+    error::Error as _,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use session_manager::{
+    Applied, Store, StoreError, StoreId, Timestamp, UserIndex, Value, Write, testing,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Timestamp::from_millis(since.as_millis().try_into().unwrap())
+}
+
+/// A number that no other call in any test of this run gets.
+fn unique() -> u64 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    u64::from(std::process::id()) << 24 | u64::from(next)
+}
+
+fn id() -> StoreId {
+    let mut bytes = [7; 32];
+    bytes[..8].copy_from_slice(&unique().to_be_bytes());
+    StoreId::from_bytes(bytes)
+}
+
+fn table() -> String {
+    format!("t_{}", unique())
+}
+
+fn write(key: &str, value: &str) -> Write {
+    let mut write = Write::touch(now(), now(), now().plus(HOUR));
+    write.set = vec![(key.into(), Value::Text(value.into()))];
+    write
+}
+
+#[allow(dead_code, reason = "SQLite is no server")]
+fn server(variable: &str) -> String {
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: tests/run.sh starts what it names"))
+}
+
+/// Everything that an error shows, its sources included.
+fn shown(error: &StoreError) -> String {
+    let mut shown = format!("{error} {error:?}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        shown.push_str(&format!(" {error} {error:?}"));
+        source = error.source();
+    }
+    shown
+}
+
+/// `n` records whose time is over, and the id of one that lives.
+async fn old_and_young<S: Store>(store: &S, n: usize) -> StoreId {
+    let mut old = write("key", "value");
+    (old.now, old.expires) = (Timestamp::from_millis(1_000), Timestamp::from_millis(2_000));
+    for _ in 0..n {
+        assert!(store.create(id(), &old).await.unwrap());
+    }
+    let young = id();
+    assert!(store.create(young, &write("key", "value")).await.unwrap());
+    young
+}
+
+/// What every SQL store does, written once. `$home` makes the url of a database that the test may
+/// use, and a guard that removes it.
+macro_rules! on_each_store {
+    ($(#[$when:meta])? $module:ident, $store:ident, $pool:ident, $home:expr, down: $down:literal) => {
+        mod $module {
+            use super::*;
+            use session_manager::$store;
+            use sqlx::$pool;
+
+            /// A store on a table of its own.
+            async fn store(url: &str) -> ($store, String) {
+                let table = table();
+                let store = $store::connect_lazy(url).unwrap().with_table(&table).unwrap();
+                store.migrate().await.unwrap();
+                (store, table)
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $(#[$when])?
+            async fn the_contract_of_a_store_is_kept() {
+                let (url, _home) = $home;
+                let (store, _) = store(&url).await;
+                testing::check_store(store).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $(#[$when])?
+            async fn the_contract_is_kept_on_the_applications_pool() {
+                let (url, _home) = $home;
+                let pool = $pool::connect(&url).await.unwrap();
+                let store = $store::from_pool(pool).with_table(&table()).unwrap();
+                let missing = store.load(id(), now()).await;
+                assert!(missing.is_err(), "from_pool creates nothing");
+                store.migrate().await.unwrap();
+                testing::check_store(store).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $(#[$when])?
+            async fn processes_that_start_together_all_find_the_table() {
+                let (url, _home) = $home;
+                for _ in 0..3 {
+                    let table = table();
+                    let migrate = |_| {
+                        let (url, table) = (url.clone(), table.clone());
+                        tokio::spawn(async move {
+                            let store = $store::connect_lazy(url).unwrap().with_table(&table).unwrap();
+                            store.migrate().await?;
+                            assert!(store.create(id(), &write("key", "value")).await?);
+                            Ok::<_, StoreError>(store)
+                        })
+                    };
+                    for started in Vec::from_iter((0..8).map(migrate)) {
+                        let store = started.await.unwrap().unwrap();
+                        store.migrate().await.unwrap();
+                    }
+                }
+            }
+
+            #[tokio::test]
+            $(#[$when])?
+            async fn connecting_creates_the_table_sessions() {
+                let (url, _home) = $home;
+                let store = $store::connect(&url).await.unwrap();
+                let id = id();
+                assert!(store.create(id, &write("key", "value")).await.unwrap());
+                let again = store.clone();
+                assert!(again.load(id, now()).await.unwrap().is_some());
+                again.destroy(id).await.unwrap();
+            }
+
+            #[tokio::test]
+            $(#[$when])?
+            async fn a_table_of_another_program_is_an_error() {
+                let (url, _home) = $home;
+                let (store, table) = store(&url).await;
+                let pool = $pool::connect(&url).await.unwrap();
+                let alter = format!("ALTER TABLE {table} RENAME COLUMN seen TO looked_at");
+                sqlx::query(sqlx::AssertSqlSafe(alter)).execute(&pool).await.unwrap();
+                assert!(store.migrate().await.is_err());
+            }
+
+            #[tokio::test]
+            $(#[$when])?
+            async fn a_sweep_deletes_what_is_over_and_nothing_else() {
+                let (url, _home) = $home;
+                let (store, _) = store(&url).await;
+                let young = old_and_young(&store, 2_500).await;
+                assert_eq!(store.sweep().await.unwrap(), 2_500);
+                assert_eq!(store.sweep().await.unwrap(), 0);
+                assert!(store.load(young, now()).await.unwrap().is_some());
+            }
+
+            #[tokio::test]
+            $(#[$when])?
+            async fn sweeping_goes_on_until_its_handle_is_dropped() {
+                let (url, _home) = $home;
+                let (store, table) = store(&url).await;
+                let pool = $pool::connect(&url).await.unwrap();
+                let rows = async || {
+                    let count = format!("SELECT COUNT(*) FROM {table}");
+                    let count = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(count));
+                    count.fetch_one(&pool).await.unwrap()
+                };
+                let sweeping = store.start_sweeping(Duration::from_millis(20));
+                for young in 1..3 {
+                    old_and_young(&store, 5).await;
+                    let begun = Instant::now();
+                    while rows().await > young {
+                        assert!(begun.elapsed() < Duration::from_secs(5), "nobody sweeps");
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+                sweeping.stop();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                old_and_young(&store, 5).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                assert_eq!(rows().await, 2 + 6);
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $(#[$when])?
+            async fn sweeping_and_writing_at_once_fail_neither() {
+                let (url, _home) = $home;
+                let (store, _) = store(&url).await;
+                let other = store.clone();
+                let sweeps = tokio::spawn(async move {
+                    let mut swept = 0;
+                    while swept < 8 * 40 {
+                        swept += other.sweep().await.unwrap();
+                    }
+                });
+                let work = |_| {
+                    let store = store.clone();
+                    tokio::spawn(async move {
+                        for _ in 0..40 {
+                            let (one, two) = (old_and_young(&store, 1).await, id());
+                            let mut theirs = write("key", "value");
+                            theirs.user = Some("ada".into());
+                            assert_eq!(store.apply(one, &theirs).await.unwrap(), Applied::Done);
+                            assert_eq!(store.renew(one, two, &theirs).await.unwrap(), Applied::Done);
+                            store.destroy(two).await.unwrap();
+                        }
+                    })
+                };
+                for worker in Vec::from_iter((0..8).map(work)) {
+                    worker.await.unwrap();
+                }
+                sweeps.await.unwrap();
+            }
+
+            #[tokio::test]
+            $(#[$when])?
+            async fn what_another_program_wrote_is_spoiled_and_stays() {
+                let (url, _home) = $home;
+                let (store, table) = store(&url).await;
+                let pool = $pool::connect(&url).await.unwrap();
+                let id = id();
+                let mut theirs = write("key", "value");
+                theirs.user = Some("ada".into());
+                assert!(store.create(id, &theirs).await.unwrap());
+                for (column, spoiled) in [
+                    ("data", r#"'{"a":1}'"#), ("data", r#"'[]'"#), ("data", r#"'{"a":"?"}'"#),
+                    ("version", "-1"),
+                ] {
+                    let update = format!("UPDATE {table} SET data = '{{}}', version = 1");
+                    sqlx::query(sqlx::AssertSqlSafe(update)).execute(&pool).await.unwrap();
+                    assert!(store.load(id, now()).await.unwrap().is_some());
+                    let update = format!("UPDATE {table} SET {column} = {spoiled}");
+                    sqlx::query(sqlx::AssertSqlSafe(update)).execute(&pool).await.unwrap();
+                    for _ in 0..2 {
+                        let error = store.load(id, now()).await.unwrap_err();
+                        assert!(matches!(error, StoreError::Spoiled { .. }), "{spoiled}: {error:?}");
+                        let error = store.sessions_of("ada", now()).await.unwrap_err();
+                        assert!(matches!(error, StoreError::Spoiled { .. }), "{spoiled}: {error:?}");
+                    }
+                    let same = format!("SELECT COUNT(*) FROM {table} WHERE {column} = {spoiled}");
+                    let same = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(same));
+                    assert_eq!(same.fetch_one(&pool).await.unwrap(), 1, "{spoiled}");
+                }
+            }
+
+            #[tokio::test]
+            $(#[$when])?
+            async fn a_users_id_may_be_any_text() {
+                let (url, _home) = $home;
+                let (store, _) = store(&url).await;
+                let long = "long".repeat(25_000);
+                let users = ["ada", "Ada", "ada ", "àda", "", "a\0da", "%", "' --", &long];
+                for user in users {
+                    let mut theirs = write("user", user);
+                    theirs.user = Some(user.into());
+                    assert!(store.create(id(), &theirs).await.unwrap());
+                }
+                for user in users {
+                    let found = store.sessions_of(user, now()).await.unwrap();
+                    assert_eq!(found.len(), 1, "{user:.20}");
+                    assert_eq!(found[0].1.user.as_deref(), Some(user));
+                    assert_eq!(found[0].1.entries.get("user"), Some(Value::Text(user)));
+                }
+            }
+
+            #[tokio::test]
+            $(#[$when])?
+            async fn keys_that_json_would_escape_are_told_apart() {
+                let (url, _home) = $home;
+                let (store, _) = store(&url).await;
+                let keys = [
+                    "\0", "\\u0000", "%00", "\u{1}", "\"", "\\", "\\\"", "\n", "n", "\u{1f980}",
+                    "\u{1f981}", "a", "A", "a ", "à", "a\u{300}", "\u{7f}", "$", ".", "null",
+                ];
+                let id = id();
+                assert!(store.create(id, &write("first", "")).await.unwrap());
+                for key in keys {
+                    assert_eq!(store.apply(id, &write(key, key)).await.unwrap(), Applied::Done);
+                }
+                let record = store.load(id, now()).await.unwrap().unwrap();
+                assert_eq!(record.entries.len(), 1 + keys.len());
+                for key in keys {
+                    assert_eq!(record.entries.get(key), Some(Value::Text(key)), "{key:?}");
+                    let mut gone = write("first", "");
+                    gone.remove = vec![key.into()];
+                    assert_eq!(store.apply(id, &gone).await.unwrap(), Applied::Done);
+                    let left = store.load(id, now()).await.unwrap().unwrap().entries;
+                    assert_eq!(left.get(key), None, "{key:?}");
+                    assert_eq!(store.apply(id, &write(key, key)).await.unwrap(), Applied::Done);
+                }
+            }
+
+            #[tokio::test]
+            $(#[$when])?
+            async fn a_timeout_that_never_ends_is_kept() {
+                let (url, _home) = $home;
+                let (store, _) = store(&url).await;
+                let (id, mut forever) = (id(), write("key", "value"));
+                forever.expires = Timestamp::from_millis(u64::MAX);
+                assert!(store.create(id, &forever).await.unwrap());
+                let later = Timestamp::from_millis(1 << 62);
+                assert!(store.load(id, later).await.unwrap().is_some());
+            }
+
+            #[tokio::test]
+            $(#[$when])?
+            async fn a_store_that_cannot_be_opened_is_an_error_at_once_and_shows_no_password() {
+                let begun = Instant::now();
+                let error = $store::connect($down).await.unwrap_err();
+                let text = shown(&error);
+                assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+                assert!(!text.contains("a-password"), "{text}");
+                assert!(error.to_string().contains("whether the store is up"), "{error}");
+                for bad in [
+                    "redis://app:a-password@127.0.0.1:1/app",
+                    "postgres://app:a-password@127.0.0.1:port/app",
+                    "mysql://app:a-password@127.0.0.1:port/app",
+                    "sqlite:a-password?mode=a-password",
+                ] {
+                    let error = $store::connect_lazy(bad).unwrap_err();
+                    assert!(!shown(&error).contains("app:a-password"), "{}", shown(&error));
+                }
+                let store = $store::connect_lazy($down).unwrap();
+                assert_eq!(
+                    format!("{store:?}"),
+                    concat!(stringify!($store), " { table: \"sessions\", .. }"),
+                );
+            }
+
+            #[test]
+            $(#[$when])?
+            fn a_tables_name_is_an_identifier() {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.unwrap().block_on(async {
+                    let store = $store::connect_lazy($down).unwrap();
+                    for bad in ["", "a b", "a;", "1a", "Users", "a.b", "ä", "\"a\"", &"a".repeat(49)] {
+                        assert!(store.clone().with_table(bad).is_err(), "{bad}");
+                    }
+                    assert!(store.with_table("web_sessions2").is_ok());
+                });
+            }
+        }
+    };
+}
+
+#[cfg(feature = "sqlite")]
+struct TempFile(std::path::PathBuf);
+
+#[cfg(feature = "sqlite")]
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        for suffix in ["", "-wal", "-shm"] {
+            let mut path = self.0.clone().into_os_string();
+            path.push(suffix);
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+#[cfg(feature = "sqlite")]
+fn file() -> (String, TempFile) {
+    let name = format!("session-manager-{}.db", unique());
+    let path = std::env::temp_dir().join(name);
+    (
+        format!("sqlite:{}?mode=rwc", path.display()),
+        TempFile(path),
+    )
+}
+
+#[cfg(feature = "sqlite")]
+on_each_store! {
+    sqlite, SqliteStore, SqlitePool, file(), down: "/no/such/folder/sessions.db"
+}
+
+#[cfg(feature = "postgres")]
+on_each_store! {
+    #[ignore = "needs PostgreSQL: tests/run.sh"]
+    postgres, PostgresStore, PgPool, (server("SESSION_TEST_POSTGRES"), ()),
+    down: "postgres://app:a-password@127.0.0.1:1/app"
+}
+
+#[cfg(feature = "mysql")]
+on_each_store! {
+    #[ignore = "needs MySQL or MariaDB: tests/run.sh"]
+    mysql, MySqlStore, MySqlPool, (server("SESSION_TEST_MYSQL"), ()),
+    down: "mysql://app:a-password@127.0.0.1:1/app"
+}
+
+/// What went over the wire to a server.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod wire {
+    use std::{
+        io::{Read, Write},
+        net::{Shutdown, TcpListener, TcpStream},
+        sync::{
+            Arc,
+            atomic::{AtomicBool, AtomicU64, Ordering},
+        },
+        thread,
+        time::Duration,
+    };
+
+    #[derive(Default)]
+    pub(crate) struct Counts {
+        sent: AtomicU64,
+        turns: AtomicU64,
+        /// How often the way was cut; connections from before are.
+        cuts: AtomicU64,
+    }
+
+    impl Counts {
+        /// From now on connections that are open pass nothing on, and nobody is told.
+        #[cfg(feature = "postgres")]
+        pub(crate) fn cut(&self) {
+            self.cuts.fetch_add(1, Ordering::SeqCst);
+        }
+
+        /// Bytes to the server, and how often it was their turn after the server's, since the last
+        /// call.
+        pub(crate) fn take(&self) -> (u64, u64) {
+            let take = |count: &AtomicU64| count.swap(0, Ordering::SeqCst);
+            (take(&self.sent), take(&self.turns))
+        }
+    }
+
+    /// A way to the server of `url` that counts; the url of that way.
+    pub(crate) fn counted(url: &str) -> (String, Arc<Counts>) {
+        let (_, place) = url.rsplit_once('@').unwrap();
+        let (place, _) = place.split_once('/').unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = listener.local_addr().unwrap().to_string();
+        let (counted, place) = (url.replace(place, &here), place.to_owned());
+        let counts = Arc::<Counts>::default();
+        let all = Arc::clone(&counts);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, server) = (client.unwrap(), TcpStream::connect(&place).unwrap());
+                let (to, from) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                let (one, other) = (Arc::new(AtomicBool::new(true)), Arc::clone(&all));
+                let (cuts, born) = (Arc::clone(&all), all.cuts.load(Ordering::SeqCst));
+                let wait_if_cut = move || {
+                    while cuts.cuts.load(Ordering::SeqCst) > born {
+                        thread::sleep(Duration::from_millis(10));
+                    }
+                };
+                let wait_if_cut_too = wait_if_cut.clone();
+                let answered = Arc::clone(&one);
+                thread::spawn(move || {
+                    pass(client, to, |n| {
+                        wait_if_cut();
+                        other.sent.fetch_add(n, Ordering::SeqCst);
+                        if answered.swap(false, Ordering::SeqCst) {
+                            other.turns.fetch_add(1, Ordering::SeqCst);
+                        }
+                    });
+                });
+                thread::spawn(move || {
+                    pass(server, from, |_| {
+                        wait_if_cut_too();
+                        one.store(true, Ordering::SeqCst);
+                    });
+                });
+            }
+        });
+        (counted, counts)
+    }
+
+    fn pass(mut from: TcpStream, mut to: TcpStream, seen: impl Fn(u64)) {
+        let mut buffer = [0; 65_536];
+        while let Ok(n @ 1..) = from.read(&mut buffer) {
+            seen(n as u64);
+            if to.write_all(&buffer[..n]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    }
+}
+
+/// The round trips of each operation and the bytes of a commit, on a store whose way to the server
+/// `counts`. A connection that goes back to its pool is tested there, after the answer is delivered
+/// and while nobody waits for it: that is the second turn.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+async fn costs_follow_what_changed<S: Store>(store: S, counts: &wire::Counts) {
+    let settled = async || {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        counts.take()
+    };
+    let mut large = write("key", "value");
+    large.set = (0..1_000)
+        .map(|n| {
+            (
+                format!("key{n}").into(),
+                Value::Text("value ".repeat(10).into()),
+            )
+        })
+        .collect();
+    // A connection that runs a statement for the first time prepares it, which is one turn more; of
+    // ten rounds some are on connections that have.
+    let mut least = std::collections::BTreeMap::new();
+    for _ in 0..10 {
+        settled().await;
+        let mut cost = Vec::new();
+        let (one, two) = (id(), id());
+        assert!(store.create(one, &large).await.unwrap());
+        cost.push(("create", settled().await));
+        assert!(store.load(one, now()).await.unwrap().is_some());
+        cost.push(("load", settled().await));
+        let one_key = write("key500", "changed");
+        assert_eq!(store.apply(one, &one_key).await.unwrap(), Applied::Done);
+        cost.push(("apply", settled().await));
+        let touch = Write::touch(now(), now(), now().plus(HOUR));
+        assert_eq!(store.apply(one, &touch).await.unwrap(), Applied::Done);
+        cost.push(("touch", settled().await));
+        let mut conflict = write("key", "value");
+        conflict.if_version = Some(77);
+        assert_eq!(
+            store.apply(one, &conflict).await.unwrap(),
+            Applied::Conflict
+        );
+        cost.push(("conflict", settled().await));
+        assert_eq!(
+            store.renew(one, two, &one_key).await.unwrap(),
+            Applied::Done
+        );
+        cost.push(("renew", settled().await));
+        store.destroy(two).await.unwrap();
+        cost.push(("destroy", settled().await));
+        for (what, (sent, turns)) in cost {
+            let (least_sent, least_turns) = least.entry(what).or_insert((sent, turns));
+            *least_sent = sent.min(*least_sent);
+            *least_turns = turns.min(*least_turns);
+        }
+    }
+    println!("{}: (bytes sent, turns) {least:?}", store.name());
+    for (what, (sent, turns)) in least {
+        let statements = 1 + u64::from(what == "conflict");
+        assert!(turns <= 2 * statements, "{what}: {turns} turns");
+        assert!(what == "create" || sent < 300, "{what}: {sent} bytes");
+    }
+}
+
+#[cfg(feature = "mysql")]
+#[tokio::test]
+#[ignore = "needs MySQL or MariaDB: tests/run.sh"]
+async fn mysql_is_sent_what_changed_in_one_round_trip() {
+    let (url, counts) = wire::counted(&server("SESSION_TEST_MYSQL"));
+    let store = session_manager::MySqlStore::connect(url).await.unwrap();
+    costs_follow_what_changed(store, &counts).await;
+}
+
+#[cfg(feature = "mysql")]
+#[tokio::test]
+#[ignore = "needs MySQL or MariaDB: tests/run.sh"]
+async fn what_mysql_takes_no_packet_of_is_an_error_and_changes_nothing() {
+    let url = server("SESSION_TEST_MYSQL");
+    let store = session_manager::MySqlStore::connect(&url).await.unwrap();
+    let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
+    let limit = sqlx::query_scalar::<_, i64>("SELECT CAST(@@max_allowed_packet AS SIGNED)");
+    let limit: usize = limit.fetch_one(&pool).await.unwrap().try_into().unwrap();
+    let (id, large) = (id(), "x".repeat(limit * 6 / 10));
+    assert!(store.create(id, &write("one", &large)).await.unwrap());
+    let beyond = "x".repeat(limit + 1);
+    assert!(store.apply(id, &write("two", &beyond)).await.is_err());
+    let record = store.load(id, now()).await.unwrap().unwrap();
+    assert_eq!(record.version, 1);
+    assert_eq!(record.entries.get("one"), Some(Value::Text(large.as_str())));
+    assert_eq!(record.entries.len(), 1);
+    store.destroy(id).await.unwrap();
+}
+
+#[cfg(feature = "postgres")]
+mod postgres_alone {
+    use super::*;
+    use session_manager::PostgresStore;
+    use sqlx::{AssertSqlSafe, PgPool};
+    use std::process::Command;
+
+    #[tokio::test]
+    #[ignore = "needs PostgreSQL: tests/run.sh"]
+    async fn postgresql_is_sent_what_changed_in_one_round_trip() {
+        let (url, counts) = wire::counted(&server("SESSION_TEST_POSTGRES"));
+        let store = PostgresStore::connect(url).await.unwrap();
+        costs_follow_what_changed(store, &counts).await;
+    }
+
+    /// Counted by the server itself, in a database that nobody else uses.
+    #[tokio::test]
+    #[ignore = "needs PostgreSQL: tests/run.sh"]
+    async fn each_operation_is_one_statement() {
+        let url = server("SESSION_TEST_POSTGRES");
+        let admin = PgPool::connect(&url).await.unwrap();
+        let run = async |sql: String| {
+            sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(&admin)
+                .await
+                .unwrap();
+        };
+        let database = table();
+        run(format!("CREATE DATABASE {database}")).await;
+        run("CREATE EXTENSION IF NOT EXISTS pg_stat_statements".into()).await;
+        let (server, _) = url.rsplit_once('/').unwrap();
+        let store = PostgresStore::connect(format!("{server}/{database}"))
+            .await
+            .unwrap();
+        let calls = async || -> i64 {
+            let sql = "SELECT COALESCE(SUM(calls), 0)::bigint FROM pg_stat_statements \
+                       JOIN pg_database ON pg_database.oid = dbid WHERE datname = $1";
+            sqlx::query_scalar(sql)
+                .bind(&database)
+                .fetch_one(&admin)
+                .await
+                .unwrap()
+        };
+        let mut before = calls().await;
+        let mut statements = async || {
+            let after = calls().await;
+            after - std::mem::replace(&mut before, after)
+        };
+        let (one, two) = (id(), id());
+        let mut change = write("key", "value");
+        change.user = Some("ada".into());
+        for _ in 0..3 {
+            assert!(store.create(one, &change).await.unwrap());
+            assert_eq!(statements().await, 1, "create");
+            store.load(one, now()).await.unwrap().unwrap();
+            assert_eq!(statements().await, 1, "load");
+            store.apply(one, &change).await.unwrap();
+            assert_eq!(statements().await, 1, "apply");
+            store.renew(one, two, &change).await.unwrap();
+            assert_eq!(statements().await, 1, "renew");
+            assert_eq!(store.apply(one, &change).await.unwrap(), Applied::Gone);
+            assert_eq!(statements().await, 1, "a write that comes too late");
+            assert_eq!(store.sessions_of("ada", now()).await.unwrap().len(), 1);
+            assert_eq!(statements().await, 1, "a user's sessions");
+            store.destroy(two).await.unwrap();
+            assert_eq!(statements().await, 1, "destroy");
+        }
+        old_and_young(&store, 2_500).await;
+        statements().await;
+        store.sweep().await.unwrap();
+        assert_eq!(
+            statements().await,
+            3,
+            "a sweep of 2,500 in batches of 1,000"
+        );
+    }
+
+    /// As when a firewall forgets connections: no answer, and no error either.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs PostgreSQL: tests/run.sh"]
+    async fn connections_that_die_without_a_word_are_replaced() {
+        let (url, way) = wire::counted(&server("SESSION_TEST_POSTGRES"));
+        let store = PostgresStore::connect(url).await.unwrap();
+        let id = id();
+        assert!(store.create(id, &write("key", "value")).await.unwrap());
+        // As ServerSide asks.
+        let load = || {
+            let store = store.clone();
+            tokio::spawn(tokio::time::timeout(Duration::from_secs(2), async move {
+                store.load(id, now()).await
+            }))
+        };
+        for waits in [false, true] {
+            let mut failed = 0;
+            // More than the pool has connections.
+            for load in Vec::from_iter((0..30).map(|_| load())) {
+                failed += u32::from(!matches!(load.await.unwrap(), Ok(Ok(_))));
+            }
+            assert_eq!(failed > 0, waits, "{failed} of 30 failed");
+            if !waits {
+                way.cut();
+            }
+        }
+        let begun = Instant::now();
+        while !matches!(load().await.unwrap(), Ok(Ok(_))) {
+            assert!(
+                begun.elapsed() < Duration::from_secs(5),
+                "the pool waits for ever"
+            );
+        }
+        println!(
+            "cut: served {:?} after the first who gave up",
+            begun.elapsed()
+        );
+    }
+
+    /// A server of this test's own.
+    struct Home(std::path::PathBuf);
+
+    impl Home {
+        fn bash(&self, command: &str) -> String {
+            let command = format!(". tests/services/sql.sh; {command}");
+            let mut bash = Command::new("bash");
+            let output = bash
+                .args(["-c", &command, "bash"])
+                .arg(&self.0)
+                .output()
+                .unwrap();
+            let (out, err) = (output.stdout, String::from_utf8_lossy(&output.stderr));
+            assert!(output.status.success(), "{command}: {err}");
+            String::from_utf8(out).unwrap().trim().to_owned()
+        }
+    }
+
+    impl Drop for Home {
+        fn drop(&mut self) {
+            self.bash("stop_postgres \"$1\" || true");
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs PostgreSQL: tests/run.sh"]
+    async fn a_restart_of_the_server_fails_no_later_call_and_loses_no_session() {
+        let home = Home(std::env::temp_dir().join(format!("session-manager-{}", unique())));
+        std::fs::create_dir(&home.0).unwrap();
+        let url = home.bash("start_postgres \"$1\" && echo \"$SESSION_TEST_POSTGRES\"");
+        let store = PostgresStore::connect(&url).await.unwrap();
+        let id = id();
+        assert!(store.create(id, &write("key", "value")).await.unwrap());
+        let all_at_once = async || {
+            let loads = (0..8).map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move { store.load(id, now()).await })
+            });
+            for load in Vec::from_iter(loads) {
+                assert!(load.await.unwrap().unwrap().is_some());
+            }
+        };
+        all_at_once().await;
+
+        for writes_first in [false, true] {
+            home.bash("restart_postgres \"$1\"");
+            let begun = Instant::now();
+            if writes_first {
+                assert_eq!(
+                    store.apply(id, &write("late", "value")).await.unwrap(),
+                    Applied::Done
+                );
+            }
+            all_at_once().await;
+            println!("a restart: all is well after {:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_secs(1));
+        }
+
+        home.bash("stop_postgres \"$1\"");
+        let begun = Instant::now();
+        let error = store.load(id, now()).await.unwrap_err();
+        println!("down: an error after {:?}: {error}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        let waiting = tokio::spawn({
+            let store = store.clone();
+            async move {
+                while store.load(id, now()).await.is_err() {}
+                Instant::now()
+            }
+        });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        home.bash("control_postgres start \"$1\"");
+        let back = Instant::now();
+        let served = waiting.await.unwrap().saturating_duration_since(back);
+        println!("back: served after {served:?}");
+        assert!(served < Duration::from_secs(1), "{served:?}");
+        all_at_once().await;
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite_alone {
+    use super::*;
+    use session_manager::SqliteStore;
+    use sqlx::{AssertSqlSafe, SqlitePool};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_contract_is_kept_in_memory() {
+        for url in ["sqlite::memory:", ":memory:", "sqlite://?mode=memory"] {
+            let store = SqliteStore::connect(url).await.unwrap();
+            testing::check_store(store).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn two_stores_in_memory_are_two() {
+        let one = SqliteStore::connect("sqlite::memory:").await.unwrap();
+        let two = SqliteStore::connect("sqlite::memory:").await.unwrap();
+        let id = id();
+        assert!(one.create(id, &write("key", "value")).await.unwrap());
+        assert!(two.load(id, now()).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_session_in_a_file_outlives_the_store() {
+        let (_, file) = file();
+        let path = file.0.to_str().unwrap();
+        let id = id();
+        let store = SqliteStore::connect(path).await.unwrap();
+        assert!(store.create(id, &write("key", "value")).await.unwrap());
+        let again = SqliteStore::connect(path).await.unwrap();
+        drop(store);
+        assert!(again.load(id, now()).await.unwrap().is_some());
+        let pool = SqlitePool::connect(path).await.unwrap();
+        let mode = sqlx::query_scalar::<_, String>("PRAGMA journal_mode");
+        assert_eq!(mode.fetch_one(&pool).await.unwrap(), "wal");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn stores_that_open_a_new_file_together_all_can() {
+        for _ in 0..5 {
+            let (url, _file) = file();
+            let open = |_| {
+                let url = url.clone();
+                tokio::spawn(async move {
+                    let store = SqliteStore::connect(url).await?;
+                    store.create(id(), &write("key", "value")).await
+                })
+            };
+            for opened in Vec::from_iter((0..8).map(open)) {
+                assert!(opened.await.unwrap().unwrap());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_index_finds_a_users_sessions_and_those_that_are_over() {
+        let (url, _file) = file();
+        SqliteStore::connect(&url).await.unwrap();
+        let pool = SqlitePool::connect(&url).await.unwrap();
+        for (condition, index) in [
+            ("user_hash = x'00' AND expires > 1", "sessions_user"),
+            ("expires <= 1 ORDER BY expires LIMIT 9", "sessions_expires"),
+        ] {
+            let explain = format!("EXPLAIN QUERY PLAN SELECT id FROM sessions WHERE {condition}");
+            let plan: (i64, i64, i64, String) = sqlx::query_as(AssertSqlSafe(explain))
+                .fetch_one(&pool)
+                .await
+                .unwrap();
+            assert!(plan.3.contains(index), "{}", plan.3);
+        }
+    }
+}
