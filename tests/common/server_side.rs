@@ -128,15 +128,16 @@ async fn slow(session: Session, gates: Data<Gates>, script: Path<String>) -> Res
     Ok(script::run(&session, &script)?.1)
 }
 
+/// A server that goes on until the process ends: a pool's connections belong to the runtime of the
+/// worker that opened them, as in an application, and would end with it.
 fn serve<S: Store + Clone>(
     store: &S,
     gates: &Gates,
     settings: impl FnOnce(Builder) -> Builder,
-) -> Server {
-    let manager = settings(Manager::builder(ServerSide::new(store.clone())))
-        .build()
-        .unwrap();
-    Server::start(manager.middleware(), gates.routes())
+) -> &'static Server {
+    let builder = settings(Manager::builder(ServerSide::new(store.clone())));
+    let middleware = builder.build().unwrap().middleware();
+    Box::leak(Box::new(Server::start(middleware, gates.routes())))
 }
 
 /// Runs all of them on `store`.
@@ -278,25 +279,25 @@ fn the_store_is_asked_no_more_than_promised<S: Store + Clone>(store: &S) {
         (store.calls(), answer)
     };
     let with = Some(cookie.as_str());
-    assert_eq!(calls(&server, "/idle", None).0, 0, "no cookie");
+    assert_eq!(calls(server, "/idle", None).0, 0, "no cookie");
     assert_eq!(
-        calls(&server, "/run/get.key,len,destroy", None).0,
+        calls(server, "/run/get.key,len,destroy", None).0,
         0,
         "no cookie, nothing written"
     );
-    assert_eq!(calls(&server, "/idle", with).0, 1, "untouched");
-    assert_eq!(calls(&server, "/run/get.key", with).0, 1, "read");
+    assert_eq!(calls(server, "/idle", with).0, 1, "untouched");
+    assert_eq!(calls(server, "/run/get.key", with).0, 1, "read");
     assert_eq!(
-        calls(&server, "/run/add.key.other,add.more.1,flash.hi", with).0,
+        calls(server, "/run/add.key.other,add.more.1,flash.hi", with).0,
         2,
         "write"
     );
     assert_eq!(
-        calls(&server, "/run/add.key.other", with).0,
+        calls(server, "/run/add.key.other", with).0,
         1,
         "the same value again"
     );
-    assert_eq!(calls(&server, "/run/count.visits", with).0, 2, "update");
+    assert_eq!(calls(server, "/run/count.visits", with).0, 2, "update");
     for bad in [
         "short",
         &"A".repeat(44),
@@ -304,27 +305,27 @@ fn the_store_is_asked_no_more_than_promised<S: Store + Clone>(store: &S) {
         &"A".repeat(100_000),
     ] {
         assert_eq!(
-            calls(&server, "/run/len", Some(&format!("_session={bad}"))).0,
+            calls(server, "/run/len", Some(&format!("_session={bad}"))).0,
             0,
             "no id: {bad:.20}"
         );
     }
-    let (count, renewed) = calls(&server, "/run/renew", with);
+    let (count, renewed) = calls(server, "/run/renew", with);
     assert_eq!(count, 2, "renewal");
     let renewed = renewed.cookie();
     let on_demand = serve(&store, &gates, Builder::load_on_demand);
     assert_eq!(
-        calls(&on_demand, "/idle", Some(&renewed)).0,
+        calls(on_demand, "/idle", Some(&renewed)).0,
         0,
         "untouched, on demand"
     );
     assert_eq!(
-        calls(&on_demand, "/run/get.key", Some(&renewed)).0,
+        calls(on_demand, "/run/get.key", Some(&renewed)).0,
         1,
         "read, on demand"
     );
     assert_eq!(
-        calls(&server, "/run/destroy", Some(&renewed)).0,
+        calls(server, "/run/destroy", Some(&renewed)).0,
         2,
         "logging out"
     );
@@ -372,53 +373,56 @@ fn a_users_sessions_are_listed_and_ended<S: Store + Clone>(store: &S) {
     let manager = Manager::new(ServerSide::new(store.clone()));
     let user = format!("user-{:?}", std::time::SystemTime::now());
     let (name, in_handler) = (user.clone(), manager.clone());
-    let server = Server::start(manager.middleware(), move |config| {
-        let (sign_in, list, out, handler) =
-            (name.clone(), name.clone(), name.clone(), in_handler.clone());
-        let lister = in_handler.clone();
-        config
-            .configure(script::routes)
-            .route(
-                "/sign-in/{device}",
-                web::get().to(move |session: Session, device: Path<String>| {
-                    let user = sign_in.clone();
-                    async move {
-                        session.renew();
-                        session.set_user(&user)?;
-                        session.set_note(&device)?;
-                        session.add("user", &user)?;
-                        Ok::<_, Error>("in")
-                    }
-                }),
-            )
-            .route(
-                "/list",
-                web::get().to(move || {
-                    let (manager, user) = (lister.clone(), list.clone());
-                    async move {
-                        let sessions = manager.user_sessions(&user).await?;
-                        let mut notes: Vec<_> =
-                            sessions.into_iter().filter_map(|s| s.note).collect();
-                        notes.sort_unstable();
-                        Ok::<_, Error>(notes.join("+"))
-                    }
-                }),
-            )
-            .route(
-                "/others",
-                web::get().to(move |session: Session| {
-                    let (manager, user) = (handler.clone(), out.clone());
-                    async move {
-                        Ok::<_, Error>(
-                            manager
-                                .destroy_other_user_sessions(&user, &session)
-                                .await?
-                                .to_string(),
-                        )
-                    }
-                }),
-            );
-    });
+    let server = Box::leak(Box::new(Server::start(
+        manager.middleware(),
+        move |config| {
+            let (sign_in, list, out, handler) =
+                (name.clone(), name.clone(), name.clone(), in_handler.clone());
+            let lister = in_handler.clone();
+            config
+                .configure(script::routes)
+                .route(
+                    "/sign-in/{device}",
+                    web::get().to(move |session: Session, device: Path<String>| {
+                        let user = sign_in.clone();
+                        async move {
+                            session.renew();
+                            session.set_user(&user)?;
+                            session.set_note(&device)?;
+                            session.add("user", &user)?;
+                            Ok::<_, Error>("in")
+                        }
+                    }),
+                )
+                .route(
+                    "/list",
+                    web::get().to(move || {
+                        let (manager, user) = (lister.clone(), list.clone());
+                        async move {
+                            let sessions = manager.user_sessions(&user).await?;
+                            let mut notes: Vec<_> =
+                                sessions.into_iter().filter_map(|s| s.note).collect();
+                            notes.sort_unstable();
+                            Ok::<_, Error>(notes.join("+"))
+                        }
+                    }),
+                )
+                .route(
+                    "/others",
+                    web::get().to(move |session: Session| {
+                        let (manager, user) = (handler.clone(), out.clone());
+                        async move {
+                            Ok::<_, Error>(
+                                manager
+                                    .destroy_other_user_sessions(&user, &session)
+                                    .await?
+                                    .to_string(),
+                            )
+                        }
+                    }),
+                );
+        },
+    )));
     let devices = ["laptop", "phone", "tablet"];
     let cookies = devices.map(|device| server.raw(&format!("/sign-in/{device}"), &[]).cookie());
     assert_eq!(server.raw("/list", &[]).body, "laptop+phone+tablet");
