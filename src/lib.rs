@@ -147,8 +147,9 @@
 //! # Features
 //!
 //! `actix` (actix-web), `cookies` (the two cookie engines and the default manager's key) and
-//! `tracing` (log lines) are on by default. `server-side` is the engine for a [`Store`], `memory` the
-//! store in this process, `testing` the suite that every store passes.
+//! `tracing` (log lines) are on by default. `server-side` is the engine for a [`Store`]; `memory`,
+//! `redis`, `postgres`, `mysql` and `sqlite` are the stores, `redis-tls` and `sql-tls` their TLS;
+//! `testing` is the suite that every store passes.
 
 mod backend;
 mod changes;
@@ -217,6 +218,6 @@ pub use store::{Applied, Store, StoreError, StoreId, UserIndex, Write};
 pub use user::UserSession;
 pub use value::Value;
 
-#[cfg(all(doctest, feature = "actix", feature = "cookies", feature = "memory"))]
+#[cfg(all(doctest, feature = "actix", feature = "cookies", feature = "redis"))]
 #[doc = include_str!("../README.md")]
 struct ReadmeExamples;

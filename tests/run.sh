@@ -74,7 +74,9 @@ need redis-server redis-server
 need redis-sentinel redis-sentinel
 need mariadbd mariadb-server
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
+need redis-cli redis-tools
 need python3 python3
+need openssl openssl
 if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         fail "missing: ${missing[*]} (Debian's package names). Install them, or run this as root where apt-get is"
@@ -100,7 +102,7 @@ check 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
 
 # What needs a browser or a database is run below; everything else runs anywhere.
 check 'the examples' cargo build --quiet --all-features --examples
-IGNORED_HERE='browser.rs\|store_redis.rs\|store_sql.rs' suite 'unit, integration and compile-fail tests' cargo test --all-features --lib --test '*'
+IGNORED_HERE='browser.rs\|store_redis.rs' suite 'unit, integration and compile-fail tests' cargo test --all-features --lib --test '*'
 suite 'documentation tests, README among them' cargo test --all-features --doc
 suite 'unit tests, no feature' cargo test --no-default-features --lib
 step 'Redis, PostgreSQL and MariaDB'

@@ -8,6 +8,18 @@ use std::{
 // All of it, because which stores there are depends on the features.
 use session_manager::*;
 
+/// How often a database is rid of sessions whose time is over; Redis and memory do it themselves.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+const SWEEP: std::time::Duration = std::time::Duration::from_secs(10 * 60);
+
+/// Keeps sessions in a store of SQL, swept as long as the demo runs.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+fn swept<S: Store>(store: S, sweeping: SweepHandle) -> Manager {
+    // Dropped, it would end; the demo runs until the process ends.
+    std::mem::forget(sweeping);
+    Manager::new(ServerSide::new(store))
+}
+
 /// Sets the manager that `SESSION_STORE` asks for.
 pub async fn choose() -> Result<(), Box<dyn Error>> {
     let url = match env::var("SESSION_STORE") {
@@ -35,11 +47,23 @@ pub async fn choose() -> Result<(), Box<dyn Error>> {
         #[cfg(feature = "redis")]
         "redis" => Manager::new(ServerSide::new(RedisStore::connect(&url).await?)),
         #[cfg(feature = "postgres")]
-        "postgres" => Manager::new(ServerSide::new(PostgresStore::connect(&url).await?)),
+        "postgres" => {
+            let store = PostgresStore::connect(&url).await?;
+            let sweeping = store.start_sweeping(SWEEP);
+            swept(store, sweeping)
+        }
         #[cfg(feature = "mysql")]
-        "mysql" => Manager::new(ServerSide::new(MySqlStore::connect(&url).await?)),
+        "mysql" => {
+            let store = MySqlStore::connect(&url).await?;
+            let sweeping = store.start_sweeping(SWEEP);
+            swept(store, sweeping)
+        }
         #[cfg(feature = "sqlite")]
-        "sqlite" => Manager::new(ServerSide::new(SqliteStore::connect(&url).await?)),
+        "sqlite" => {
+            let store = SqliteStore::connect(&url).await?;
+            let sweeping = store.start_sweeping(SWEEP);
+            swept(store, sweeping)
+        }
         feature => Err(format!(
             "SESSION_STORE asks for {feature}, which was not compiled in: \
              cargo run --example demo --features {feature}"
