@@ -424,7 +424,7 @@ impl Lost {
 struct Waiting<'a>(Option<&'a Lost>);
 
 impl Waiting<'_> {
-    fn is_over(mut self) {
+    fn over(mut self) {
         self.0 = None;
     }
 }
@@ -790,7 +790,7 @@ impl<D: Dialect> SqlStore<D> {
             // Dropped before the answer is, which gives the connection back.
             let waiting = Waiting(Some(&self.lost));
             let answer = answer.as_mut().await;
-            waiting.is_over();
+            waiting.over();
             let error = match answer {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
