@@ -10,10 +10,19 @@
 
 mod common;
 
-use std::{future::Future, sync::OnceLock};
+use std::{
+    future::Future,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
-use common::server_side::check_promises;
-use session_manager::{MySqlStore, PostgresStore, RedisStore, SqliteStore, Store, StoreError};
+use common::{Server, server_side::check_promises};
+use session_manager::{
+    Manager, MySqlStore, PostgresStore, RedisStore, ServerSide, SqliteStore, Store, StoreError,
+};
 use tokio::runtime::Runtime;
 
 /// Where the stores' connections live, as long as the process does.
@@ -87,4 +96,129 @@ fn sqlite_keeps_every_promise_over_http() {
     check_promises(&store);
     drop(store);
     std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// A Redis of the test's own, which it may break. It keeps what it acknowledged.
+struct Redis {
+    process: Child,
+    port: u16,
+    dir: PathBuf,
+}
+
+impl Redis {
+    fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let dir = std::env::temp_dir().join(format!("session-manager-http-redis-{port}"));
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut redis = Self {
+            process: Self::spawn(port, &dir),
+            port,
+            dir,
+        };
+        redis.wait();
+        redis
+    }
+
+    fn spawn(port: u16, dir: &Path) -> Child {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
+        command
+            .args(["--appendfsync", "always", "--port", &port.to_string()])
+            .arg("--dir")
+            .arg(dir);
+        command
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed")
+    }
+
+    /// Until it answers.
+    fn wait(&mut self) {
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "redis-server did not start"
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.process = Self::spawn(self.port, &self.dir);
+        self.wait();
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.process.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[test]
+#[ignore = "needs Redis: tests/run.sh"]
+fn while_redis_is_away_requests_are_503_in_time_and_once_back_no_session_is_lost() {
+    let mut redis = Redis::start();
+    let url = format!("redis://127.0.0.1:{}", redis.port);
+    let store = runtime().block_on(RedisStore::connect(&url)).unwrap();
+    let manager = Manager::new(ServerSide::new(store));
+    let server = Server::start(manager.middleware(), common::script::routes);
+    let cookie = server.raw("/run/add.key.value", &[]).cookie();
+    let is_away = || {
+        let begun = Instant::now();
+        for script in ["get.key", "add.key.lost"] {
+            let answer = server.with_cookie(&format!("/run/{script}"), &cookie);
+            assert_eq!((answer.status, &*answer.body), (503, "Service Unavailable"));
+        }
+        assert_eq!(
+            server.raw("/run/get.key", &[]).status,
+            200,
+            "no cookie, no store"
+        );
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            begun.elapsed()
+        );
+    };
+    let is_back = || {
+        let begun = Instant::now();
+        while server.with_cookie("/run/get.key", &cookie).status == 503 {
+            assert!(
+                begun.elapsed() < Duration::from_secs(1),
+                "it is not well after a second"
+            );
+        }
+        assert_eq!(server.with_cookie("/run/get.key", &cookie).body, "value");
+    };
+    redis.kill();
+    is_away();
+    redis.restart();
+    is_back();
+    redis.signal("-STOP");
+    is_away();
+    redis.signal("-CONT");
+    is_back();
 }
