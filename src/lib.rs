@@ -217,6 +217,9 @@ pub use store::sql::sqlite::SqliteStore;
 pub use store::{Applied, Store, StoreError, StoreId, UserIndex, Write};
 pub use user::UserSession;
 pub use value::Value;
+#[cfg(feature = "actix")]
+#[cfg_attr(docsrs, doc(cfg(feature = "actix")))]
+pub use web::actix::SessionService;
 
 #[cfg(all(doctest, feature = "actix", feature = "cookies", feature = "redis"))]
 #[doc = include_str!("../README.md")]

@@ -324,7 +324,8 @@ impl Session {
         self.insert(&mut state, &key, Change::Set(value))
     }
 
-    /// Takes all messages that were left, oldest first. Each is given once.
+    /// Takes all messages that were left, oldest first. Each is given once; of two requests that
+    /// overlap, both may show it, because each sees the session as it was when it came.
     pub fn flashes(&self) -> Vec<Message> {
         let mut state = self.look();
         let mut keys: Vec<String> = state.flash_keys().map(str::to_owned).collect();

@@ -1,7 +1,7 @@
 //! How requests of each web framework come to a manager.
 
 #[cfg(feature = "actix")]
-mod actix;
+pub(crate) mod actix;
 
 /// Whether `host`, as a `Host` header or a URI has it, is this machine as nobody else can be:
 /// `localhost` and names below it (RFC 6761), `127.0.0.0/8` or `::1`, with or without a port.
