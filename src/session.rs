@@ -681,7 +681,7 @@ impl Session {
         // What a cookie engine keeps nobody can write to any more.
         let write = (!self.needs_response()).then(|| commit.to_write().0);
         let future = manager.backend().commit(commit);
-        let undo = write.map(|write| state.settle(&write));
+        let undo = write.map(|write| Box::new(state.settle(&write)));
         Some(Committing {
             future,
             writes,
@@ -709,7 +709,7 @@ impl Session {
             }
             Err(error) => {
                 if let Some(undo) = undo {
-                    state.unsettle(undo);
+                    state.unsettle(*undo);
                 }
                 if writes {
                     return Err(error);
@@ -906,7 +906,8 @@ struct Committing<'a> {
     future: BackendFuture<'a, Result<Reply, Error>>,
     /// Whether something is written, and not only touched.
     writes: bool,
-    undo: Option<Settled>,
+    /// In a box, because every request's future has room for one.
+    undo: Option<Box<Settled>>,
 }
 
 fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Value, Error> {

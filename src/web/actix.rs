@@ -91,12 +91,12 @@ where
                 // Middleware between here and the handler may answer with an error instead of a
                 // response. The response that it stands for has to carry the headers.
                 Err(error) => {
-                    let mut response = error.error_response();
-                    let succeeded = !response.status().is_server_error();
-                    let headers = session.commit(succeeded, &()).await?;
+                    let status = error.as_response_error().status_code();
+                    let headers = session.commit(!status.is_server_error(), &()).await?;
                     if headers == Headers::default() {
                         return Err(error);
                     }
+                    let mut response = error.error_response();
                     write(headers, response.headers_mut());
                     Err(InternalError::from_response(error, response).into())
                 }
