@@ -203,8 +203,17 @@ impl Visitor {
     }
 
     pub fn get(&self, path: &str) -> Answer {
-        let url = format!("http://{}{path}", self.address);
-        let mut response = self.agent.get(url).call().unwrap();
+        self.call(self.agent.get(format!("http://{}{path}", self.address)))
+    }
+
+    /// With this `Cookie` header instead of what it keeps.
+    pub fn get_with(&self, path: &str, cookie: &str) -> Answer {
+        let request = self.agent.get(format!("http://{}{path}", self.address));
+        self.call(request.header("cookie", cookie))
+    }
+
+    fn call(&self, request: ureq::RequestBuilder<ureq::typestate::WithoutBody>) -> Answer {
+        let mut response = request.call().unwrap();
         let headers = response.headers().iter();
         Answer {
             status: response.status().as_u16(),
