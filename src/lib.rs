@@ -97,8 +97,8 @@
 //! browser thinks. What they cannot do: of two overlapping requests the later response wins, and a
 //! cookie that was copied before logging out opens the session until its time is over.
 //!
-//! Server-side sessions lose no update, and logging out is final whatever was in flight: what a
-//! request did is merged into the store key by key, and never revives what is gone. They also find
+//! Server-side sessions lose no update, and no request in flight undoes a logout: what it did is
+//! merged into the store key by key, and never revives what is gone. They also find
 //! [a user's sessions](Manager::user_sessions), and go on in code that outlives its request
 //! ([`Session::save`]). A store of your own implements [`Store`], and passes
 //! `session_manager::testing::check_store`; an engine of another kind implements [`Backend`].

@@ -44,19 +44,21 @@ fn the_memory_store_keeps_every_promise_over_http() {
 }
 
 #[test]
-fn a_full_memory_store_drops_the_session_used_longest_ago() {
+fn a_full_memory_store_drops_the_session_written_longest_ago() {
     // One session for each of the 64 shards.
     let store = MemoryStore::with_capacity(64);
     let server = Server::start(
         Manager::new(ServerSide::new(store.clone())).middleware(),
         script::routes,
     );
+    let oldest = server.raw("/run/add.key.value", &[]).cookie();
     for _ in 0..1_000 {
         server.raw("/run/add.key.value", &[]).cookie();
     }
     assert!(store.len() <= 64, "{} sessions", store.len());
     let newest = server.raw("/run/add.key.value", &[]).cookie();
     assert_eq!(server.with_cookie("/run/get.key", newest).body, "value");
+    assert_eq!(server.with_cookie("/run/get.key", oldest).body, "none");
 }
 
 #[test]

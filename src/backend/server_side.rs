@@ -17,7 +17,9 @@ use crate::{
 /// - No update is lost: requests that overlap merge key by key, of two that write one key the last
 ///   wins, and [`update`](crate::Session::update) counts every one.
 /// - Logging out wins every race: after [`destroy`](crate::Session::destroy) no cookie opens the
-///   session again, whatever was in flight (CVE-2025-46336).
+///   session again, whatever then writes, touches or renews (CVE-2025-46336). One case is left: a
+///   logout that was opened under an id which another request renews before the logout commits
+///   removes its client's cookie, but not the renewed session.
 /// - An id that it did not make is never adopted (session fixation, CVE-2022-25896), and the store
 ///   sees only the SHA-256 of one.
 /// - A request without a cookie that writes nothing asks the store nothing. Else one round trip
