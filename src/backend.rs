@@ -43,6 +43,13 @@ pub trait Backend: Send + Sync + 'static {
         true
     }
 
+    /// Whether its sessions can move to another engine, and another's to it
+    /// ([`Builder::migrate_from`](crate::Builder::migrate_from)). Not so where other code keeps them
+    /// ([`Opened::Live`]). The default is `true`.
+    fn can_move(&self) -> bool {
+        true
+    }
+
     /// Opens the session that the request names.
     ///
     /// A name that is unknown, expired, forged or malformed is [`Opened::Nothing`] or

@@ -159,6 +159,14 @@ pub enum ConfigError {
         /// `SameSite=None` or `Partitioned`.
         attribute: &'static str,
     },
+    /// Sessions that other code keeps can move neither there nor from there.
+    #[error(
+        "sessions can move neither to nor from the engine `{engine}`, because other code keeps them;          leave out `migrate_from`"
+    )]
+    CannotMove {
+        /// [`Manager::engine`](crate::Manager::engine).
+        engine: &'static str,
+    },
     /// A timeout of zero, with which no session would ever be found again.
     #[error("the {which} timeout is zero, so that no session would outlive its own request")]
     ZeroTimeout {

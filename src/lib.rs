@@ -221,6 +221,9 @@ pub use value::Value;
 #[cfg(any(feature = "actix", feature = "tower"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "actix", feature = "tower"))))]
 pub use web::SessionService;
+#[cfg(feature = "actix-session")]
+#[cfg_attr(docsrs, doc(cfg(feature = "actix-session")))]
+pub use web::actix_session::{ActixSession, ActixSessionCookie};
 
 #[cfg(all(doctest, feature = "actix", feature = "cookies", feature = "redis"))]
 #[doc = include_str!("../README.md")]

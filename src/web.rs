@@ -2,6 +2,8 @@
 
 #[cfg(feature = "actix")]
 mod actix;
+#[cfg(feature = "actix-session")]
+pub(crate) mod actix_session;
 #[cfg(feature = "axum")]
 mod axum;
 #[cfg(feature = "tower")]

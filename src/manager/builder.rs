@@ -210,7 +210,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], if a browser would drop the cookie in silence, or no session could last.
+    /// [`ConfigError`], if a browser would drop the cookie in silence, no session could last, or none
+    /// can move.
     pub fn build(self) -> Result<Manager, ConfigError> {
         for (timeout, which) in [
             (self.expiry.idle, "idle"),
@@ -218,6 +219,15 @@ impl Builder {
         ] {
             if timeout < Duration::from_millis(1) {
                 return Err(ConfigError::ZeroTimeout { which });
+            }
+        }
+        if let Some(old) = &self.old {
+            for backend in [&*self.backend, old.backend()] {
+                if !backend.can_move() {
+                    return Err(ConfigError::CannotMove {
+                        engine: backend.engine(),
+                    });
+                }
             }
         }
         let settings = Settings {

@@ -54,18 +54,32 @@ impl Server {
         middleware: Middleware,
         routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
     ) -> Self {
+        Self::actix(move || {
+            App::new()
+                .wrap(middleware.clone())
+                .configure(routes.clone())
+        })
+    }
+
+    pub fn actix<T, B>(app: impl Fn() -> App<T> + Clone + Send + 'static) -> Self
+    where
+        T: actix_web::dev::ServiceFactory<
+                actix_web::dev::ServiceRequest,
+                Config = (),
+                Response = actix_web::dev::ServiceResponse<B>,
+                Error = actix_web::Error,
+                InitError = (),
+            > + 'static,
+        B: actix_web::body::MessageBody + 'static,
+    {
         let (tell, told) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let server = HttpServer::new(move || {
-                    App::new()
-                        .wrap(middleware.clone())
-                        .configure(routes.clone())
-                })
-                .workers(2)
-                .disable_signals()
-                .bind(("127.0.0.1", 0))
-                .unwrap();
+                let server = HttpServer::new(app)
+                    .workers(2)
+                    .disable_signals()
+                    .bind(("127.0.0.1", 0))
+                    .unwrap();
                 let address = server.addrs()[0];
                 let server = server.run();
                 tell.send((address, server.handle())).unwrap();

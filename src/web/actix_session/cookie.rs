@@ -1,0 +1,106 @@
+//! The cookies of actix-session's `CookieSessionStore`.
+
+use std::{collections::HashMap, fmt};
+
+use actix_session::config::CookieContentSecurity;
+use actix_web::cookie::{Cookie, CookieJar, Key};
+
+use super::value;
+use crate::{
+    Backend, BackendFuture, Commit, Entries, Error, Opened, Opening, Record, Refused, Reply,
+    Settings,
+};
+
+/// Opens the sessions that actix-session's `CookieSessionStore` put into cookies, so that
+/// [`migrate_from`](crate::Builder::migrate_from) can take them over. It keeps none.
+///
+/// The manager needs the cookie's name, `id` unless the application chose another. These cookies say
+/// nothing of when they end: one that was copied opens its session as long as `migrate_from` is there.
+///
+/// ```
+/// use actix_web::cookie::Key;
+/// use session_manager::{ActixSessionCookie, Manager, SignedCookie};
+///
+/// # let (their_key, key) = (Key::generate(), session_manager::Key::generate());
+/// let old = Manager::builder(ActixSessionCookie::private(their_key)).cookie_name("id").build()?;
+/// let manager = Manager::builder(SignedCookie::new(key)).migrate_from(old).build()?;
+/// # Ok::<(), session_manager::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct ActixSessionCookie {
+    key: Key,
+    security: CookieContentSecurity,
+}
+
+impl ActixSessionCookie {
+    /// Cookies that are encrypted with `key`: actix-session's default.
+    pub fn private(key: Key) -> Self {
+        Self {
+            key,
+            security: CookieContentSecurity::Private,
+        }
+    }
+
+    /// Cookies that are signed with `key`: `CookieContentSecurity::Signed`.
+    pub fn signed(key: Key) -> Self {
+        Self {
+            key,
+            security: CookieContentSecurity::Signed,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`ActixSessionCookie` reads the cookies of actix-session and keeps none: give its manager to \
+     `migrate_from`"
+)]
+struct KeepsNone;
+
+impl Backend for ActixSessionCookie {
+    fn engine(&self) -> &'static str {
+        "cookie of actix-session"
+    }
+
+    fn open<'a>(&'a self, request: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>> {
+        BackendFuture::ready(Ok(match request.token {
+            Some(_) => Opened::Sealed,
+            None => Opened::Nothing,
+        }))
+    }
+
+    fn unseal(&self, token: &str, settings: &Settings) -> Result<Record, Refused> {
+        let name = settings.cookie_name();
+        let cookie = Cookie::parse_encoded(format!("{name}={token}"));
+        let mut jar = CookieJar::new();
+        jar.add_original(cookie.map_err(|_| Refused::Malformed)?.into_owned());
+        let opened = match self.security {
+            CookieContentSecurity::Signed => jar.signed(&self.key).get(name),
+            CookieContentSecurity::Private => jar.private(&self.key).get(name),
+        };
+        let opened = opened.ok_or(Refused::Forged)?;
+        let state: HashMap<String, String> =
+            serde_json::from_str(opened.value()).map_err(|_| Refused::Malformed)?;
+        let entries: Entries = state.iter().map(|(key, json)| (key, value(json))).collect();
+        let now = settings.now();
+        Ok(Record::new(
+            now,
+            settings.expiry().deadline(now, now),
+            entries,
+        ))
+    }
+
+    fn commit<'a>(&'a self, commit: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>> {
+        BackendFuture::ready(if commit.changes.is_destroyed() {
+            Ok(Reply::Remove)
+        } else {
+            Err(Error::unavailable(KeepsNone))
+        })
+    }
+}
+
+impl fmt::Debug for ActixSessionCookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActixSessionCookie").finish_non_exhaustive()
+    }
+}

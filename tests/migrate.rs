@@ -1,0 +1,363 @@
+//! Moving house: from one engine, key, cookie or store to another, and nobody is logged out.
+#![cfg(all(feature = "actix", feature = "cookies", feature = "memory"))]
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::web::{self, Data, Path, ServiceConfig};
+use common::{Answer, Clock, Engine, Log, Server, all_engines, key, script};
+use session_manager::{
+    Builder, Error, Key, Manager, MemoryStore, PrivateCookie, ServerSide, Session, SignedCookie,
+};
+use tokio::sync::Barrier;
+
+fn serve(manager: &Manager) -> Server {
+    Server::start(manager.middleware(), script::routes)
+}
+
+fn build(builder: Builder) -> Manager {
+    builder.build().unwrap()
+}
+
+fn memory() -> Builder {
+    Manager::builder(ServerSide::new(MemoryStore::new()))
+}
+
+/// The engines between which a session moves: each to each, and to another key.
+fn ways() -> Vec<(Engine, Engine)> {
+    let mut engines = all_engines();
+    engines.push(("signed with another key", || {
+        Manager::builder(SignedCookie::new(Key::from_secret([9; 32]).unwrap()))
+    }));
+    let ways = engines
+        .iter()
+        .flat_map(|from| engines.iter().map(move |to| (*from, *to)));
+    ways.collect()
+}
+
+/// `name=value` of the cookies that an answer sets, and the names of those that it removes.
+fn cookies(answer: &Answer) -> (Vec<String>, Vec<String>) {
+    let pairs = answer
+        .all("set-cookie")
+        .map(|line| line.split(';').next().unwrap().to_owned());
+    let (removed, set): (Vec<_>, Vec<_>) = pairs.partition(|pair| pair.ends_with('='));
+    (set, removed)
+}
+
+#[test]
+fn every_live_session_is_carried_over_at_its_next_write_whatever_the_engines_and_names() {
+    for ((from, old), (to, new)) in ways() {
+        for name in ["_session", "other"] {
+            let way = format!("{from} to {to}, cookie {name}");
+            if from == to && name == "_session" && !from.starts_with("memory") {
+                continue;
+            }
+            let old = build(old());
+            let new = build(new().cookie_name(name).migrate_from(old.clone()));
+            let (old_server, server) = (serve(&old), serve(&new));
+            let old_cookie = old_server
+                .raw("/run/add.user.ada,count.n,flash.hello", &[])
+                .cookie();
+
+            let read = server.with_cookie("/run/get.user,get.n,len", &old_cookie);
+            assert_eq!(read.body, "ada,1,2", "{way}");
+            assert_eq!(read.set_cookie(), None, "reading moves nothing: {way}");
+
+            let moved = server.with_cookie("/run/add.more.x,count.n", &old_cookie);
+            assert_eq!(moved.body, "null,2", "{way}");
+            let (set, removed) = cookies(&moved);
+            assert_eq!(set.len(), 1, "{way}");
+            let removes = if name == "_session" {
+                vec![]
+            } else {
+                vec!["_session=".to_owned()]
+            };
+            assert_eq!(removed, removes, "{way}");
+
+            let read = server.with_cookie("/run/get.user,get.n,get.more,flashes", &set[0]);
+            assert_eq!(read.body, "ada,2,x,hello", "{way}");
+            if from.starts_with("memory") {
+                for server in [&server, &old_server] {
+                    let replayed = server.with_cookie("/run/len", &old_cookie);
+                    assert_eq!(replayed.body, "0", "the old record is destroyed: {way}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn logging_out_ends_a_session_that_has_not_moved_yet() {
+    for ((from, old), (to, new)) in ways() {
+        let way = format!("{from} to {to}");
+        let old = build(old());
+        let server = serve(&build(new().cookie_name("other").migrate_from(old.clone())));
+        let old_cookie = serve(&old).raw("/run/add.user.ada", &[]).cookie();
+        let out = server.with_cookie("/run/destroy,flash.bye", &old_cookie);
+        let (set, removed) = cookies(&out);
+        assert_eq!(removed, ["_session="], "{way}");
+        let read = server.with_cookie("/run/get.user,flashes", &set[0]);
+        assert_eq!(
+            read.body, "none,bye",
+            "what is added afterwards begins a new one: {way}"
+        );
+        let out = server.with_cookie("/run/destroy", &old_cookie);
+        assert!(cookies(&out).0.is_empty(), "{way}");
+        if from.starts_with("memory") {
+            assert_eq!(
+                server.with_cookie("/run/len", &old_cookie).body,
+                "0",
+                "{way}"
+            );
+        } else {
+            assert!(cookies(&out).1.contains(&"_session=".to_owned()), "{way}");
+        }
+    }
+}
+
+#[test]
+fn a_touch_moves_a_session_and_its_age_goes_with_it() {
+    let (clock, hour) = (Clock::default(), Duration::from_secs(60 * 60));
+    let timed = |builder: Builder| {
+        builder
+            .clock(clock.now())
+            .idle_timeout(10 * hour)
+            .absolute_timeout(20 * hour)
+    };
+    let old = build(timed(Manager::builder(SignedCookie::new(key()))));
+    let server = serve(&build(timed(memory()).migrate_from(old.clone())));
+    let cookie = serve(&old).raw("/run/add.user.ada", &[]).cookie();
+    clock.forward(9 * hour);
+    let touched = server.with_cookie("/run/get.user", &cookie).cookie();
+    clock.forward(9 * hour);
+    assert_eq!(server.with_cookie("/run/get.user", &touched).body, "ada");
+    clock.forward(2 * hour);
+    let read = server.with_cookie("/run/get.user", &touched);
+    assert_eq!(read.body, "none", "20 hours after it began");
+}
+
+#[test]
+fn an_old_session_past_its_time_is_not_carried_over() {
+    let clock = Clock::default();
+    let old = build(memory().clock(clock.now()));
+    let server = serve(&build(
+        Manager::builder(PrivateCookie::new(key()))
+            .clock(clock.now())
+            .migrate_from(old.clone()),
+    ));
+    let cookie = serve(&old).raw("/run/add.user.ada", &[]).cookie();
+    clock.forward(Duration::from_secs(24 * 60 * 60));
+    assert_eq!(server.with_cookie("/run/len", &cookie).body, "0");
+}
+
+/// Requests to `/together/…` wait for each other with their session open.
+fn together(config: &mut ServiceConfig, barrier: &Arc<Barrier>) {
+    async fn wait(
+        session: Session,
+        barrier: Data<Arc<Barrier>>,
+        script: Path<String>,
+    ) -> Result<String, Error> {
+        barrier.wait().await;
+        Ok(script::run(&session, &script)?.1)
+    }
+    config
+        .app_data(Data::new(barrier.clone()))
+        .configure(script::routes)
+        .route("/together/{script}", web::get().to(wait));
+}
+
+#[test]
+fn of_requests_that_overlap_while_a_session_moves_none_loses_what_the_others_did() {
+    for (from, old) in all_engines() {
+        let old = build(old());
+        let manager = build(memory().migrate_from(old.clone()));
+        let barrier = Arc::new(Barrier::new(50));
+        let server = Server::start(manager.middleware(), {
+            let barrier = barrier.clone();
+            move |config: &mut ServiceConfig| together(config, &barrier)
+        });
+        let cookie = serve(&old).raw("/run/add.user.ada,count.n", &[]).cookie();
+        let new: Vec<_> = std::thread::scope(|scope| {
+            let requests = (0..50).map(|number| {
+                let (server, cookie) = (&server, &cookie);
+                let path = format!("/together/add.key{number}.value,count.n");
+                scope.spawn(move || server.with_cookie(&path, cookie).cookie())
+            });
+            let requests: Vec<_> = requests.collect();
+            requests
+                .into_iter()
+                .map(|request| request.join().unwrap())
+                .collect()
+        });
+        assert!(
+            new.iter().all(|cookie| *cookie == new[0]),
+            "one new session: {from}"
+        );
+        let read = server.with_cookie("/run/len,get.n,get.user", &new[0]);
+        assert_eq!(read.body, "52,51,ada", "{from}");
+    }
+}
+
+#[test]
+fn a_house_may_be_moved_twice_and_its_inhabitants_are_found() {
+    let oldest = build(memory().cookie_name("oldest"));
+    let old = build(memory().cookie_name("old").migrate_from(oldest.clone()));
+    let new = build(memory().cookie_name("new").migrate_from(old.clone()));
+    let begin = |manager: &Manager| {
+        let server = Server::start(manager.middleware(), |config| {
+            config.route(
+                "/",
+                web::get().to(async |session: Session| {
+                    session.set_user("ada")?;
+                    session.add("key", "value")?;
+                    Ok::<_, Error>("in")
+                }),
+            );
+        });
+        server.raw("/", &[]).cookie()
+    };
+    let cookies_of_each = [begin(&oldest), begin(&old), begin(&new)];
+    let manager = new.clone();
+    let server = Server::start(new.middleware(), move |config| {
+        let manager = manager.clone();
+        config.configure(script::routes).route(
+            "/others",
+            web::get().to(move |session: Session| {
+                let manager = manager.clone();
+                async move {
+                    let all = manager.user_sessions("ada").await?.len();
+                    let ended = manager.destroy_other_user_sessions("ada", &session).await?;
+                    Ok::<_, Error>(format!("{ended} of {all}"))
+                }
+            }),
+        );
+    });
+    assert_eq!(
+        server.with_cookie("/others", &cookies_of_each[0]).body,
+        "2 of 3"
+    );
+    assert_eq!(
+        server.with_cookie("/run/len", &cookies_of_each[1]).body,
+        "0"
+    );
+    assert_eq!(
+        server.with_cookie("/run/len", &cookies_of_each[2]).body,
+        "0"
+    );
+    let moved = server.with_cookie("/run/add.more.1", &cookies_of_each[0]);
+    let (set, removed) = cookies(&moved);
+    assert_eq!(removed, ["oldest="]);
+    assert!(set[0].starts_with("new="));
+    assert_eq!(
+        server.with_cookie("/run/get.key,get.more", &set[0]).body,
+        "value,1"
+    );
+    assert_eq!(
+        serve(&oldest)
+            .with_cookie("/run/len", &cookies_of_each[0])
+            .body,
+        "0"
+    );
+}
+
+#[test]
+fn a_session_too_large_for_a_cookie_stays_where_it_is_and_a_write_says_so() {
+    let old = build(memory());
+    let manager = build(Manager::builder(SignedCookie::new(key())).migrate_from(old.clone()));
+    let server = serve(&manager);
+    let cookie = serve(&old)
+        .raw("/run/fill.big.5000,add.user.ada", &[])
+        .cookie();
+    let answer = server.with_cookie("/run/add.more.1", &cookie);
+    assert!(answer.body.starts_with("too large"), "{answer:?}");
+    assert_eq!(server.with_cookie("/run/renew", &cookie).status, 500);
+    assert_eq!(server.with_cookie("/run/get.user", &cookie).body, "ada");
+    let smaller = server.with_cookie("/run/pop.big", &cookie).cookie();
+    assert_eq!(server.with_cookie("/run/get.user", &smaller).body, "ada");
+}
+
+#[test]
+fn a_cookie_that_no_engine_made_is_an_empty_session_and_one_log_line() {
+    let log = Log::of_process();
+    let old = build(Manager::builder(SignedCookie::new(key())).cookie_name("forged"));
+    let server = serve(&build(
+        Manager::builder(PrivateCookie::new(key()))
+            .cookie_name("forged")
+            .migrate_from(old),
+    ));
+    let answer = server.with_cookie("/run/len", "forged=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+    assert_eq!((answer.status, &*answer.body), (200, "0"));
+    assert_eq!(
+        log.lines("`forged`").len(),
+        1,
+        "{:?}",
+        log.lines("`forged`")
+    );
+}
+
+#[test]
+fn a_session_that_moves_is_loaded_on_demand_too() {
+    let old = build(Manager::builder(SignedCookie::new(key())).cookie_name("old"));
+    let server = serve(&build(memory().load_on_demand().migrate_from(old.clone())));
+    let cookie = serve(&old).raw("/run/add.user.ada", &[]).cookie();
+    assert_eq!(server.with_cookie("/idle", &cookie).status, 200);
+    assert_eq!(server.with_cookie("/run/get.user", &cookie).body, "ada");
+}
+
+#[cfg(feature = "actix-session")]
+#[test]
+fn a_cookie_of_actix_session_is_carried_over_given_its_key() {
+    use actix_session::{
+        SessionMiddleware,
+        config::CookieContentSecurity::{Private, Signed},
+        storage::CookieSessionStore,
+    };
+    use session_manager::ActixSessionCookie;
+
+    for (security, reader) in [
+        (Private, ActixSessionCookie::private as fn(_) -> _),
+        (Signed, ActixSessionCookie::signed as fn(_) -> _),
+    ] {
+        let their_key = actix_web::cookie::Key::generate();
+        let in_server = their_key.clone();
+        let nothing = build(memory().cookie_name("nothing"));
+        let theirs = Server::start(nothing.middleware(), move |config| {
+            let store =
+                SessionMiddleware::builder(CookieSessionStore::default(), in_server.clone());
+            let handler = async |session: actix_session::Session| {
+                session.insert("user", "Ada \"the first\" ü;=").unwrap();
+                session.insert("scores", [1, 2, 3]).unwrap();
+                "in"
+            };
+            config.service(
+                web::scope("")
+                    .wrap(store.cookie_content_security(security).build())
+                    .route("/", web::get().to(handler)),
+            );
+        });
+        let cookie = theirs.raw("/", &[]).cookie();
+        assert!(cookie.starts_with("id="));
+
+        let old = build(Manager::builder(reader(their_key)).cookie_name("id"));
+        let server = serve(&build(memory().migrate_from(old)));
+        let read = server.with_cookie("/run/get.user,get.scores", &cookie);
+        assert_eq!(read.body, "Ada \"the first\" ü;=,[1,2,3]");
+        let moved = server.with_cookie("/run/add.more.1", &cookie);
+        let (set, removed) = cookies(&moved);
+        assert_eq!(removed, ["id="]);
+        assert_eq!(
+            server.with_cookie("/run/get.scores,get.more", &set[0]).body,
+            "[1,2,3],1"
+        );
+        assert_eq!(
+            serve(&build(memory()))
+                .with_cookie("/run/len", &cookie)
+                .body,
+            "0"
+        );
+
+        let forged = format!("{}x", cookie);
+        assert_eq!(server.with_cookie("/run/len", &forged).body, "0");
+    }
+}
