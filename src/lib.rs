@@ -162,6 +162,7 @@ mod key;
 mod log;
 pub mod manager;
 mod message;
+mod namespace;
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 mod random;
 mod record;
@@ -171,6 +172,7 @@ mod store;
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 #[expect(clippy::expect_used, reason = "a suite that tells by panicking")]
 pub mod testing;
+mod typed_key;
 mod user;
 mod value;
 mod web;
@@ -191,6 +193,7 @@ pub use expiry::{Expiry, Timestamp};
 pub use key::{Key, KeyError};
 pub use manager::{Builder, HasSession, Manager, Middleware, OnStoreError, Sessions, Settings};
 pub use message::Message;
+pub use namespace::Namespace;
 pub use record::{Entries, Record};
 pub use session::Session;
 #[cfg(feature = "memory")]
@@ -215,6 +218,7 @@ pub use store::sql::postgres::PostgresStore;
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use store::sql::sqlite::SqliteStore;
 pub use store::{Applied, Store, StoreError, StoreId, UserIndex, Write};
+pub use typed_key::SessionKey;
 pub use user::UserSession;
 pub use value::Value;
 #[cfg(feature = "actix")]
