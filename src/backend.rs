@@ -125,7 +125,8 @@ pub struct Opening<'r> {
     pub token: Option<&'r str>,
     /// The manager's settings.
     pub settings: &'r Settings,
-    /// The request as the web framework has it (`actix_web::HttpRequest`), or `()`.
+    /// The request as the web framework has it: an `actix_web::HttpRequest`; of a tower service the
+    /// `http::Extensions`; `()` where it is no more at hand.
     pub request: &'r dyn Any,
 }
 
@@ -154,7 +155,7 @@ pub struct Commit<'r> {
     pub now: Timestamp,
     /// The manager's settings.
     pub settings: &'r Settings,
-    /// The request as the web framework still has it (`actix_web::HttpRequest`), or `()`.
+    /// The request as the web framework still has it: an `actix_web::HttpRequest`, or `()`.
     pub request: &'r dyn Any,
 }
 

@@ -12,7 +12,7 @@ pub enum Error {
     /// No middleware opened a session for this request.
     #[error(
         "no session was opened for this request: mount `session_manager::manager::middleware()` \
-         around the route that was called (`App::wrap` in actix-web). If it is mounted, two \
+         around the route that was called (`App::wrap` in actix-web, `Router::layer` in axum). If it is mounted, two \
          versions of session-manager may be in the build: `cargo tree -d` shows them"
     )]
     NotMounted,
@@ -198,6 +198,15 @@ pub(crate) fn chain(error: &Error) -> impl std::fmt::Display {
 }
 
 impl Error {
+    /// The HTTP status of a response that stands for the error.
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::Unavailable { .. } | Self::ReadOnly => 503,
+            _ => 500,
+        }
+    }
+
     /// The engine failed, and `source` says why.
     pub fn unavailable(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Unavailable {

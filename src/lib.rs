@@ -1,6 +1,6 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
-    not(all(feature = "actix", feature = "cookies")),
+    not(all(any(feature = "actix", feature = "tower"), feature = "cookies")),
     allow(
         dead_code,
         reason = "without a web framework nobody opens sessions, without an engine nobody keeps them"
@@ -221,9 +221,9 @@ pub use store::{Applied, Store, StoreError, StoreId, UserIndex, Write};
 pub use typed_key::SessionKey;
 pub use user::UserSession;
 pub use value::Value;
-#[cfg(feature = "actix")]
-#[cfg_attr(docsrs, doc(cfg(feature = "actix")))]
-pub use web::actix::SessionService;
+#[cfg(any(feature = "actix", feature = "tower"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "actix", feature = "tower"))))]
+pub use web::SessionService;
 
 #[cfg(all(doctest, feature = "actix", feature = "cookies", feature = "redis"))]
 #[doc = include_str!("../README.md")]

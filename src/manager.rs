@@ -15,6 +15,7 @@ mod settings;
 pub use builder::Builder;
 pub use global::{SESSION_MANAGER, Scope, get, is_insecure_default, middleware, scope, set, with};
 pub use middleware::Middleware;
+pub(crate) use middleware::Visit;
 pub(crate) use request::RequestHead;
 pub use request::{HasSession, Sessions};
 pub use settings::{OnStoreError, Settings};

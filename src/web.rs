@@ -1,7 +1,72 @@
-//! How requests of each web framework come to a manager.
+//! How requests of each web framework come to a manager, and what their responses carry.
 
 #[cfg(feature = "actix")]
-pub(crate) mod actix;
+mod actix;
+#[cfg(feature = "axum")]
+mod axum;
+#[cfg(feature = "tower")]
+mod tower;
+
+use crate::{Middleware, log::log, session::Headers};
+
+/// A service with sessions: what [`Middleware`] makes of a service of actix-web or tower.
+#[derive(Clone, Debug)]
+pub struct SessionService<S> {
+    middleware: Middleware,
+    service: S,
+}
+
+/// The fields of a response that say something of its session.
+#[derive(Clone, Copy)]
+enum Field {
+    CacheControl,
+    SetCookie,
+    Vary,
+}
+
+/// The fields of a response, as its framework keeps them.
+trait Fields {
+    fn all(&self, field: Field) -> impl Iterator<Item = &[u8]>;
+
+    /// Adds a line; `false` if `value` cannot stand in a header.
+    fn append(&mut self, field: Field, value: &str) -> bool;
+}
+
+impl Headers {
+    fn write(self, fields: &mut impl Fields) {
+        if self.vary && !varies_by_cookie(fields.all(Field::Vary)) {
+            fields.append(Field::Vary, "Cookie");
+        }
+        let Some(set_cookie) = self.set_cookie else {
+            return;
+        };
+        if !fields.append(Field::SetCookie, &set_cookie) {
+            log!(
+                ERROR,
+                "a session engine made a token that cannot stand in a header; it was not sent"
+            );
+            return;
+        }
+        if let Some(directive) = cache_control_to_add(fields.all(Field::CacheControl)) {
+            fields.append(Field::CacheControl, directive);
+        }
+    }
+}
+
+/// Whether a request came over plain http to a loopback host, and through no proxy.
+fn is_http_to_loopback(
+    host: Option<&str>,
+    is_https: bool,
+    is_http_1_0: bool,
+    has_field: impl Fn(&str) -> bool,
+) -> bool {
+    host.is_some_and(is_loopback)
+        && !is_https
+        // Proxies that set no mark and name the upstream as host, as nginx does unless told
+        // otherwise, have long spoken HTTP/1.0.
+        && !is_http_1_0
+        && !PROXY_MARKS.into_iter().any(has_field)
+}
 
 /// Whether `host`, as a `Host` header or a URI has it, is this machine as nobody else can be:
 /// `localhost` and names below it (RFC 6761), `127.0.0.0/8` or `::1`, with or without a port.

@@ -3,6 +3,8 @@
 use std::{any::Any, sync::Arc};
 
 use super::Manager;
+#[cfg(any(feature = "actix", feature = "axum"))]
+use crate::BackendFuture;
 use crate::{
     Error, Session,
     cookie::{Found, SessionCookie},
@@ -16,13 +18,14 @@ pub(crate) trait RequestHead {
     /// Whether the request came over plain http to a loopback host, and through no proxy.
     fn is_http_to_loopback(&self) -> bool;
 
-    /// The request as the framework has it.
+    /// The request as the framework has it: see [`Opening::request`](crate::Opening::request).
     fn framework(&self) -> &dyn Any;
 }
 
 /// A request whose session can be found: what the methods of [`Manager`] take as `&req`.
 ///
-/// In actix-web: `HttpRequest`, `ServiceRequest`, `ServiceResponse` and `GuardContext`; and a
+/// In actix-web: `HttpRequest`, `ServiceRequest`, `ServiceResponse` and `GuardContext`; in axum,
+/// tonic and tower: `http::Request`, `http::request::Parts` and `http::Extensions`; and a
 /// [`Session`] itself, wherever one is at hand instead. A type that wraps a request passes
 /// [`sessions`](Self::sessions) on:
 ///
@@ -79,19 +82,42 @@ impl Sessions {
         std::iter::successors(Some(self), |sessions| sessions.outer.as_deref())
     }
 
+    /// Whether `manager` opened one of them.
+    pub(super) fn has(&self, manager: &Manager) -> bool {
+        self.opened_by(manager).is_some()
+    }
+
     /// The session that `manager` opened.
-    pub(crate) fn opened_by(&self, manager: &Manager) -> Option<&Session> {
+    fn opened_by(&self, manager: &Manager) -> Option<&Session> {
         self.iter()
             .map(|sessions| &sessions.session)
             .find(|session| session.manager().is(manager))
     }
 
-    pub(crate) fn own(&self) -> Session {
+    fn own(&self) -> Session {
         self.iter()
             .find(|sessions| sessions.is_global)
             .unwrap_or(self)
             .session
             .clone()
+    }
+
+    /// The request's own session for an extractor: loaded now, if it is loaded on demand.
+    #[cfg(any(feature = "actix", feature = "axum"))]
+    pub(crate) fn extract(
+        found: Result<Self, Error>,
+    ) -> BackendFuture<'static, Result<Session, Error>> {
+        let session = match found {
+            Ok(sessions) => sessions.own(),
+            Err(error) => return BackendFuture::ready(Err(error)),
+        };
+        match session.clone().loaded() {
+            Err(Error::NotLoaded) => BackendFuture::pending(async move {
+                session.open().await?;
+                Ok(session)
+            }),
+            loaded => BackendFuture::ready(loaded),
+        }
     }
 
     pub(super) fn of(&self, manager: &Manager) -> Session {

@@ -14,16 +14,16 @@ use actix_web::{
     guard::GuardContext,
     http::{
         StatusCode, Version,
-        header::{self, HeaderMap, HeaderValue},
+        header::{self, HeaderMap, HeaderName, HeaderValue},
     },
 };
 
-use super::{PROXY_MARKS, cache_control_to_add, is_loopback, varies_by_cookie};
+use super::{Field, Fields, SessionService, is_http_to_loopback};
 use crate::{
     BackendFuture, Error, HasSession, Middleware, Session, Sessions,
     cookie::{Found, SessionCookie},
     log::log,
-    manager::RequestHead,
+    manager::{RequestHead, Visit},
     session::Headers,
 };
 
@@ -35,7 +35,7 @@ where
     type Response = ServiceResponse<B>;
     type Error = actix_web::Error;
     type InitError = ();
-    type Transform = SessionService<S>;
+    type Transform = SessionService<Rc<S>>;
     type Future = Ready<Result<Self::Transform, ()>>;
 
     fn new_transform(&self, service: S) -> Self::Future {
@@ -46,14 +46,7 @@ where
     }
 }
 
-/// A service with sessions: what [`Middleware`] makes of a service of actix-web.
-#[derive(Debug)]
-pub struct SessionService<S> {
-    middleware: Middleware,
-    service: Rc<S>,
-}
-
-impl<S, B> Service<ServiceRequest> for SessionService<S>
+impl<S, B> Service<ServiceRequest> for SessionService<Rc<S>>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error> + 'static,
     B: 'static,
@@ -70,34 +63,30 @@ where
         let is_global = self.middleware.is_global();
         Box::pin(async move {
             let outer = request.extensions().get::<Sessions>().cloned();
-            if outer
-                .as_ref()
-                .is_some_and(|outer| outer.opened_by(&manager).is_some())
-            {
+            let opening = Visit::begin(&manager, is_global, request.request(), outer);
+            let Some(opening) = opening else {
                 return service.call(request).await;
-            }
-            let session = manager.begin(request.request()).await?;
-            let sessions = Sessions::new(session.clone(), is_global, outer);
+            };
+            let (visit, sessions) = opening.await?;
             request.extensions_mut().insert(sessions);
 
-            let _unanswered = Unanswered(&session);
             match service.call(request).await {
                 Ok(mut response) => {
                     let succeeded = !response.status().is_server_error();
-                    let headers = session.commit(succeeded, response.request()).await?;
-                    write(headers, response.headers_mut());
+                    let headers = visit.end(succeeded, response.request()).await?;
+                    headers.write(response.headers_mut());
                     Ok(response)
                 }
                 // Middleware between here and the handler may answer with an error instead of a
                 // response. The response that it stands for has to carry the headers.
                 Err(error) => {
                     let status = error.as_response_error().status_code();
-                    let headers = session.commit(!status.is_server_error(), &()).await?;
+                    let headers = visit.end(!status.is_server_error(), &()).await?;
                     if headers == Headers::default() {
                         return Err(error);
                     }
                     let mut response = error.error_response();
-                    write(headers, response.headers_mut());
+                    headers.write(response.headers_mut());
                     Err(InternalError::from_response(error, response).into())
                 }
             }
@@ -105,38 +94,23 @@ where
     }
 }
 
-/// The session of a request that may end without a response. Once it is committed, nothing is left
-/// to abandon.
-struct Unanswered<'a>(&'a Session);
+impl Fields for HeaderMap {
+    fn all(&self, field: Field) -> impl Iterator<Item = &[u8]> {
+        self.get_all(name(field)).map(HeaderValue::as_bytes)
+    }
 
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        self.0.abandon();
+    fn append(&mut self, field: Field, value: &str) -> bool {
+        let value =
+            HeaderValue::try_from(value).map(|value| HeaderMap::append(self, name(field), value));
+        value.is_ok()
     }
 }
 
-fn write(headers: Headers, map: &mut HeaderMap) {
-    fn values<'m>(map: &'m HeaderMap, name: &header::HeaderName) -> impl Iterator<Item = &'m [u8]> {
-        map.get_all(name).map(HeaderValue::as_bytes)
-    }
-    if headers.vary && !varies_by_cookie(values(map, &header::VARY)) {
-        map.append(header::VARY, HeaderValue::from_static("Cookie"));
-    }
-    let Some(set_cookie) = headers.set_cookie else {
-        return;
-    };
-    match HeaderValue::try_from(set_cookie) {
-        Ok(set_cookie) => map.append(header::SET_COOKIE, set_cookie),
-        Err(_) => {
-            log!(
-                ERROR,
-                "a session engine made a token that cannot stand in a header; it was not sent"
-            );
-            return;
-        }
-    }
-    if let Some(directive) = cache_control_to_add(values(map, &header::CACHE_CONTROL)) {
-        map.append(header::CACHE_CONTROL, HeaderValue::from_static(directive));
+fn name(field: Field) -> HeaderName {
+    match field {
+        Field::CacheControl => header::CACHE_CONTROL,
+        Field::SetCookie => header::SET_COOKIE,
+        Field::Vary => header::VARY,
     }
 }
 
@@ -155,12 +129,12 @@ impl RequestHead for HttpRequest {
             .uri()
             .host()
             .or_else(|| self.headers().get(header::HOST)?.to_str().ok());
-        host.is_some_and(is_loopback)
-            && !self.app_config().secure()
-            // Proxies that set no mark and name the upstream as host, as nginx does unless told
-            // otherwise, have long spoken HTTP/1.0.
-            && self.version() > Version::HTTP_10
-            && !PROXY_MARKS.iter().any(|mark| self.headers().contains_key(*mark))
+        is_http_to_loopback(
+            host,
+            self.app_config().secure(),
+            self.version() <= Version::HTTP_10,
+            |field| self.headers().contains_key(field),
+        )
     }
 
     fn framework(&self) -> &dyn Any {
@@ -205,26 +179,14 @@ impl FromRequest for Session {
     type Future = BackendFuture<'static, Result<Self, Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        match request.session() {
-            Err(Error::NotLoaded) => {}
-            session => return BackendFuture::ready(session),
-        }
-        let session = request.sessions().map(|sessions| sessions.own());
-        BackendFuture::pending(async move {
-            let session = session?;
-            session.open().await?;
-            Ok(session)
-        })
+        Sessions::extract(request.sessions())
     }
 }
 
 /// Opaque: the client reads a status and its phrase, the log has the rest.
 impl ResponseError for Error {
     fn status_code(&self) -> StatusCode {
-        match self {
-            Self::Unavailable { .. } | Self::ReadOnly => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     fn error_response(&self) -> HttpResponse {
