@@ -4,15 +4,19 @@ use std::{
     any::Any,
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use crate::{Changes, Error, Record, Settings, StoreId, Timestamp, Update, View, Write};
+use crate::{
+    Changes, Error, Record, Settings, StoreId, Timestamp, Update, View, Write, cookie::Tokens,
+};
 
 #[cfg(feature = "cookies")]
 pub(crate) mod cookies;
 #[cfg(not(feature = "cookies"))]
 pub(crate) mod missing;
+pub(crate) mod moving;
 #[cfg(feature = "cookies")]
 pub(crate) mod private_cookie;
 #[cfg(feature = "server-side")]
@@ -41,7 +45,8 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Opens the session that the request names.
     ///
-    /// A name that is unknown, expired, forged or malformed is [`Opened::Nothing`], not an error.
+    /// A name that is unknown, expired, forged or malformed is [`Opened::Nothing`] or
+    /// [`Opened::Refused`], not an error.
     ///
     /// # Errors
     ///
@@ -123,6 +128,8 @@ pub trait Backend: Send + Sync + 'static {
 pub struct Opening<'r> {
     /// The value of the session cookie, if the request has one: whatever a client chose to send.
     pub token: Option<&'r str>,
+    /// The cookies of the managers that this one takes over from.
+    pub(crate) old: Option<&'r Tokens>,
     /// The manager's settings.
     pub settings: &'r Settings,
     /// The request as the web framework has it: an `actix_web::HttpRequest`; of a tower service the
@@ -136,10 +143,51 @@ pub struct Opening<'r> {
 pub enum Opened {
     /// There is none.
     Nothing,
+    /// There is none, and the cookie is not one that this engine made: a log line says so.
+    Refused(Refused),
     /// The cookie itself holds it; [`Backend::unseal`] reads it when somebody looks.
     Sealed,
     /// Here it is.
     Loaded(Record),
+    /// Here it is, in an engine that this one takes over from
+    /// ([`Builder::migrate_from`](crate::Builder::migrate_from)), so many moves ago.
+    Old(Record, usize),
+    /// Other code has it in hand during the same request.
+    Live(Arc<dyn Live>),
+}
+
+impl Opened {
+    /// Reads what the cookie itself holds.
+    pub(crate) fn unsealed(
+        self,
+        engine: &dyn Backend,
+        token: Option<&str>,
+        settings: &Settings,
+    ) -> Self {
+        match self {
+            Self::Sealed => match engine.unseal(token.unwrap_or_default(), settings) {
+                Ok(record) => Self::Loaded(record),
+                Err(why) => Self::Refused(why),
+            },
+            opened => opened,
+        }
+    }
+}
+
+/// A session that other code reads and writes during the same request, such as another crate's
+/// middleware and whoever uses that: nothing is kept back until the commit, so that each sees at once
+/// what the other does.
+pub trait Live: fmt::Debug + Send + Sync {
+    /// The session as it is now; `None` where it cannot be reached, as from another thread.
+    fn read(&self) -> Option<Record>;
+
+    /// Does at once what was done; `false` where the session cannot be reached. It is then kept, and
+    /// done later.
+    fn write(&self, changes: &Changes) -> bool;
+
+    /// Called in place of [`Backend::commit`] when the request ends. If not `keep`, what was written
+    /// is undone, but for the end of the session.
+    fn end(&self, keep: bool);
 }
 
 /// What a [`Backend`] has to keep.
@@ -147,6 +195,10 @@ pub enum Opened {
 pub struct Commit<'r> {
     /// The value of the session cookie as the request sent it.
     pub token: Option<&'r str>,
+    /// The cookies of the managers that this one takes over from.
+    pub(crate) old: Option<&'r Tokens>,
+    /// How many moves ago the session was stored: 0 if this engine has it.
+    pub(crate) age: usize,
     /// The session as it was opened; `None` if there was none.
     pub stored: Option<&'r Record>,
     /// What the request did to it. If nothing, a touch is due: the session's end moves.

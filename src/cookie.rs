@@ -41,9 +41,11 @@ impl Default for Attributes {
 
 /// The session cookie: what sets it and what removes it, made of the same attributes, so that a
 /// removal always matches.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SessionCookie {
     name: String,
+    path: String,
+    domain: Option<String>,
     secure: Option<bool>,
     persistent: bool,
     /// Everything behind `name=value`, for a secure and for an insecure cookie.
@@ -51,7 +53,7 @@ pub(crate) struct SessionCookie {
     removal: BySecurity,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct BySecurity {
     secure: String,
     insecure: String,
@@ -114,6 +116,8 @@ impl SessionCookie {
             suffix: both(false),
             removal: both(true),
             name: attributes.name,
+            path: attributes.path,
+            domain: attributes.domain,
             secure,
             persistent: attributes.persistent,
         })
@@ -121,6 +125,11 @@ impl SessionCookie {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether a browser that gets both keeps the later one alone.
+    pub(crate) fn replaces(&self, other: &Self) -> bool {
+        (&self.name, &self.path, &self.domain) == (&other.name, &other.path, &other.domain)
     }
 
     /// Whether the browser is told when the session ends.
@@ -208,6 +217,36 @@ fn pairs(header: &[u8]) -> impl Iterator<Item = &[u8]> {
         rest = behind;
         Some(pair.trim_ascii_start())
     })
+}
+
+/// The session cookies in a request: a manager's own, and those of the managers that it takes over
+/// from.
+#[derive(Clone, Default)]
+pub(crate) struct Tokens {
+    /// Empty if the cookie is there, but nothing to use.
+    pub(crate) own: Option<Box<str>>,
+    pub(crate) old: Option<Box<Tokens>>,
+}
+
+impl Tokens {
+    /// The cookie's value, if it may name a session.
+    pub(crate) fn own(&self) -> Option<&str> {
+        self.own.as_deref().filter(|own| !own.is_empty())
+    }
+
+    pub(crate) fn old(&self) -> Option<&Self> {
+        self.old.as_deref()
+    }
+
+    /// These, and then older and older ones.
+    pub(crate) fn by_age(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |tokens| tokens.old())
+    }
+
+    /// Whether any of them may name a session.
+    pub(crate) fn name_a_session(&self) -> bool {
+        self.by_age().any(|tokens| tokens.own().is_some())
+    }
 }
 
 /// The session cookie in a request.

@@ -176,13 +176,14 @@ pub mod testing;
 mod typed_key;
 mod user;
 mod value;
+#[cfg(any(feature = "actix", feature = "tower"))]
 mod web;
 
 pub use ::cookie::SameSite;
 #[cfg(feature = "server-side")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server-side")))]
 pub use backend::server_side::ServerSide;
-pub use backend::{Backend, BackendFuture, Commit, Opened, Opening, Refused, Reply, Size};
+pub use backend::{Backend, BackendFuture, Commit, Live, Opened, Opening, Refused, Reply, Size};
 #[cfg(feature = "cookies")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]
 pub use backend::{private_cookie::PrivateCookie, signed_cookie::SignedCookie};

@@ -1,24 +1,30 @@
 //! The manager: opens sessions, commits them, and answers for a request.
 
-use std::{fmt, sync::Arc};
+use std::{any::Any, fmt, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Backend, BackendFuture, Error, Message, Opened, Opening, Session, cookie::Found};
+use crate::{
+    Backend, BackendFuture, Error, Message, Opened, Opening, Session,
+    cookie::{Found, Tokens},
+};
 
 mod builder;
 mod global;
 mod middleware;
 mod request;
 mod settings;
+#[cfg(any(feature = "actix", feature = "tower"))]
+mod visit;
 
 pub use builder::Builder;
 pub use global::{SESSION_MANAGER, Scope, get, is_insecure_default, middleware, scope, set, with};
 pub use middleware::Middleware;
-pub(crate) use middleware::Visit;
 pub(crate) use request::RequestHead;
 pub use request::{HasSession, Sessions};
 pub use settings::{OnStoreError, Settings};
+#[cfg(any(feature = "actix", feature = "tower"))]
+pub(crate) use visit::Visit;
 
 /// A session engine with its settings: opens each request's session, and keeps it.
 ///
@@ -41,6 +47,8 @@ pub struct Manager(Arc<Inner>);
 struct Inner {
     backend: Box<dyn Backend>,
     settings: Settings,
+    /// The manager whose sessions this one takes over.
+    old: Option<Manager>,
     /// Set on the default manager where its key protects nothing, or not for long.
     insecure: Option<global::Insecure>,
 }
@@ -54,6 +62,7 @@ impl Manager {
         Self(Arc::new(Inner {
             backend: Box::new(backend),
             settings,
+            old: None,
             insecure: None,
         }))
     }
@@ -218,33 +227,60 @@ impl Manager {
         let settings = self.settings();
         let always = settings.cookie().always_secure();
         let secure = always.unwrap_or_else(|| !request.is_http_to_loopback());
-        let framework = request.framework();
-        let open = |token| {
-            self.backend().open(Opening {
-                token,
-                settings,
-                request: framework,
-            })
-        };
-        let (token, opening) = match request.find(settings.cookie()) {
-            Found::Nothing => (None, Some(open(None))),
-            Found::One(token) if settings.loads_on_demand() && !self.backend().needs_response() => {
-                (Some(token), None)
-            }
-            Found::One(token) => (Some(token), Some(open(Some(token)))),
-            Found::Refused(why) => {
-                settings.log_refused(why);
-                // It is there, so that ending the session removes it; no engine is asked for it.
-                (Some(""), Some(BackendFuture::ready(Ok(Opened::Nothing))))
-            }
-        };
-        let session = Session::new(self.clone(), secure, token.map(Box::from));
+        let tokens = self.tokens(request, Settings::log_refused);
+        let waits = settings.loads_on_demand()
+            && !self.backend().needs_response()
+            && tokens.name_a_session();
+        let opening = (!waits).then(|| self.opening(&tokens, request.framework()));
+        let session = Session::new(self.clone(), secure, tokens);
         async move {
             if let Some(opening) = opening {
                 session.opened(opening.await)?;
             }
             Ok(session)
         }
+    }
+
+    /// Asks the engine for the session that these cookies name.
+    pub(crate) fn opening(
+        &self,
+        tokens: &Tokens,
+        request: &dyn Any,
+    ) -> BackendFuture<'_, Result<Opened, Error>> {
+        self.backend().open(Opening {
+            token: tokens.own(),
+            old: tokens.old(),
+            settings: self.settings(),
+            request,
+        })
+    }
+
+    /// The session cookies of a request, this manager's and those that it takes over.
+    fn tokens(&self, request: &dyn RequestHead, log: fn(&Settings, &'static str)) -> Tokens {
+        let own = match request.find(self.settings().cookie()) {
+            Found::Nothing => None,
+            Found::One(token) => Some(token),
+            Found::Refused(why) => {
+                log(self.settings(), why);
+                Some("")
+            }
+        };
+        // Of one cookie name, one log line is enough.
+        let old = |old: &Self| Box::new(old.tokens(request, |_, _| ()));
+        Tokens {
+            own: own.map(Box::from),
+            old: self.old().map(old),
+        }
+    }
+
+    /// The manager that this one takes over from.
+    fn old(&self) -> Option<&Self> {
+        self.0.old.as_ref()
+    }
+
+    /// This manager, and then older and older ones.
+    pub(crate) fn by_age(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |manager| manager.old())
     }
 
     fn is(&self, other: &Self) -> bool {

@@ -4,14 +4,15 @@ use std::{
     any::{Any, type_name},
     fmt,
     hash::{BuildHasher, Hasher, RandomState},
+    ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    BackendFuture, Change, Changes, Commit, Error, Manager, Message, Namespace, OnStoreError,
-    Opened, Opening, Record, Reply, Size, Update, Value, View, Write, log::log,
+    BackendFuture, Change, Changes, Commit, Error, Live, Manager, Message, Namespace, OnStoreError,
+    Opened, Record, Reply, Size, Update, Value, View, Write, cookie::Tokens, log::log,
 };
 
 /// Keys that begin with these are session-manager's own. No text that a person types has them.
@@ -58,9 +59,13 @@ struct Inner {
 }
 
 struct State {
-    /// The session cookie's value as it came.
-    token: Option<Box<str>>,
+    /// The session cookies' values as they came.
+    tokens: Tokens,
     stored: Stored,
+    /// How many moves ago it was stored (`Builder::migrate_from`): 0 if this engine has it.
+    age: usize,
+    /// Other code has the session in hand too.
+    live: Option<Arc<dyn Live>>,
     changes: Changes,
     /// Counts changes, so that `update` sees when one came between.
     version: u64,
@@ -69,6 +74,8 @@ struct State {
     phase: Phase,
     /// Whether something was done that can no longer be kept.
     lost: bool,
+    /// Whether somebody ended or renewed the session meanwhile.
+    ended: bool,
     /// What `save` left for the response head to tell the client.
     reply: Reply,
 }
@@ -96,21 +103,26 @@ enum Phase {
 pub(crate) struct Headers {
     /// The `Set-Cookie` value.
     pub(crate) set_cookie: Option<String>,
+    /// Those that remove the cookies of a manager that this one takes over from.
+    pub(crate) removed: Vec<String>,
     /// Whether the response depends on the cookie: `Vary: Cookie`.
     pub(crate) vary: bool,
 }
 
 impl Session {
     /// A session that the engine has still to open.
-    pub(crate) fn new(manager: Manager, secure: bool, token: Option<Box<str>>) -> Self {
+    pub(crate) fn new(manager: Manager, secure: bool, tokens: Tokens) -> Self {
         let state = State {
-            token,
+            tokens,
             stored: Stored::Unopened,
+            age: 0,
+            live: None,
             changes: Changes::default(),
             version: 0,
             looked: false,
             phase: Phase::Open,
             lost: false,
+            ended: false,
             reply: Reply::Keep,
         };
         Self(Arc::new(Inner {
@@ -142,13 +154,7 @@ impl Session {
             if !matches!(state.stored, Stored::Unopened) {
                 return Ok(());
             }
-            let settings = self.0.manager.settings();
-            let token = state.token.as_deref();
-            self.0.manager.backend().open(Opening {
-                token,
-                settings,
-                request: &(),
-            })
+            self.0.manager.opening(&state.tokens, &())
         };
         let opened = opening.await;
         self.opened(opened)
@@ -160,9 +166,12 @@ impl Session {
         match opened {
             // Two who asked at once got the same, and somebody may have written since.
             Ok(_) if !matches!(state.stored, Stored::Unopened) => {}
-            Ok(Opened::Nothing) => state.stored = Stored::Known(None),
             Ok(Opened::Sealed) => state.stored = Stored::Sealed,
-            Ok(Opened::Loaded(record)) => state.stored = Stored::Known(Some(record)),
+            Ok(Opened::Live(live)) => {
+                state.stored = Stored::Known(live.read());
+                state.live = Some(live);
+            }
+            Ok(opened) => state.take(opened, &self.0.manager),
             Err(error @ Error::Unavailable { .. })
                 if self.0.manager.settings().on_store_error() == OnStoreError::Anonymous =>
             {
@@ -556,8 +565,14 @@ impl Session {
     /// the engine lists none.
     pub fn handle(&self) -> Option<String> {
         let state = self.look();
-        let token = state.record().and(state.token.as_deref())?;
-        Some(self.0.manager.backend().handle(token)?.to_string())
+        state.record()?;
+        let (manager, tokens) = self
+            .0
+            .manager
+            .by_age()
+            .zip(state.tokens.by_age())
+            .nth(state.age)?;
+        Some(manager.backend().handle(tokens.own()?)?.to_string())
     }
 
     /// Commits now what was done, for code that outlives the response: a spawned task, a stream.
@@ -598,6 +613,50 @@ impl Session {
         Ok(())
     }
 
+    /// Looks again whether the session is still there, for code that outlives the request in which it
+    /// was opened: a WebSocket, a stream, a long task. What others did to it meanwhile shows from then
+    /// on, and what was done here and not yet saved stays done.
+    ///
+    /// A cookie engine keeps nothing that could tell of a logout: there it finds only whether the
+    /// session's time is over. A session that was never kept has nothing to lose, and is `Ok`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`], if somebody ended or renewed the session or its time is over: it is empty
+    /// from then on, and takes no more writes. [`Error::Unavailable`], if the engine cannot tell;
+    /// the session is then as it was.
+    ///
+    /// ```
+    /// # async fn f(session: session_manager::Session) -> Result<(), session_manager::Error> {
+    /// loop {
+    ///     // … wait for the next message of the WebSocket …
+    ///     session.revalidate().await?; // logged out elsewhere: close it
+    ///     # return Ok(());
+    /// }
+    /// # }
+    /// ```
+    pub async fn revalidate(&self) -> Result<(), Error> {
+        let opening = {
+            let state = self.look();
+            if state.ended {
+                return Err(Error::Ended);
+            }
+            // There is nothing that could have ended, or it is read anew at each look.
+            if state.record().is_none() || state.tokens.own.is_none() || state.live.is_some() {
+                return Ok(());
+            }
+            self.0.manager.opening(&state.tokens, &())
+        };
+        let opened = opening.await?;
+        let mut state = self.lock();
+        state.take(opened, &self.0.manager);
+        if state.record().is_some() {
+            return Ok(());
+        }
+        state.ended = true;
+        Err(Error::Ended)
+    }
+
     /// Keeps what the request did, and says what its response has to carry. Called once, before the
     /// head is sent; `request` is what the framework still has of it.
     pub(crate) fn commit(
@@ -612,7 +671,12 @@ impl Session {
         let mut committing = None;
         if state.phase == Phase::Open {
             let keep = succeeded || settings.commit_on_server_error();
-            committing = self.begin_commit(&mut state, keep, request);
+            if let Some(live) = state.live.clone() {
+                state.write_through();
+                live.end(keep);
+            } else {
+                committing = self.begin_commit(&mut state, keep, request);
+            }
             state.phase = Phase::Sent;
         }
         drop(state);
@@ -631,8 +695,28 @@ impl Session {
                 }
                 Reply::Remove => Some(cookie.remove(secure)),
             };
-            Ok(Headers { set_cookie, vary })
+            let removed = match set_cookie {
+                Some(_) => self.removed(),
+                None => Vec::new(),
+            };
+            Ok(Headers {
+                set_cookie,
+                removed,
+                vary,
+            })
         }
+    }
+
+    /// What removes the cookies that came from managers which this one takes over from.
+    fn removed(&self) -> Vec<String> {
+        let state = self.lock();
+        let old = self.0.manager.by_age().zip(state.tokens.by_age()).skip(1);
+        let sent = old.filter(|(_, tokens)| tokens.own.is_some());
+        let cookie = self.0.manager.settings().cookie();
+        sent.map(|(manager, _)| manager.settings().cookie())
+            .filter(|old| !cookie.replaces(old))
+            .map(|old| old.remove(self.0.secure))
+            .collect()
     }
 
     /// For a request that ends without a response, by a panic or because its client went away:
@@ -684,7 +768,9 @@ impl Session {
             return None;
         }
         let commit = Commit {
-            token: state.token.as_deref(),
+            token: state.tokens.own.as_deref(),
+            old: state.tokens.old(),
+            age: state.age,
             stored: state.record(),
             changes: &state.changes,
             now,
@@ -714,8 +800,14 @@ impl Session {
         match result {
             Ok(reply) => {
                 match &reply {
-                    Reply::Set { token, .. } => state.token = Some(token.as_str().into()),
-                    Reply::Gone => state.stored = Stored::Known(None),
+                    Reply::Set { token, .. } => {
+                        state.tokens.own = Some(token.as_str().into());
+                        state.age = 0;
+                    }
+                    Reply::Gone => {
+                        state.stored = Stored::Known(None);
+                        state.ended = true;
+                    }
                     Reply::Keep | Reply::Remove => {}
                 }
                 Ok(reply)
@@ -748,22 +840,17 @@ impl Session {
     }
 
     /// The state, for somebody who reads or writes; the first one to look unseals it.
-    fn look(&self) -> MutexGuard<'_, State> {
+    fn look(&self) -> Look<'_> {
         let mut state = self.lock();
         state.looked = true;
         if let Stored::Sealed = state.stored {
-            let manager = &self.0.manager;
-            let token = state.token.as_deref().unwrap_or_default();
-            let record = match manager.backend().unseal(token, manager.settings()) {
-                Ok(record) => Some(record),
-                Err(why) => {
-                    manager.settings().log_refused(why);
-                    None
-                }
-            };
-            state.stored = Stored::Known(record);
+            state.take(Opened::Sealed, &self.0.manager);
         }
-        state
+        if state.live.is_some() && state.phase == Phase::Open {
+            state.write_through();
+            state.read_through();
+        }
+        Look(state)
     }
 
     /// The one way in which a value is written.
@@ -819,11 +906,13 @@ impl Session {
             // The client has an id, and the engine alone can keep what is done under it.
             Phase::Sent
                 if !self.needs_response()
+                    && state.age == 0
                     && state.record().is_some()
                     && !state.changes.is_destroyed() =>
             {
                 Ok(())
             }
+            Phase::Sent if state.ended => Err(Error::Ended),
             Phase::Sent => Err(Error::HeadSent),
             Phase::ReadOnly => Err(Error::ReadOnly),
         }
@@ -835,7 +924,65 @@ impl Session {
     }
 }
 
+/// The state in the hands of somebody who reads or writes.
+struct Look<'a>(MutexGuard<'a, State>);
+
+impl Deref for Look<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+impl DerefMut for Look<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.0
+    }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        if self.0.live.is_some() {
+            self.0.write_through();
+        }
+    }
+}
+
 impl State {
+    /// Takes what the engine opened, in place of what was known.
+    fn take(&mut self, opened: Opened, manager: &Manager) {
+        let settings = manager.settings();
+        let opened = opened.unsealed(manager.backend(), self.tokens.own(), settings);
+        let (record, age) = match opened {
+            Opened::Loaded(record) => (Some(record), 0),
+            Opened::Old(record, age) => (Some(record), age),
+            Opened::Refused(why) => {
+                settings.log_refused(why);
+                (None, 0)
+            }
+            Opened::Nothing | Opened::Sealed | Opened::Live(_) => (None, 0),
+        };
+        self.stored = Stored::Known(record);
+        self.age = age;
+    }
+
+    /// Does to a live session what was done here, where it can be reached.
+    fn write_through(&mut self) {
+        let Some(live) = &self.live else { return };
+        if self.phase == Phase::Open && !self.changes.is_empty() && live.write(&self.changes) {
+            self.changes = Changes::default();
+            self.read_through();
+        }
+    }
+
+    /// Sees what others did to a live session.
+    fn read_through(&mut self) {
+        if let Some(record) = self.live.as_ref().and_then(|live| live.read()) {
+            self.stored = Stored::Known(Some(record));
+        }
+    }
+
     fn record(&self) -> Option<&Record> {
         match &self.stored {
             Stored::Unopened | Stored::Sealed => None,

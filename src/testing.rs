@@ -45,7 +45,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// # Ok::<(), session_manager::Error>(())
 /// ```
 pub fn session() -> Session {
-    let session = Session::new(Manager::new(Fake), true, None);
+    let session = Session::new(Manager::new(Fake), true, Default::default());
     // Cannot fail: there is nothing to open.
     let _ = session.opened(Ok(Opened::Nothing));
     session

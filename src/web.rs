@@ -40,6 +40,9 @@ impl Headers {
         let Some(set_cookie) = self.set_cookie else {
             return;
         };
+        for removed in &self.removed {
+            fields.append(Field::SetCookie, removed);
+        }
         if !fields.append(Field::SetCookie, &set_cookie) {
             log!(
                 ERROR,

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Applied, Backend, BackendFuture, Commit, Error, Opened, Opening, Record, Reply, Store,
+    Applied, Backend, BackendFuture, Commit, Error, Opened, Opening, Record, Refused, Reply, Store,
     StoreError, StoreId, Timestamp, Update, Write, log::log, random,
 };
 
@@ -127,8 +127,7 @@ impl<S: Store> Backend for ServerSide<S> {
             return BackendFuture::ready(Ok(Opened::Nothing));
         };
         let Some(id) = SessionId::parse(token) else {
-            request.settings.log_refused("it is no id of this engine");
-            return BackendFuture::ready(Ok(Opened::Nothing));
+            return BackendFuture::ready(Ok(Opened::Refused(Refused::Malformed)));
         };
         let (now, expiry) = (request.settings.now(), *request.settings.expiry());
         BackendFuture::pending(async move {

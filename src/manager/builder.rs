@@ -11,6 +11,7 @@ use cookie::SameSite;
 use super::{Inner, Manager, OnStoreError, Settings, global::Insecure};
 use crate::{
     Backend, ConfigError, Expiry,
+    backend::moving::Moving,
     cookie::{Attributes, SessionCookie},
     expiry::Clock,
 };
@@ -38,6 +39,7 @@ pub struct Builder {
     on_store_error: OnStoreError,
     commit_on_server_error: bool,
     load_on_demand: bool,
+    old: Option<Manager>,
     insecure: Option<Insecure>,
 }
 
@@ -51,6 +53,7 @@ impl Builder {
             on_store_error: OnStoreError::default(),
             commit_on_server_error: false,
             load_on_demand: false,
+            old: None,
             insecure: None,
         }
     }
@@ -153,6 +156,34 @@ impl Builder {
         self
     }
 
+    /// Takes over the sessions of `old`: what an application changes when it moves from cookies to a
+    /// store, from one store to another, to another key or cookie name, and nobody is logged out.
+    ///
+    /// A session that only `old` knows is opened there. When it is next written or touched it moves:
+    /// it is kept by the new engine, its old record is destroyed and its old cookie removed. It
+    /// keeps its age, so the move is over after the [absolute timeout](Self::absolute_timeout), and
+    /// `migrate_from` can go. `old` may itself have been built so.
+    ///
+    /// An old cookie that is sent again opens nothing, where the old engine kept a record. A cookie
+    /// engine keeps none: until it is left out here, a copy of an old cookie opens the session as it
+    /// was. A session that does not fit into a cookie stays in the old engine, and a write to it is
+    /// [`Error::TooLarge`](crate::Error::TooLarge).
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use session_manager::{Key, Manager, MemoryStore, ServerSide, SignedCookie, manager};
+    ///
+    /// let old = Manager::new(SignedCookie::new(Key::from_secret("the secret of the year before last..")?));
+    /// let new = ServerSide::new(MemoryStore::new());
+    /// manager::set(Manager::builder(new).migrate_from(old).build()?);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn migrate_from(mut self, old: impl Into<Arc<Manager>>) -> Self {
+        self.old = Some(Manager::clone(&old.into()));
+        self
+    }
+
     /// The clock that timeouts are measured with, for tests that move it. Default: the system's.
     ///
     /// ```
@@ -198,11 +229,19 @@ impl Builder {
             load_on_demand: self.load_on_demand,
         };
         let Self {
-            backend, insecure, ..
+            backend,
+            old,
+            insecure,
+            ..
         } = self;
+        let backend = match &old {
+            Some(old) => Box::new(Moving::new(backend, old.clone())),
+            None => backend,
+        };
         Ok(Manager(Arc::new(Inner {
             backend,
             settings,
+            old,
             insecure,
         })))
     }

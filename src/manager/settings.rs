@@ -30,7 +30,7 @@ pub enum OnStoreError {
 }
 
 /// The settings of a [`Manager`](crate::Manager), as its engine sees them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     pub(super) cookie: SessionCookie,
     pub(super) expiry: Expiry,
