@@ -128,21 +128,20 @@
 //!
 //! # Writing a library crate on it
 //!
-//! - Depend on `session-manager` with `default-features = false`: the application chooses the rest.
-//! - Take `&impl HasSession`, call [`manager::get()`] at each use, keep nothing.
-//! - Begin your keys with your crate's name: `"admin.filter"`.
-//! - Never call [`manager::set()`]; mount no middleware; assume no engine, and that a session may be
-//!   as small as a cookie ([`Error::TooLarge`]).
-//! - In tests, [`manager::scope`] and [`manager::with`] give each test a manager of its own.
-//!
 //! ```
-//! use session_manager::{Error, HasSession, manager};
+//! use session_manager::{Error, HasSession, SessionKey};
+//!
+//! const FILTER: SessionKey<String> = SessionKey::new("admin.filter");
 //!
 //! /// Remembers the filter that a visitor chose.
 //! pub fn remember_filter(req: &(impl HasSession + ?Sized), filter: &str) -> Result<(), Error> {
-//!     manager::get().add(req, "admin.filter", filter)
+//!     FILTER.add(req, filter)
 //! }
 //! ```
+//!
+//! It depends on `session-manager` with `default-features = false`, takes whatever has a session,
+//! has its keys to itself ([`SessionKey`], [`Session::namespace`]), and keeps nothing beyond the
+//! request. The guide for its author is [`library_authors`].
 //!
 //! # Features
 //!
@@ -159,9 +158,12 @@ mod expiry;
 mod finite;
 #[cfg(feature = "cookies")]
 mod key;
+#[cfg(doc)]
+pub mod library_authors;
 mod log;
 pub mod manager;
 mod message;
+mod namespace;
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 mod random;
 mod record;
@@ -171,6 +173,7 @@ mod store;
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 #[expect(clippy::expect_used, reason = "a suite that tells by panicking")]
 pub mod testing;
+mod typed_key;
 mod user;
 mod value;
 #[cfg(any(feature = "actix", feature = "tower"))]
@@ -192,6 +195,7 @@ pub use expiry::{Expiry, Timestamp};
 pub use key::{Key, KeyError};
 pub use manager::{Builder, HasSession, Manager, Middleware, OnStoreError, Sessions, Settings};
 pub use message::Message;
+pub use namespace::Namespace;
 pub use record::{Entries, Record};
 pub use session::Session;
 #[cfg(feature = "memory")]
@@ -216,6 +220,7 @@ pub use store::sql::postgres::PostgresStore;
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use store::sql::sqlite::SqliteStore;
 pub use store::{Applied, Store, StoreError, StoreId, UserIndex, Write};
+pub use typed_key::SessionKey;
 pub use user::UserSession;
 pub use value::Value;
 #[cfg(any(feature = "actix", feature = "tower"))]

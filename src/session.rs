@@ -11,8 +11,8 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    BackendFuture, Change, Changes, Commit, Error, Live, Manager, Message, OnStoreError, Opened,
-    Record, Reply, Size, Update, Value, View, Write, cookie::Tokens, log::log,
+    BackendFuture, Change, Changes, Commit, Error, Live, Manager, Message, Namespace, OnStoreError,
+    Opened, Record, Reply, Size, Update, Value, View, Write, cookie::Tokens, log::log,
 };
 
 /// Keys that begin with these are session-manager's own. No text that a person types has them.
@@ -444,6 +444,19 @@ impl Session {
     /// Whether there is no value. Flash messages do not count.
     pub fn is_empty(&self) -> bool {
         self.look().own_keys().next().is_none()
+    }
+
+    /// The part of this session whose keys begin with `name` and a dot: where a library crate keeps
+    /// its own.
+    ///
+    /// ```
+    /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
+    /// session.namespace("admin").add("filter", "open")?;
+    /// assert_eq!(session.get("admin.filter").as_deref(), Some("open"));
+    /// # Ok(()) }
+    /// ```
+    pub fn namespace(&self, name: &str) -> Namespace {
+        Namespace::new(self.clone(), name)
     }
 
     /// How much room the session takes and how much it has; `None` if the engine sets no limit.

@@ -87,12 +87,12 @@ if [ ${#missing[@]} -gt 0 ]; then
         { cat "$log"; fail "apt-get install ${missing[*]}"; }
 fi
 
-check 'format' cargo fmt --check
-check 'clippy, all features' cargo clippy --quiet --all-targets --all-features -- -D warnings
+check 'format' cargo fmt --all --check
+check 'clippy, all features' cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings
 check 'clippy, default features' cargo clippy --quiet -- -D warnings
 check 'clippy, no feature' cargo clippy --quiet --no-default-features -- -D warnings
 features=$(cargo metadata --no-deps --format-version 1 |
-    grep -o '"features":{[^}]*}' | tail -1 | grep -o '"[a-z-]*":\[' | tr -d '":[' | grep -vx default)
+    grep -o '"features":{[^}]*}' | grep -o '"[a-z-]*":\[' | tr -d '":[' | grep -vx default)
 [ -n "$features" ] || fail 'no feature found in Cargo.toml'
 for feature in $features; do
     check "clippy, feature $feature alone" \
@@ -105,6 +105,7 @@ check 'the examples' cargo build --quiet --all-features --examples
 IGNORED_HERE='browser.rs\|store_redis.rs' suite 'unit, integration and compile-fail tests' cargo test --all-features --lib --test '*'
 suite 'documentation tests, README among them' cargo test --all-features --doc
 suite 'unit tests, no feature' cargo test --no-default-features --lib
+suite 'library crates and an application on them' cargo test --all-targets -p recently-viewed -p list-filter -p shop
 step 'Redis, PostgreSQL and MariaDB'
 source tests/services/redis.sh
 source tests/services/sql.sh
