@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::{Changes, Error, Record, Settings, StoreId, Timestamp, Update, View, Write};
+use crate::{Changes, Error, Holder, Record, Settings, StoreId, Timestamp, Update, View, Write};
 
 #[cfg(feature = "cookies")]
 pub(crate) mod cookies;
@@ -173,9 +173,9 @@ impl Commit<'_> {
     }
 
     /// What a store writes for it, and what of that must be computed anew if another request was
-    /// faster.
+    /// faster. Whom the record answers to, only the engine knows.
     pub(crate) fn to_write(&self) -> (Write, Vec<(Box<str>, Update)>) {
-        let write = Write::touch(self.created(), self.now, self.expires());
+        let write = Write::touch(Holder::NOBODY, self.created(), self.now, self.expires());
         let (mut write, updates) = self.changes.to_write(write);
         if !updates.is_empty() {
             write.if_version = self.stored.map(|stored| stored.version);
