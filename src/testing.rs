@@ -611,7 +611,7 @@ async fn destroying_wins_every_race<S: Store>(store: &Arc<S>) {
 }
 
 async fn of_renewals_at_once_the_first_wins<S: Store>(store: &Arc<S>) {
-    for _ in 0..5 {
+    for _ in 0..10 {
         let id = create(&**store, &[("kept", Value::Text("value"))]).await;
         let done = at_once(store, 8, |store, number| async move {
             let key = format!("key{number}");
