@@ -444,7 +444,16 @@ fn a_users_sessions_are_listed_and_ended<S: Store + Clone>(store: &S) {
         },
     )));
     let devices = ["laptop", "phone", "tablet"];
-    let cookies = devices.map(|device| server.raw(&format!("/sign-in/{device}"), &[]).cookie());
+    let mut cookies = devices.map(|device| server.raw(&format!("/sign-in/{device}"), &[]).cookie());
+    assert_eq!(server.raw("/list", &[]).body, "laptop+phone+tablet");
+    let before = server.with_cookie("/run/handle,renew", &cookies[1]);
+    cookies[1] = before.cookie();
+    let after = server.with_cookie("/run/handle", &cookies[1]);
+    assert_eq!(
+        before.body,
+        format!("{},done", after.body),
+        "a renewed session keeps its handle"
+    );
     assert_eq!(server.raw("/list", &[]).body, "laptop+phone+tablet");
     assert_eq!(server.with_cookie("/others", &cookies[1]).body, "2");
     assert_eq!(server.raw("/list", &[]).body, "phone");
