@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use session_manager::{Applied, MemoryStore, Store, StoreId, Timestamp, Value, Write};
+use session_manager::{Applied, Holder, MemoryStore, Store, StoreId, Timestamp, Value, Write};
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const ROUNDS: u64 = 200_000;
@@ -31,7 +31,8 @@ fn id(number: u64) -> StoreId {
 }
 
 fn write(set: &[(&str, &str)]) -> Write {
-    let mut write = Write::touch(NOW, NOW, NOW.plus(Duration::from_secs(3600)));
+    let holder = Holder::from_bytes([7; 32]);
+    let mut write = Write::touch(holder, NOW, NOW, NOW.plus(Duration::from_secs(3600)));
     write.set = set
         .iter()
         .map(|(key, text)| ((*key).into(), Value::Text((*text).into())))

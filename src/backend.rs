@@ -9,7 +9,8 @@ use std::{
 };
 
 use crate::{
-    Changes, Error, Record, Settings, StoreId, Timestamp, Update, View, Write, cookie::Tokens,
+    Changes, Error, Holder, Record, Settings, StoreId, Timestamp, Update, View, Write,
+    cookie::Tokens,
 };
 
 #[cfg(feature = "cookies")]
@@ -233,9 +234,9 @@ impl Commit<'_> {
     }
 
     /// What a store writes for it, and what of that must be computed anew if another request was
-    /// faster.
+    /// faster. Whom the record answers to, only the engine knows.
     pub(crate) fn to_write(&self) -> (Write, Vec<(Box<str>, Update)>) {
-        let write = Write::touch(self.created(), self.now, self.expires());
+        let write = Write::touch(Holder::NOBODY, self.created(), self.now, self.expires());
         let (mut write, updates) = self.changes.to_write(write);
         if !updates.is_empty() {
             write.if_version = self.stored.map(|stored| stored.version);

@@ -219,7 +219,7 @@ pub use store::sql::postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use store::sql::sqlite::SqliteStore;
-pub use store::{Applied, Store, StoreError, StoreId, UserIndex, Write};
+pub use store::{Applied, Holder, Store, StoreError, StoreId, UserIndex, Write};
 pub use typed_key::SessionKey;
 pub use user::UserSession;
 pub use value::Value;

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{Timestamp, Value, Write};
+use crate::{Holder, Timestamp, Value, Write};
 
 /// What is kept of one session between two requests.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct Record {
     pub seen: Timestamp,
     /// When it ends if nobody uses it again.
     pub expires: Timestamp,
+    /// Whom a store keeps it for. Engines without a store leave it at [`Holder::NOBODY`].
+    pub holder: Holder,
     /// How often its values were written, by which a store finds that another request was faster.
     /// Engines that cannot merge leave it at 0.
     pub version: u64,
@@ -24,7 +26,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// A record that was just written, of nobody in particular.
+    /// A record that was just written, of no user in particular, that answers to nobody.
     ///
     /// ```
     /// use session_manager::{Entries, Record, Timestamp};
@@ -37,6 +39,7 @@ impl Record {
             created,
             seen: created,
             expires,
+            holder: Holder::NOBODY,
             version: 0,
             user: None,
             entries,

@@ -38,9 +38,9 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
 
-    /// Puts a new record under `id`, with what `write` sets and version 1.
+    /// Puts a new record under `id`: [`Write::to_record`].
     ///
-    /// `false` if a live record is there already, which then stays as it is: ids are drawn from 256
+    /// `false` if a live record is there already, which then stays as it is: ids are drawn from 128
     /// random bits, so a second one is no accident. One whose time is over may be replaced.
     fn create(
         &self,
@@ -52,26 +52,19 @@ pub trait Store: Send + Sync + 'static {
     /// Keys that `write` does not name stay as whoever wrote last left them.
     ///
     /// Never creates a record: if there is none, or its time is over, that is [`Applied::Gone`]. A
-    /// session that was destroyed stays destroyed, whatever was still in flight.
+    /// session that was destroyed stays destroyed, whatever was still in flight. A record that
+    /// answers to another than [`Write::holder`] was renewed meanwhile, and is as good as gone: that
+    /// comes before [`Applied::Conflict`].
+    ///
+    /// A renewal is a write with a [`Write::new_holder`]. The record stays where it is, and whoever
+    /// destroys it ends the renewed session as well.
     fn apply(
         &self,
         id: StoreId,
         write: &Write,
     ) -> impl Future<Output = Result<Applied, StoreError>> + Send;
 
-    /// As [`apply`](Self::apply), and moves the record from `id` to `new`; `id` is gone from then
-    /// on. [`Write::created`] is when the record begins anew.
-    ///
-    /// At no moment is the record under neither id: who fails half-way leaves it under both. Nothing
-    /// is written if `new` is taken, which is reported as [`Applied::Gone`].
-    fn renew(
-        &self,
-        id: StoreId,
-        new: StoreId,
-        write: &Write,
-    ) -> impl Future<Output = Result<Applied, StoreError>> + Send;
-
-    /// Removes the record under `id`. No error if there is none.
+    /// Removes the record under `id`, whomever it answers to by now. No error if there is none.
     fn destroy(&self, id: StoreId) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// What finds a user's sessions, if this store can.
@@ -97,24 +90,62 @@ pub trait UserIndex: Send + Sync {
     ) -> BackendFuture<'a, Result<Vec<(StoreId, Record)>, StoreError>>;
 }
 
-/// The name under which a store keeps a session: the SHA-256 of the id in its cookie.
-///
-/// Whoever reads the store learns no id that would open a session, and how long a look-up takes
-/// tells nothing of an id (CVE-2019-16782). It is no secret therefore, and is what
-/// [`UserSession::handle`](crate::UserSession::handle) shows.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StoreId([u8; 32]);
+/// Writes the type of a SHA-256.
+macro_rules! hash {
+    ($(#[$docs:meta])* $name:ident) => {
+        $(#[$docs])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name([u8; 32]);
 
-impl StoreId {
-    /// The name made of these 32 bytes.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
+        impl $name {
+            /// The one of these 32 bytes.
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
 
-    /// Its 32 bytes.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
+            /// Its 32 bytes.
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+        }
+
+        /// The first digits: enough to tell two apart in a log.
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let [a, b, c, ..] = self.0;
+                write!(f, concat!(stringify!($name), "({:02x}{:02x}{:02x}..)"), a, b, c)
+            }
+        }
+    };
+}
+
+hash! {
+    /// The name under which a store keeps a session: the SHA-256 of the first part of the id in its
+    /// cookie. It stays the same for as long as the session lives, over every renewal.
+    ///
+    /// Whoever reads the store learns no id that would open a session, and how long a look-up takes
+    /// tells nothing of an id (CVE-2019-16782). It is no secret therefore, and is what
+    /// [`UserSession::handle`](crate::UserSession::handle) shows.
+    StoreId
+}
+
+hash! {
+    /// Whom a record answers to: the SHA-256 of the second part of the id in the cookie, the secret,
+    /// which every renewal draws anew.
+    ///
+    /// Whoever reads the store learns no secret from it.
+    ///
+    /// ```
+    /// use session_manager::Holder;
+    ///
+    /// assert_eq!(format!("{:?}", Holder::from_bytes([171; 32])), "Holder(ababab..)");
+    /// ```
+    Holder
+}
+
+impl Holder {
+    /// Nobody: no secret is known that has this SHA-256. A [`Record::new`] answers to nobody.
+    pub const NOBODY: Self = Self::from_bytes([0; 32]);
 }
 
 /// 64 hexadecimal digits.
@@ -124,18 +155,15 @@ impl fmt::Display for StoreId {
     }
 }
 
-/// The first digits: enough to tell two apart in a log.
-impl fmt::Debug for StoreId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, ..] = self.0;
-        write!(f, "StoreId({a:02x}{b:02x}{c:02x}..)")
-    }
-}
-
 /// What is written to a record in one step.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Write {
+    /// Whom a record that is written to must answer to; whom a new one does.
+    pub holder: Holder,
+    /// If there is one: whom the record answers to from now on, which makes the write a renewal.
+    /// [`Store::create`] has no use for it.
+    pub new_holder: Option<Holder>,
     /// Whether every value that is there goes first.
     pub clear: bool,
     /// Keys and what they hold from now on.
@@ -147,7 +175,7 @@ pub struct Write {
     /// If there is one: write nothing unless the record has this version, and answer
     /// [`Applied::Conflict`].
     pub if_version: Option<u64>,
-    /// When the session begins; only [`Store::create`] and [`Store::renew`] write it.
+    /// When the session begins; only [`Store::create`] and a renewal write it.
     pub created: Timestamp,
     /// When it ends if nobody uses it again.
     pub expires: Timestamp,
@@ -159,13 +187,16 @@ impl Write {
     /// A write that does nothing but say when the session ends, and that it was seen.
     ///
     /// ```
-    /// use session_manager::{Timestamp, Write};
+    /// use session_manager::{Holder, Timestamp, Write};
     ///
+    /// let holder = Holder::from_bytes([7; 32]);
     /// let (now, later) = (Timestamp::from_millis(1_000), Timestamp::from_millis(2_000));
-    /// assert!(Write::touch(now, now, later).is_touch());
+    /// assert!(Write::touch(holder, now, now, later).is_touch());
     /// ```
-    pub fn touch(created: Timestamp, now: Timestamp, expires: Timestamp) -> Self {
+    pub fn touch(holder: Holder, created: Timestamp, now: Timestamp, expires: Timestamp) -> Self {
         Self {
+            holder,
+            new_holder: None,
             clear: false,
             set: Vec::new(),
             remove: Vec::new(),
@@ -177,7 +208,7 @@ impl Write {
         }
     }
 
-    /// Whether no value and no user is written, so that the version stays.
+    /// Whether no value and no user is written, so that the version stays; a renewal may be one.
     pub fn is_touch(&self) -> bool {
         !self.clear && self.set.is_empty() && self.remove.is_empty() && self.user.is_none()
     }
@@ -190,25 +221,59 @@ impl Write {
     /// The record that this write creates.
     ///
     /// ```
-    /// use session_manager::{Timestamp, Write};
+    /// use session_manager::{Holder, Timestamp, Write};
     ///
-    /// let now = Timestamp::from_millis(1_000);
-    /// assert_eq!(Write::touch(now, now, now).to_record().version, 1);
+    /// let (holder, now) = (Holder::from_bytes([7; 32]), Timestamp::from_millis(1_000));
+    /// let record = Write::touch(holder, now, now, now).to_record();
+    /// assert_eq!((record.holder, record.version), (holder, 1));
     /// ```
     pub fn to_record(&self) -> Record {
         let mut record = Record::new(self.created, self.expires, Entries::default());
         record.merge(self);
+        record.holder = self.holder;
         record.version = 1;
         record
     }
 }
 
 impl Record {
-    /// Merges `write` into the record, as [`Store::apply`] does; for stores that keep records in
-    /// memory.
-    pub fn merge(&mut self, write: &Write) {
+    /// Does to this record what [`Store::apply`] does to the one that is stored; for stores that keep
+    /// records in memory.
+    ///
+    /// ```
+    /// use session_manager::{Applied, Holder, Timestamp, Write};
+    ///
+    /// let (old, new) = (Holder::from_bytes([7; 32]), Holder::from_bytes([8; 32]));
+    /// let (now, later) = (Timestamp::from_millis(1_000), Timestamp::from_millis(2_000));
+    /// let mut write = Write::touch(old, now, now, later);
+    /// let mut record = write.to_record();
+    /// write.new_holder = Some(new);
+    /// assert_eq!(record.apply(&write), Applied::Done);
+    /// assert_eq!(record.apply(&write), Applied::Gone, "it answers to another now");
+    /// ```
+    #[must_use = "nothing was written unless it says so"]
+    pub fn apply(&mut self, write: &Write) -> Applied {
+        if self.expires <= write.now || self.holder != write.holder {
+            return Applied::Gone;
+        }
+        if write
+            .if_version
+            .is_some_and(|version| version != self.version)
+        {
+            return Applied::Conflict;
+        }
+        self.merge(write);
+        Applied::Done
+    }
+
+    /// Merges `write` into the record, whatever that was made for.
+    pub(crate) fn merge(&mut self, write: &Write) {
         self.seen = write.now;
         self.expires = write.expires;
+        if let Some(holder) = write.new_holder {
+            self.holder = holder;
+            self.created = write.created;
+        }
         if let Some(user) = &write.user {
             self.user = Some((&**user).into());
         }
@@ -225,7 +290,7 @@ impl Record {
 pub enum Applied {
     /// It is there.
     Done,
-    /// There is no such record any more, so nothing was written.
+    /// There is no such record any more, or it answers to another, so nothing was written.
     Gone,
     /// The record is not of the version that the write was made for, so nothing was written.
     Conflict,

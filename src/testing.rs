@@ -18,12 +18,15 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::{
-    Applied, Backend, BackendFuture, Commit, Entries, Error, Manager, Opened, Opening, Record,
-    Reply, Session, Store, StoreId, Timestamp, Value, Write, random,
+    Applied, Backend, BackendFuture, Commit, Entries, Error, Holder, Manager, Opened, Opening,
+    Record, Reply, Session, Store, StoreId, Timestamp, Value, Write, random,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
+/// Whom a record of the suite answers to at first, and to whom after a renewal.
+const FIRST: Holder = Holder::from_bytes([1; 32]);
+const SECOND: Holder = Holder::from_bytes([2; 32]);
 
 /// A session that nobody has written to yet and nobody keeps: for testing what takes a
 /// [`HasSession`](crate::HasSession) or a [`Session`], without a server.
@@ -85,12 +88,13 @@ pub async fn check_store<S: Store>(store: S) {
     writes_merge_key_by_key(&*store).await;
     a_record_whose_time_is_over_is_gone(&*store).await;
     a_write_for_another_version_is_a_conflict(&*store).await;
-    renewing_moves_the_record(&*store).await;
+    a_renewed_record_answers_to_the_new_holder_alone(&*store).await;
     what_was_destroyed_stays_destroyed(&*store).await;
+    destroying_ends_a_renewed_record(&*store).await;
     writes_that_overlap_all_survive(&store).await;
     updates_that_overlap_all_count(&store).await;
     destroying_wins_every_race(&store).await;
-    renewing_and_writing_at_once_leave_one_record(&store).await;
+    of_renewals_at_once_the_first_wins(&store).await;
     if store.users().is_some() {
         a_users_sessions_are_found(&*store).await;
     }
@@ -103,11 +107,18 @@ fn new_id() -> StoreId {
 }
 
 fn write(set: &[(&str, Value<&str>)]) -> Write {
-    let mut write = Write::touch(NOW, NOW, NOW.plus(HOUR));
+    let mut write = Write::touch(FIRST, NOW, NOW, NOW.plus(HOUR));
     write.set = set
         .iter()
         .map(|(key, value)| ((*key).into(), value.into_owned()))
         .collect();
+    write
+}
+
+/// The same as a renewal.
+fn renewal(set: &[(&str, Value<&str>)]) -> Write {
+    let mut write = write(set);
+    write.new_holder = Some(SECOND);
     write
 }
 
@@ -129,13 +140,6 @@ async fn create<S: Store>(store: &S, set: &[(&str, Value<&str>)]) -> StoreId {
 
 async fn apply<S: Store>(store: &S, id: StoreId, write: &Write) -> Applied {
     store.apply(id, write).await.expect("the store answers")
-}
-
-async fn renew<S: Store>(store: &S, id: StoreId, new: StoreId, write: &Write) -> Applied {
-    store
-        .renew(id, new, write)
-        .await
-        .expect("the store answers")
 }
 
 async fn destroy<S: Store>(store: &S, id: StoreId) {
@@ -172,24 +176,24 @@ fn sorted(entries: &Entries) -> Vec<(&str, &'static str, &str)> {
 }
 
 async fn nothing_is_found_or_made_under_an_unknown_id<S: Store>(store: &S) {
-    let (id, new) = (new_id(), new_id());
+    let id = new_id();
     assert!(
         load(store, id).await.is_none(),
         "an unknown id has no record"
     );
-    let write = write(&[("key", Value::Text("value"))]);
+    let values = [("key", Value::Text("value"))];
     assert_eq!(
-        apply(store, id, &write).await,
+        apply(store, id, &write(&values)).await,
         Applied::Gone,
         "a write never makes a record"
     );
     assert_eq!(
-        renew(store, id, new, &write).await,
+        apply(store, id, &renewal(&values)).await,
         Applied::Gone,
         "nor does a renewal"
     );
     destroy(store, id).await;
-    assert!(load(store, id).await.is_none() && load(store, new).await.is_none());
+    assert!(load(store, id).await.is_none());
 }
 
 async fn what_is_stored_comes_back<S: Store>(store: &S) {
@@ -234,6 +238,7 @@ async fn what_is_stored_comes_back<S: Store>(store: &S) {
         (NOW, NOW, NOW.plus(HOUR))
     );
     assert_eq!(record.version, 1, "a new record is of version 1");
+    assert_eq!(record.holder, FIRST, "it answers to whom it was made for");
     assert_eq!(record.user.as_deref(), Some("user-of-the-suite"));
     destroy(store, id).await;
 
@@ -308,7 +313,7 @@ async fn writes_merge_key_by_key<S: Store>(store: &S) {
         "an object is replaced, not merged",
     );
 
-    let touch = Write::touch(NOW, NOW.plus(HOUR / 2), NOW.plus(2 * HOUR));
+    let touch = Write::touch(FIRST, NOW, NOW.plus(HOUR / 2), NOW.plus(2 * HOUR));
     assert_eq!(apply(store, id, &touch).await, Applied::Done);
     let record = load(store, id).await;
     assert_entries(record.as_ref(), &expected, "a touch changes no value");
@@ -349,19 +354,14 @@ async fn a_record_whose_time_is_over_is_gone<S: Store>(store: &S) {
         "a record lasts to the last millisecond"
     );
     assert!(at(over).await.is_none(), "and is never served after it");
-    let late = Write::touch(NOW, over, over.plus(HOUR));
+    let mut late = Write::touch(FIRST, NOW, over, over.plus(HOUR));
     assert_eq!(
         apply(store, id, &late).await,
         Applied::Gone,
         "nor can it be touched"
     );
-    let new = new_id();
-    assert_eq!(
-        renew(store, id, new, &late).await,
-        Applied::Gone,
-        "nor renewed"
-    );
-    assert!(load(store, new).await.is_none());
+    late.new_holder = Some(SECOND);
+    assert_eq!(apply(store, id, &late).await, Applied::Gone, "nor renewed");
     let mut again = write(&[("key", Value::Text("again"))]);
     again.now = over;
     again.expires = over.plus(HOUR);
@@ -382,19 +382,19 @@ async fn a_write_for_another_version_is_a_conflict<S: Store>(store: &S) {
     let mut change = write(&[("key", Value::Text("second"))]);
     for other in [0, 2] {
         change.if_version = Some(other);
-        assert_eq!(apply(store, id, &change).await, Applied::Conflict);
-        let new = new_id();
-        assert_eq!(renew(store, id, new, &change).await, Applied::Conflict);
-        assert!(
-            load(store, new).await.is_none(),
-            "a conflict writes nothing"
-        );
+        for new_holder in [None, Some(SECOND)] {
+            change.new_holder = new_holder;
+            assert_eq!(apply(store, id, &change).await, Applied::Conflict);
+        }
     }
+    let record = load(store, id).await;
     assert_entries(
-        load(store, id).await.as_ref(),
+        record.as_ref(),
         &[("key", Value::Text("first"))],
         "a conflict writes nothing",
     );
+    let record = record.expect("it was there a line ago");
+    assert_eq!((record.holder, record.version), (FIRST, 1), "nor renews");
     change.if_version = Some(1);
     assert_eq!(apply(store, id, &change).await, Applied::Done);
     assert_entries(
@@ -402,60 +402,106 @@ async fn a_write_for_another_version_is_a_conflict<S: Store>(store: &S) {
         &[("key", Value::Text("second"))],
         "a match writes",
     );
+    let record = load(store, id).await.expect("it was there a line ago");
+    assert_eq!((record.holder, record.version), (SECOND, 2), "and renews");
     destroy(store, id).await;
 }
 
-async fn renewing_moves_the_record<S: Store>(store: &S) {
-    let (id, new) = (
-        create(
-            store,
-            &[("kept", Value::Text("1")), ("gone", Value::Text("2"))],
-        )
-        .await,
-        new_id(),
-    );
+async fn a_renewed_record_answers_to_the_new_holder_alone<S: Store>(store: &S) {
+    let first = [("kept", Value::Text("1")), ("gone", Value::Text("2"))];
+    let id = create(store, &first).await;
     let later = NOW.plus(Duration::from_secs(60));
-    let mut change = write(&[("user", Value::Text("ada"))]);
+    let mut change = renewal(&[("user", Value::Text("ada"))]);
     (change.created, change.now, change.expires) = (later, later, later.plus(HOUR));
     change.remove = vec!["gone".into()];
-    assert_eq!(renew(store, id, new, &change).await, Applied::Done);
-    let record = load(store, new).await;
+    assert_eq!(apply(store, id, &change).await, Applied::Done);
+    let record = load(store, id).await;
     let expected = [("kept", Value::Text("1")), ("user", Value::Text("ada"))];
     assert_entries(
         record.as_ref(),
         &expected,
-        "the new id has the data, and what was written",
+        "a renewed record has its data, and what was written",
     );
     let record = record.expect("it was there a line ago");
+    assert_eq!(record.holder, SECOND, "and answers to the new holder");
     assert_eq!(
         (record.created, record.seen, record.expires),
-        (later, later, later.plus(HOUR))
+        (later, later, later.plus(HOUR)),
+        "it begins anew"
     );
-    assert!(load(store, id).await.is_none(), "the old id is dead");
+    assert_eq!(record.version, 2);
+
+    let values = [("late", Value::Text("3"))];
+    let mut clear = write(&values);
+    clear.clear = true;
+    let mut of_another_version = write(&values);
+    of_another_version.if_version = Some(1);
+    let mut of_this_version = write(&values);
+    of_this_version.if_version = Some(2);
+    let mut of_a_user = write(&[]);
+    of_a_user.user = Some("late".into());
+    for late in [
+        write(&values),
+        write(&[]),
+        renewal(&values),
+        renewal(&[]),
+        clear,
+        of_another_version,
+        of_this_version,
+        of_a_user,
+    ] {
+        assert_eq!(
+            apply(store, id, &late).await,
+            Applied::Gone,
+            "for the old holder it is gone: {late:?}"
+        );
+    }
+    let after = load(store, id).await;
+    assert_entries(after.as_ref(), &expected, "whose late writes write nothing");
+    let after = after.expect("it was there a line ago");
     assert_eq!(
-        apply(store, id, &change).await,
-        Applied::Gone,
-        "and takes no late write"
+        (after.holder, after.created, after.seen, after.expires),
+        (SECOND, later, later, later.plus(HOUR))
+    );
+    assert_eq!((after.version, after.user), (2, None));
+
+    let mut next = write(&[("next", Value::Text("4"))]);
+    next.holder = SECOND;
+    assert_eq!(apply(store, id, &next).await, Applied::Done);
+    let record = load(store, id).await.expect("nobody destroyed it");
+    assert_eq!(record.entries.len(), 3, "the new holder writes");
+    assert_eq!(
+        (record.holder, record.created),
+        (SECOND, later),
+        "and what is no renewal leaves whose it is, and when it began"
     );
 
-    let taken = create(store, &[("other", Value::Text("3"))]).await;
+    let mut back = renewal(&[]);
+    (back.holder, back.new_holder) = (SECOND, Some(FIRST));
+    assert_eq!(apply(store, id, &back).await, Applied::Done);
+    let record = load(store, id).await.expect("nobody destroyed it");
     assert_eq!(
-        renew(store, new, taken, &change).await,
-        Applied::Gone,
-        "a taken id is refused"
+        (record.holder, record.created, record.version),
+        (FIRST, NOW, 3),
+        "a renewal may write nothing else, and is then no new version"
     );
-    assert_entries(
-        load(store, taken).await.as_ref(),
-        &[("other", Value::Text("3"))],
-        "and kept",
+    destroy(store, id).await;
+}
+
+async fn destroying_ends_a_renewed_record<S: Store>(store: &S) {
+    let id = create(store, &[("key", Value::Text("value"))]).await;
+    assert_eq!(apply(store, id, &renewal(&[])).await, Applied::Done);
+    destroy(store, id).await;
+    assert!(
+        load(store, id).await.is_none(),
+        "whoever knows a record's id ends it, renewed or not"
     );
-    assert_entries(
-        load(store, new).await.as_ref(),
-        &expected,
-        "as is the one to be renewed",
-    );
-    destroy(store, new).await;
-    destroy(store, taken).await;
+    let mut late = write(&[("key", Value::Text("late"))]);
+    for holder in [FIRST, SECOND] {
+        late.holder = holder;
+        assert_eq!(apply(store, id, &late).await, Applied::Gone);
+    }
+    assert!(load(store, id).await.is_none());
 }
 
 async fn what_was_destroyed_stays_destroyed<S: Store>(store: &S) {
@@ -472,7 +518,7 @@ async fn what_was_destroyed_stays_destroyed<S: Store>(store: &S) {
         "a late write does not revive it"
     );
     assert_eq!(
-        renew(store, id, new_id(), &late).await,
+        apply(store, id, &renewal(&[])).await,
         Applied::Gone,
         "nor does a late renewal"
     );
@@ -545,55 +591,56 @@ async fn updates_that_overlap_all_count<S: Store>(store: &Arc<S>) {
 }
 
 async fn destroying_wins_every_race<S: Store>(store: &Arc<S>) {
-    for _ in 0..5 {
+    for round in 0..10 {
         let id = create(&**store, &[("key", Value::Text("value"))]).await;
-        let new = new_id();
         at_once(store, 12, |store, number| async move {
+            let change = [("key", Value::Text("late"))];
             match number {
-                0 => destroy(&*store, id).await,
-                _ => {
-                    let change = write(&[("key", Value::Text("late"))]);
-                    let _ = apply(&*store, id, &change).await;
-                }
+                // Among the first in one round, among the last in another.
+                _ if number == round => destroy(&*store, id).await,
+                _ if number % 2 == 0 => drop(apply(&*store, id, &write(&change)).await),
+                _ => drop(apply(&*store, id, &renewal(&change)).await),
             }
         })
         .await;
         assert!(
             load(&**store, id).await.is_none(),
-            "what was destroyed in a race is gone"
+            "what was destroyed in a race is gone, renewed or not"
         );
-        assert!(load(&**store, new).await.is_none());
     }
 }
 
-async fn renewing_and_writing_at_once_leave_one_record<S: Store>(store: &Arc<S>) {
-    for _ in 0..5 {
+async fn of_renewals_at_once_the_first_wins<S: Store>(store: &Arc<S>) {
+    for _ in 0..10 {
         let id = create(&**store, &[("kept", Value::Text("value"))]).await;
-        let renewed = at_once(store, 8, |store, number| async move {
-            let new = new_id();
+        let done = at_once(store, 8, |store, number| async move {
             let key = format!("key{number}");
-            let change = write(&[(&key, Value::Text("value"))]);
-            match number % 2 {
-                0 => (renew(&*store, id, new, &change).await == Applied::Done).then_some(new),
-                _ => {
-                    apply(&*store, id, &change).await;
-                    None
-                }
+            let mut change = write(&[(&key, Value::Text("value"))]);
+            if number % 2 == 0 {
+                change.new_holder = Some(new_holder(number));
             }
+            (apply(&*store, id, &change).await == Applied::Done).then_some(number)
         });
-        let renewed: Vec<_> = renewed.await.into_iter().flatten().collect();
-        assert_eq!(renewed.len(), 1, "of renewals at once one wins");
-        assert!(load(&**store, id).await.is_none(), "and the old id is dead");
-        let record = load(&**store, renewed[0])
-            .await
-            .expect("the new id is alive");
+        let done: Vec<_> = done.await.into_iter().flatten().collect();
+        let record = load(&**store, id).await.expect("nobody destroyed it");
+        let renewals = done.iter().filter(|number| *number % 2 == 0);
+        let won: Vec<_> = renewals.map(|number| new_holder(*number)).collect();
+        assert_eq!(won, [record.holder], "of renewals at once one wins");
+        let written = done.iter().map(|number| format!("key{number}"));
+        let mut keys: Vec<_> = written.chain(["kept".to_owned()]).collect();
+        keys.sort_unstable();
+        let mut found: Vec<_> = record.entries.iter().map(|(key, _)| key).collect();
+        found.sort_unstable();
         assert_eq!(
-            record.entries.get("kept"),
-            Some(Value::Text("value")),
-            "and has the data"
+            found, keys,
+            "what was written before the renewal or with it is there, and nothing else"
         );
-        destroy(&**store, renewed[0]).await;
+        destroy(&**store, id).await;
     }
+}
+
+fn new_holder(number: usize) -> Holder {
+    Holder::from_bytes([10 + number as u8; 32])
 }
 
 async fn a_users_sessions_are_found<S: Store>(store: &S) {
@@ -638,20 +685,24 @@ async fn a_users_sessions_are_found<S: Store>(store: &S) {
         "with their values"
     );
 
-    let three = new_id();
-    assert_eq!(renew(store, two, three, &write(&[])).await, Applied::Done);
-    let mut both = [one, three];
-    both.sort_unstable();
+    assert_eq!(apply(store, two, &renewal(&[])).await, Applied::Done);
     assert_eq!(
         of(&user, NOW).await,
         both,
-        "a renewed session is found under its new id"
+        "a renewed session is found once"
     );
 
     theirs.user = Some(other.as_str().into());
-    assert_eq!(apply(store, three, &theirs).await, Applied::Done);
+    assert_eq!(apply(store, two, &theirs).await, Applied::Gone);
+    assert_eq!(
+        (of(&user, NOW).await, of(&other, NOW).await),
+        (both.to_vec(), vec![]),
+        "what was not written is nobody's"
+    );
+    theirs.holder = SECOND;
+    assert_eq!(apply(store, two, &theirs).await, Applied::Done);
     assert_eq!(of(&user, NOW).await, [one], "a session is one user's");
-    assert_eq!(of(&other, NOW).await, [three], "that of the last write");
+    assert_eq!(of(&other, NOW).await, [two], "that of the last write");
 
     assert_eq!(
         of(&user, NOW.plus(HOUR)).await,
@@ -660,5 +711,6 @@ async fn a_users_sessions_are_found<S: Store>(store: &S) {
     );
     destroy(store, one).await;
     assert_eq!(of(&user, NOW).await, [], "nor one that was destroyed");
-    destroy(store, three).await;
+    destroy(store, two).await;
+    assert_eq!(of(&other, NOW).await, [], "renewed or not");
 }

@@ -6,8 +6,8 @@ use crate::{Error, Manager, Record, Session, StoreId, Timestamp, session::NOTE};
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct UserSession {
-    /// What [`Manager::destroy_user_session`] takes. It opens nothing: the id in the cookie does not
-    /// follow from it.
+    /// What [`Manager::destroy_user_session`] takes, the same for as long as the session lives. It
+    /// opens nothing: the id in the cookie does not follow from it.
     pub handle: String,
     /// When the session began, or was last renewed.
     pub created: Timestamp,

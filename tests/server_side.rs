@@ -237,10 +237,6 @@ impl Store for Away {
         panic!("what could not be loaded is never written to");
     }
 
-    async fn renew(&self, _: StoreId, _: StoreId, _: &Write) -> Result<Applied, StoreError> {
-        panic!("what could not be loaded is never renewed");
-    }
-
     async fn destroy(&self, _: StoreId) -> Result<(), StoreError> {
         panic!("what could not be loaded is never destroyed");
     }
@@ -249,7 +245,7 @@ impl Store for Away {
 #[test]
 fn a_store_that_is_away_is_a_503_within_the_time_limit_or_an_empty_session_without_writes() {
     let log = Log::of_process();
-    let cookie = format!("_session={}", "A".repeat(43));
+    let cookie = format!("_session={}", "A".repeat(64));
     let limit = Duration::from_millis(200);
     let serve = |store, policy| {
         let engine = ServerSide::new(store).time_limit(limit);
@@ -298,7 +294,7 @@ fn a_record_that_another_program_spoiled_is_an_empty_session_and_left_alone() {
         Manager::new(ServerSide::new(Away::Spoiled)).middleware(),
         script::routes,
     );
-    let cookie = format!("_session={}", "A".repeat(43));
+    let cookie = format!("_session={}", "A".repeat(64));
     let answer = server.with_cookie("/run/get.key,add.key.value", &cookie);
     assert_eq!((answer.status, &*answer.body), (200, "none,null"));
     assert_ne!(
@@ -337,10 +333,6 @@ impl Store for Flaky {
             ));
         }
         self.store.apply(id, write).await
-    }
-
-    async fn renew(&self, id: StoreId, new: StoreId, write: &Write) -> Result<Applied, StoreError> {
-        self.store.renew(id, new, write).await
     }
 
     async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {

@@ -6,20 +6,20 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Applied, Backend, BackendFuture, Commit, Error, Opened, Opening, Record, Refused, Reply, Store,
-    StoreError, StoreId, Timestamp, Update, Write, log::log, random,
+    Applied, Backend, BackendFuture, Commit, Error, Holder, Opened, Opening, Record, Refused,
+    Reply, Store, StoreError, StoreId, Timestamp, Update, Write, log::log, random,
 };
 
-/// Keeps each session in a store; its cookie holds nothing but a random id of 256 bits.
+/// Keeps each session in a store; its cookie holds nothing but a random id of 48 bytes: 16 that name
+/// the session, and a secret of 32 that every renewal draws anew.
 ///
 /// What it promises over every [`Store`]:
 ///
 /// - No update is lost: requests that overlap merge key by key, of two that write one key the last
 ///   wins, and [`update`](crate::Session::update) counts every one.
-/// - Logging out wins every race: after [`destroy`](crate::Session::destroy) no cookie opens the
-///   session again, whatever then writes, touches or renews (CVE-2025-46336). One case is left: a
-///   logout that was opened under an id which another request renews before the logout commits
-///   removes its client's cookie, but not the renewed session.
+/// - Logging out wins every race: after [`destroy`](crate::Session::destroy) no cookie, old or new,
+///   opens the session again, whatever was in flight: a write, a touch or a renewal
+///   (CVE-2025-46336).
 /// - An id that it did not make is never adopted (session fixation, CVE-2022-25896), and the store
 ///   sees only the SHA-256 of one.
 /// - A request without a cookie that writes nothing asks the store nothing. Else one round trip
@@ -72,11 +72,12 @@ impl<S: Store> ServerSide<S> {
             })
     }
 
-    async fn create(&self, write: &Write) -> Result<Reply, Error> {
-        // A second try is for an accident that 256 random bits make all but impossible.
+    async fn create(&self, mut write: Write) -> Result<Reply, Error> {
+        // A second try is for an accident that 128 random bits make all but impossible.
         for _ in 0..2 {
             let id = SessionId::generate();
-            if self.limited(self.store.create(id.stored(), write)).await? {
+            write.holder = id.holder();
+            if self.limited(self.store.create(id.stored(), &write)).await? {
                 return Ok(id.reply(write.expires));
             }
         }
@@ -86,20 +87,16 @@ impl<S: Store> ServerSide<S> {
         }))
     }
 
-    /// Merges a write into the record under `id`, and moves it to `new` if there is one. What
-    /// `updates` computed is computed anew if another request was faster.
+    /// Merges a write into the record under `id`. What `updates` computed is computed anew if
+    /// another request was faster.
     async fn write(
         &self,
         id: StoreId,
-        new: Option<StoreId>,
         mut write: Write,
         updates: &[(Box<str>, Update)],
     ) -> Result<Applied, Error> {
         loop {
-            let applied = match new {
-                Some(new) => self.limited(self.store.renew(id, new, &write)).await?,
-                None => self.limited(self.store.apply(id, &write)).await?,
-            };
+            let applied = self.limited(self.store.apply(id, &write)).await?;
             if applied != Applied::Conflict {
                 return Ok(applied);
             }
@@ -132,7 +129,12 @@ impl<S: Store> Backend for ServerSide<S> {
         let (now, expiry) = (request.settings.now(), *request.settings.expiry());
         BackendFuture::pending(async move {
             match self.limited(self.store.load(id.stored(), now)).await {
-                Ok(Some(record)) if !expiry.is_over(record.created, record.expires, now) => {
+                // Not in constant time: these are hashes, and who learns how one begins is no nearer
+                // to a secret of 256 random bits.
+                Ok(Some(record))
+                    if record.holder == id.holder()
+                        && !expiry.is_over(record.created, record.expires, now) =>
+                {
                     Ok(Opened::Loaded(record))
                 }
                 Ok(_) => Ok(Opened::Nothing),
@@ -155,7 +157,7 @@ impl<S: Store> Backend for ServerSide<S> {
         let has_cookie = commit.token.is_some();
         // An id that opened nothing is never written under.
         let id = commit.stored.and(commit.token).and_then(SessionId::parse);
-        let (write, updates) = commit.to_write();
+        let (mut write, updates) = commit.to_write();
         let expires = write.expires;
         let (destroyed, renewed) = (changes.is_destroyed(), changes.is_renewed());
         // A browser that was told when the session ends is told anew when that moves.
@@ -175,14 +177,15 @@ impl<S: Store> Backend for ServerSide<S> {
             };
             let Some(id) = id else {
                 return match write.begins_a_session() {
-                    true => self.create(&write).await,
+                    true => self.create(write).await,
                     false if destroyed && has_cookie => Ok(Reply::Remove),
                     false => Ok(Reply::Keep),
                 };
             };
-            let new = renewed.then(SessionId::generate);
-            let stored = new.as_ref().map(SessionId::stored);
-            match self.write(id.stored(), stored, write, &updates).await? {
+            let new = renewed.then(|| id.renewed());
+            write.holder = id.holder();
+            write.new_holder = new.as_ref().map(SessionId::holder);
+            match self.write(id.stored(), write, &updates).await? {
                 Applied::Done if repeats => Ok(new.unwrap_or(id).reply(expires)),
                 Applied::Done => Ok(new.map_or(Reply::Keep, |new| new.reply(expires))),
                 _ => {
@@ -232,13 +235,26 @@ impl<S: Store> fmt::Debug for ServerSide<S> {
     }
 }
 
-/// What the cookie holds: 256 random bits. It is as good as a password, and never shown.
-struct SessionId([u8; 32]);
+/// What the cookie holds: 384 random bits. It is as good as a password, and never shown.
+struct SessionId([u8; SessionId::LEN]);
 
 impl SessionId {
+    /// The first bytes name the record for as long as it lives, so that whoever once opened it can
+    /// end it.
+    const ROOT_LEN: usize = 16;
+    /// The others are the secret that opens it, until it is renewed.
+    const LEN: usize = Self::ROOT_LEN + 32;
+
     fn generate() -> Self {
-        let mut id = [0; 32];
+        let mut id = [0; Self::LEN];
         random::fill(&mut id);
+        Self(id)
+    }
+
+    /// The same record's, with another secret.
+    fn renewed(&self) -> Self {
+        let mut id = self.0;
+        random::fill(&mut id[Self::ROOT_LEN..]);
         Self(id)
     }
 
@@ -246,16 +262,20 @@ impl SessionId {
     /// asked (GO-2024-2730 is about a store that was).
     fn parse(token: &str) -> Option<Self> {
         // The length first, so that nothing long is decoded.
-        if token.len() != 43 {
+        if token.len() != Self::LEN / 3 * 4 {
             return None;
         }
-        let mut id = [0; 32];
+        let mut id = [0; Self::LEN];
         let len = BASE64.decode_slice(token, &mut id).ok()?;
         (len == id.len()).then_some(Self(id))
     }
 
     fn stored(&self) -> StoreId {
-        StoreId::from_bytes(Sha256::digest(self.0).into())
+        StoreId::from_bytes(Sha256::digest(&self.0[..Self::ROOT_LEN]).into())
+    }
+
+    fn holder(&self) -> Holder {
+        Holder::from_bytes(Sha256::digest(&self.0[Self::ROOT_LEN..]).into())
     }
 
     fn reply(&self, expires: Timestamp) -> Reply {
@@ -272,19 +292,32 @@ mod tests {
 
     #[test]
     fn only_an_id_as_this_engine_writes_them_is_one() {
-        let token = BASE64.encode([7; 32]);
-        assert_eq!(SessionId::parse(&token).unwrap().0, [7; 32]);
-        let last_bits_set = format!("{}d", &token[..42]);
+        let token = BASE64.encode([7; 48]);
+        assert_eq!(token.len(), 64);
+        assert_eq!(SessionId::parse(&token).unwrap().0, [7; 48]);
         for bad in [
             "",
             "../../etc/passwd",
             "\0",
             &token[1..],
             &format!("{token}="),
-            &last_bits_set,
+            &format!("{}=", &token[1..]),
+            &format!("{}==", &token[2..]),
+            &format!("{}+", &token[1..]),
+            &format!("{}é", &token[2..]),
         ] {
             assert!(SessionId::parse(bad).is_none(), "{bad:?}");
         }
         assert!(SessionId::parse(&"A".repeat(1_000_000)).is_none());
+    }
+
+    #[test]
+    fn a_renewed_id_names_the_same_record_and_has_another_secret() {
+        let id = SessionId::generate();
+        let new = id.renewed();
+        assert_eq!(new.stored(), id.stored());
+        assert_ne!(new.holder(), id.holder());
+        assert_ne!(new.renewed().holder(), new.holder());
+        assert_ne!(SessionId::generate().stored(), id.stored());
     }
 }

@@ -115,31 +115,9 @@ fn is_live(record: &Record, now: Timestamp) -> bool {
 }
 
 impl Inner {
-    fn shard_of(&self, id: StoreId) -> usize {
-        // The last byte, because the map inside hashes by the first ones.
-        usize::from(id.as_bytes()[31]) % SHARDS
-    }
-
     fn shard(&self, id: StoreId) -> MutexGuard<'_, Shard> {
-        lock(&self.shards[self.shard_of(id)])
-    }
-
-    /// Both shards, in an order that two threads cannot take crosswise; one if they are the same.
-    fn two_shards(
-        &self,
-        one: StoreId,
-        two: StoreId,
-    ) -> (MutexGuard<'_, Shard>, Option<MutexGuard<'_, Shard>>) {
-        let (a, b) = (self.shard_of(one), self.shard_of(two));
-        if a == b {
-            return (lock(&self.shards[a]), None);
-        }
-        if a < b {
-            let first = lock(&self.shards[a]);
-            return (first, Some(lock(&self.shards[b])));
-        }
-        let second = lock(&self.shards[b]);
-        (lock(&self.shards[a]), Some(second))
+        // The last byte, because the map inside hashes by the first ones.
+        lock(&self.shards[usize::from(id.as_bytes()[31]) % SHARDS])
     }
 
     fn insert(&self, shard: &mut Shard, id: StoreId, record: Record) {
@@ -153,17 +131,17 @@ impl Inner {
                 break;
             }
             if let Some((gone, old)) = shard.pop_front() {
-                self.unindex(gone, &old);
+                self.unindex(gone, old.user.as_ref());
             }
             may_go -= i32::from(is_over);
         }
         shard.insert(id, record);
     }
 
-    fn remove(&self, shard: &mut Shard, id: StoreId) -> Option<Record> {
-        let record = shard.remove(&id)?;
-        self.unindex(id, &record);
-        Some(record)
+    fn remove(&self, shard: &mut Shard, id: StoreId) {
+        if let Some(record) = shard.remove(&id) {
+            self.unindex(id, record.user.as_ref());
+        }
     }
 
     fn index(&self, id: StoreId, user: Option<&Arc<str>>) {
@@ -175,8 +153,8 @@ impl Inner {
         }
     }
 
-    fn unindex(&self, id: StoreId, record: &Record) {
-        let Some(user) = &record.user else { return };
+    fn unindex(&self, id: StoreId, user: Option<&Arc<str>>) {
+        let Some(user) = user else { return };
         let mut users = lock(&self.users);
         if let Some(sessions) = users.get_mut(user) {
             sessions.remove(&id);
@@ -184,19 +162,6 @@ impl Inner {
                 users.remove(user);
             }
         }
-    }
-}
-
-/// What keeps a write from a record, if anything does.
-fn refusal(record: Option<&Record>, write: &Write) -> Option<Applied> {
-    match record {
-        Some(record) if is_live(record, write.now) => {
-            let other = write
-                .if_version
-                .is_some_and(|version| version != record.version);
-            other.then_some(Applied::Conflict)
-        }
-        _ => Some(Applied::Gone),
     }
 }
 
@@ -232,37 +197,13 @@ impl Store for MemoryStore {
         let Some(record) = shard.get_mut(&id) else {
             return Ok(Applied::Gone);
         };
-        if let Some(refusal) = refusal(Some(record), write) {
-            return Ok(refusal);
-        }
-        if write.user.is_some() {
-            self.0.unindex(id, record);
-        }
-        record.merge(write);
-        if write.user.is_some() {
+        let was = record.user.clone();
+        let applied = record.apply(write);
+        if applied == Applied::Done && write.user.is_some() {
+            self.0.unindex(id, was.as_ref());
             self.0.index(id, record.user.as_ref());
         }
-        Ok(Applied::Done)
-    }
-
-    async fn renew(&self, id: StoreId, new: StoreId, write: &Write) -> Result<Applied, StoreError> {
-        let (mut from, mut to) = self.0.two_shards(id, new);
-        if let Some(refusal) = refusal(from.get(&id), write) {
-            return Ok(refusal);
-        }
-        let taken = to.as_ref().unwrap_or(&from).get(&new);
-        if taken.is_some_and(|record| is_live(record, write.now)) {
-            return Ok(Applied::Gone);
-        }
-        let Some(mut record) = self.0.remove(&mut from, id) else {
-            return Ok(Applied::Gone);
-        };
-        record.merge(write);
-        record.created = write.created;
-        let to = to.as_mut().unwrap_or(&mut from);
-        self.0.remove(to, new);
-        self.0.insert(to, new, record);
-        Ok(Applied::Done)
+        Ok(applied)
     }
 
     async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
@@ -300,11 +241,13 @@ impl UserIndex for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Holder;
 
     #[tokio::test]
     async fn the_index_of_users_forgets_sessions_that_went_whichever_way_they_did() {
         let now = Timestamp::from_millis(1_000);
-        let mut write = Write::touch(now, now, Timestamp::from_millis(2_000));
+        let holder = Holder::from_bytes([7; 32]);
+        let mut write = Write::touch(holder, now, now, Timestamp::from_millis(2_000));
         write.user = Some("ada".into());
         // All in one shard, which has room for one.
         let id = |number: u8| StoreId::from_bytes([number.wrapping_mul(64); 32]);
@@ -314,15 +257,16 @@ mod tests {
         assert_eq!(store.create(id(0), &write).await.ok(), Some(true));
         assert_eq!(store.create(id(1), &write).await.ok(), Some(true));
         assert_eq!(indexed(), 1, "one made room for the other");
-        assert_eq!(
-            store.renew(id(1), id(2), &write).await.ok(),
-            Some(Applied::Done)
-        );
-        assert_eq!(indexed(), 1, "a renewed session is there once");
+        assert_eq!(store.apply(id(1), &write).await.ok(), Some(Applied::Done));
+        assert_eq!(indexed(), 1, "who is said to be theirs again is there once");
         write.user = Some("grace".into());
-        assert_eq!(store.apply(id(2), &write).await.ok(), Some(Applied::Done));
+        assert_eq!(store.apply(id(1), &write).await.ok(), Some(Applied::Done));
         assert_eq!(indexed(), 0, "it is somebody else's now");
-        assert!(store.destroy(id(2)).await.is_ok());
+        write.holder = Holder::NOBODY;
+        write.user = Some("ada".into());
+        assert_eq!(store.apply(id(1), &write).await.ok(), Some(Applied::Gone));
+        assert_eq!(indexed(), 0, "what was not written is not found");
+        assert!(store.destroy(id(1)).await.is_ok());
         assert!(lock(&store.0.users).is_empty(), "and gone");
     }
 }

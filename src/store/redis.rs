@@ -5,6 +5,7 @@ mod url;
 
 use std::{fmt, str, sync::Arc};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use redis::{
     Client, Cmd, ErrorKind, ServerErrorKind, ToRedisArgs, Value as Reply, aio::ConnectionManager,
     cluster::ClusterClient, sentinel::SentinelClient,
@@ -17,8 +18,8 @@ use self::{
     url::Hosts,
 };
 use crate::{
-    Applied, BackendFuture, Entries, Record, Store, StoreError, StoreId, Timestamp, UserIndex,
-    Value, Write, random,
+    Applied, BackendFuture, Entries, Holder, Record, Store, StoreError, StoreId, Timestamp,
+    UserIndex, Value, Write, random,
 };
 
 const NAME: &str = "Redis";
@@ -32,10 +33,10 @@ const NAME: &str = "Redis";
 /// | `redis+cluster://[user:password@]host:7000,host:7001`, or several urls with commas between | a cluster, of which one host is enough to begin with |
 ///
 /// `valkey` and `valkeys` do as well for `redis` and `rediss`. Opening a session is one round trip
-/// (`HGETALL`), and so is every write (`EVALSHA`), whose bytes follow what changed. In a cluster,
-/// where no two sessions are sure to be in one slot, renewing takes three, and keeping a user's
-/// index (see [`UserIndex`]) one more for each write to a session that is a user's, two when it
-/// becomes another's. Finding a user's sessions takes two.
+/// (`HGETALL`), and so is every write (`EVALSHA`), renewals among them, whose bytes follow what
+/// changed. In a cluster, where a session and its user's index (see [`UserIndex`]) are in two slots,
+/// a write to a session that is a user's takes one more, and two when it becomes another's. Finding
+/// a user's sessions takes two.
 ///
 /// A lost connection is made anew by the next call; while there is none, calls fail at once, and
 /// each is a new try. A call whose connection broke is sent again, which no script does twice.
@@ -205,11 +206,44 @@ impl RedisStore {
         Ok((applied, owner))
     }
 
-    async fn create_as(&self, id: StoreId, args: Args<'_>) -> Result<bool, StoreError> {
-        let (applied, _) = self
-            .write(&CREATE, &[self.key(id)], &args.list(self, id, None))
-            .await?;
-        Ok(applied == Applied::Done)
+    /// What the scripts are told, in the order in which `record.lua` takes it.
+    fn args(&self, id: StoreId, write: &Write, owner: Option<&str>) -> Vec<String> {
+        // By which a script knows a write that was sent again.
+        let mut nonce = [0; 8];
+        random::fill(&mut nonce);
+        // A minute longer than it lives, so that what is stored decides and no clock's pace.
+        let ttl = write.expires.since(write.now).as_millis().min(1 << 50) + 60_000;
+        let flag = |is: bool| if is { "1" } else { "" }.to_owned();
+        let holder = |holder: Holder| BASE64.encode(holder.as_bytes());
+        let mut args = vec![
+            write.now.millis().to_string(),
+            self.index_prefix(),
+            id.to_string(),
+            format!("{:016x}", u64::from_ne_bytes(nonce)),
+            write.if_version.map(|v| v.to_string()).unwrap_or_default(),
+            write.expires.millis().to_string(),
+            ttl.to_string(),
+            write.created.millis().to_string(),
+            flag(write.is_touch()),
+            flag(write.clear),
+            owner.unwrap_or_default().to_owned(),
+            write.user.as_deref().unwrap_or_default().to_owned(),
+            holder(write.holder),
+            write.new_holder.map(holder).unwrap_or_default(),
+            // How many of those that follow are keys and values to set; the others are keys to
+            // remove.
+            (2 * write.set.len()).to_string(),
+        ];
+        args.reserve(2 * write.set.len() + write.remove.len());
+        for (key, value) in &write.set {
+            args.push(format!(".{key}"));
+            args.push(match value {
+                Value::Text(text) => format!("t{text}"),
+                Value::Json(json) => format!("j{json}"),
+            });
+        }
+        args.extend(write.remove.iter().map(|key| format!(".{key}")));
+        args
     }
 
     /// Says in the index of `owner`, in a cluster, that `id` is theirs until `expires`.
@@ -237,55 +271,6 @@ impl RedisStore {
         let args = ["", "", &*id.to_string()];
         let _ = self.run(&INDEX, &[self.index_key(owner)], &args).await?;
         Ok(())
-    }
-
-    /// Moves a record from slot to slot: a copy is made, and the old one deleted if nobody has
-    /// written to it since, which is the moment from which the session has moved. Before it the old
-    /// id is good, and whoever fails leaves a copy under an id that nobody was ever told.
-    async fn renew_in_cluster(
-        &self,
-        id: StoreId,
-        new: StoreId,
-        write: &Write,
-    ) -> Result<Applied, StoreError> {
-        loop {
-            let Some(mut record) = self.load(id, write.now).await? else {
-                return Ok(Applied::Gone);
-            };
-            let was = record.version;
-            if write.if_version.is_some_and(|version| version != was) {
-                return Ok(Applied::Conflict);
-            }
-            record.merge(write);
-            record.created = write.created;
-            let copy = Args::of_record(&record);
-            let owner = record.user.as_deref().map(owner_of);
-            let (owner, nonce) = (owner.as_deref(), copy.nonce.clone());
-            // The index first: a user's session that no index knows would outlive their being
-            // logged out everywhere.
-            self.index(owner, new, write.now, write.expires).await?;
-            if !self.create_as(new, copy).await? {
-                self.unindex(owner, new).await?;
-                return Ok(Applied::Gone);
-            }
-            let args = [
-                &*write.now.millis().to_string(),
-                "",
-                "",
-                &nonce,
-                &was.to_string(),
-            ];
-            let (applied, old_owner) = self.write(&LEAVE, &[self.key(id)], &args).await?;
-            if applied == Applied::Done {
-                self.unindex(old_owner.as_deref(), id).await?;
-                return Ok(Applied::Done);
-            }
-            self.destroy(new).await?;
-            if applied != Applied::Conflict || write.if_version.is_some() {
-                return Ok(applied);
-            }
-            // Each conflict is another request's success, so this ends.
-        }
     }
 }
 
@@ -334,123 +319,9 @@ macro_rules! script {
 
 script!(CREATE, "redis/record.lua", "redis/create.lua");
 script!(APPLY, "redis/record.lua", "redis/apply.lua");
-script!(RENEW, "redis/record.lua", "redis/renew.lua");
 script!(DESTROY, "redis/record.lua", "redis/destroy.lua");
-script!(LEAVE, "redis/record.lua", "redis/leave.lua");
 script!(INDEX, "redis/record.lua", "redis/index.lua");
 script!(LIST, "redis/list.lua");
-
-/// What the scripts are told, in the order in which `record.lua` takes it.
-struct Args<'a> {
-    now: String,
-    /// By which a script knows a write that was sent again.
-    nonce: String,
-    if_version: String,
-    expires: String,
-    ttl: String,
-    created: String,
-    version: String,
-    touch: bool,
-    clear: bool,
-    owner: String,
-    user: &'a str,
-    /// How many of `entries` are keys and values to set; the others are keys to remove.
-    set: String,
-    entries: Vec<String>,
-}
-
-impl<'a> Args<'a> {
-    fn new(
-        created: Timestamp,
-        now: Timestamp,
-        expires: Timestamp,
-        user: Option<&'a str>,
-        set: impl Iterator<Item = (&'a str, Value<&'a str>)>,
-    ) -> Self {
-        let mut nonce = [0; 8];
-        random::fill(&mut nonce);
-        // A minute longer than it lives, so that what is stored decides and no clock's pace.
-        let ttl = expires.since(now).as_millis().min(1 << 50) + 60_000;
-        let mut entries = Vec::with_capacity(2 * set.size_hint().0);
-        for (key, value) in set {
-            entries.push(format!(".{key}"));
-            entries.push(match value {
-                Value::Text(text) => format!("t{text}"),
-                Value::Json(json) => format!("j{json}"),
-            });
-        }
-        Self {
-            now: now.millis().to_string(),
-            nonce: format!("{:016x}", u64::from_ne_bytes(nonce)),
-            if_version: String::new(),
-            expires: expires.millis().to_string(),
-            ttl: ttl.to_string(),
-            created: created.millis().to_string(),
-            version: "1".to_owned(),
-            touch: false,
-            clear: false,
-            owner: user.map(owner_of).unwrap_or_default(),
-            user: user.unwrap_or_default(),
-            set: entries.len().to_string(),
-            entries,
-        }
-    }
-
-    fn of_write(write: &'a Write) -> Self {
-        let set = write
-            .set
-            .iter()
-            .map(|(key, value)| (&**key, value.borrowed()));
-        let mut args = Self::new(
-            write.created,
-            write.now,
-            write.expires,
-            write.user.as_deref(),
-            set,
-        );
-        let remove = write.remove.iter().map(|key| format!(".{key}"));
-        args.entries.extend(remove);
-        args.if_version = write.if_version.map(|v| v.to_string()).unwrap_or_default();
-        args.touch = write.is_touch();
-        args.clear = write.clear;
-        args
-    }
-
-    fn of_record(record: &'a Record) -> Self {
-        let mut args = Self::new(
-            record.created,
-            record.seen,
-            record.expires,
-            record.user.as_deref(),
-            record.entries.iter(),
-        );
-        args.version = record.version.to_string();
-        args
-    }
-
-    fn list(self, store: &RedisStore, id: StoreId, new: Option<StoreId>) -> Vec<String> {
-        let flag = |is: bool| if is { "1" } else { "" }.to_owned();
-        let mut list = vec![
-            self.now,
-            store.index_prefix(),
-            id.to_string(),
-            self.nonce,
-            self.if_version,
-            self.expires,
-            self.ttl,
-            self.created,
-            self.version,
-            flag(self.touch),
-            flag(self.clear),
-            self.owner,
-            self.user.to_owned(),
-            new.map(|new| new.to_string()).unwrap_or_default(),
-            self.set,
-        ];
-        list.extend(self.entries);
-        list
-    }
-}
 
 impl Store for RedisStore {
     fn name(&self) -> &'static str {
@@ -467,14 +338,16 @@ impl Store for RedisStore {
         let owner = write.user.as_deref().map(owner_of);
         self.index(owner.as_deref(), id, write.now, write.expires)
             .await?;
-        self.create_as(id, Args::of_write(write)).await
+        let args = self.args(id, write, owner.as_deref());
+        let (applied, _) = self.write(&CREATE, &[self.key(id)], &args).await?;
+        Ok(applied == Applied::Done)
     }
 
     async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
         let owner = write.user.as_deref().map(owner_of);
         let owner = owner.as_deref();
         self.index(owner, id, write.now, write.expires).await?;
-        let args = Args::of_write(write).list(self, id, None);
+        let args = self.args(id, write, owner);
         let (applied, was) = self.write(&APPLY, &[self.key(id)], &args).await?;
         let was = was.as_deref();
         match applied {
@@ -489,18 +362,9 @@ impl Store for RedisStore {
         Ok(applied)
     }
 
-    async fn renew(&self, id: StoreId, new: StoreId, write: &Write) -> Result<Applied, StoreError> {
-        if self.link.is_cluster() {
-            return self.renew_in_cluster(id, new, write).await;
-        }
-        let args = Args::of_write(write).list(self, id, Some(new));
-        let keys = [self.key(id), self.key(new)];
-        Ok(self.write(&RENEW, &keys, &args).await?.0)
-    }
-
     async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
         // For a record whose time is over the same is done, so the moment does not matter.
-        let args = ["0", &self.index_prefix(), &id.to_string(), "", ""];
+        let args = ["0", &self.index_prefix(), &id.to_string()];
         let (_, owner) = self.write(&DESTROY, &[self.key(id)], &args).await?;
         self.unindex(owner.as_deref(), id).await
     }
@@ -556,6 +420,12 @@ fn parse_id(id: &Reply) -> Option<StoreId> {
     Some(StoreId::from_bytes(bytes))
 }
 
+fn parse_holder(text: &str) -> Option<Holder> {
+    let mut bytes = [0; 32];
+    let length = BASE64.decode_slice(text, &mut bytes).ok()?;
+    (length == bytes.len()).then(|| Holder::from_bytes(bytes))
+}
+
 /// The record in a hash, if there is one.
 fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
     // RESP2 has no maps.
@@ -571,7 +441,7 @@ fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
         return Ok(None);
     }
     let (mut created, mut seen, mut expires, mut version) = (None, None, None, None);
-    let (mut user, mut moved) = (None, false);
+    let (mut holder, mut user) = (None, None);
     let mut entries = Vec::with_capacity(fields.len());
     for (field, value) in fields {
         let (Some(field), Some(value)) = (text(field), text(value)) else {
@@ -582,8 +452,8 @@ fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
             "seen" => seen = value.parse().ok(),
             "expires" => expires = value.parse().ok(),
             "version" => version = value.parse().ok(),
+            "holder" => holder = parse_holder(value),
             "user" => user = Some(value),
-            "moved" => moved = true,
             _ => {
                 // Other fields are some later version's, or somebody's note.
                 let Some(key) = field.strip_prefix('.') else {
@@ -598,11 +468,8 @@ fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
             }
         }
     }
-    if moved {
-        return Ok(None);
-    }
-    let (Some(created), Some(seen), Some(expires), Some(version)) =
-        (created, seen, expires, version)
+    let (Some(created), Some(seen), Some(expires), Some(version), Some(holder)) =
+        (created, seen, expires, version, holder)
     else {
         return Err(spoiled("it lacks the fields that every record has"));
     };
@@ -613,6 +480,7 @@ fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
     );
     record.seen = Timestamp::from_millis(seen);
     record.version = version;
+    record.holder = holder;
     record.user = user.map(Arc::from);
     Ok(Some(record))
 }

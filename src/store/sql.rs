@@ -17,7 +17,9 @@ use sqlx::{
 };
 use tokio::{task::JoinHandle, time};
 
-use crate::{Applied, Record, StoreError, StoreId, Timestamp, Write, expiry::Clock, log::log};
+use crate::{
+    Applied, Holder, Record, StoreError, StoreId, Timestamp, Write, expiry::Clock, log::log,
+};
 
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
@@ -103,9 +105,10 @@ pub(crate) enum Arg<'a> {
     Text(&'a str),
 }
 
-/// A row as it is stored, in the order of [`columns`].
+/// A row as it is stored, in the order of [`COLUMNS`].
 pub(crate) struct Row {
     pub(crate) id: Vec<u8>,
+    pub(crate) holder: Vec<u8>,
     pub(crate) created: i64,
     pub(crate) seen: i64,
     pub(crate) expires: i64,
@@ -113,6 +116,9 @@ pub(crate) struct Row {
     pub(crate) user: Option<Vec<u8>>,
     pub(crate) data: String,
 }
+
+/// The columns of a [`Row`], but for the last one: the values.
+const COLUMNS: &str = "id, holder, created, seen, expires, version, user_id";
 
 /// Implements [`Driver`] for a dialect on a database of `sqlx`.
 macro_rules! driver {
@@ -145,13 +151,14 @@ macro_rules! driver {
                 let rows = rows.iter().map(|row| {
                     Ok($crate::store::sql::Row {
                         id: row.try_get(0)?,
-                        created: row.try_get(1)?,
-                        seen: row.try_get(2)?,
-                        expires: row.try_get(3)?,
-                        version: row.try_get(4)?,
-                        user: row.try_get(5)?,
+                        holder: row.try_get(1)?,
+                        created: row.try_get(2)?,
+                        seen: row.try_get(3)?,
+                        expires: row.try_get(4)?,
+                        version: row.try_get(5)?,
+                        user: row.try_get(6)?,
                         // MySQL has a type of its own for JSON, and sends it as text.
-                        data: row.try_get_unchecked(6)?,
+                        data: row.try_get_unchecked(7)?,
                     })
                 });
                 rows.collect()
@@ -322,16 +329,7 @@ macro_rules! sql_store {
                 id: $crate::StoreId,
                 write: &$crate::Write,
             ) -> Result<$crate::Applied, $crate::StoreError> {
-                self.0.update(id, None, write).await
-            }
-
-            async fn renew(
-                &self,
-                id: $crate::StoreId,
-                new: $crate::StoreId,
-                write: &$crate::Write,
-            ) -> Result<$crate::Applied, $crate::StoreError> {
-                self.0.update(id, Some(new), write).await
+                self.0.apply(id, write).await
             }
 
             async fn destroy(&self, id: $crate::StoreId) -> Result<(), $crate::StoreError> {
@@ -505,7 +503,6 @@ struct Statements {
     destroy_over: SqlStr,
     /// By [`Values`].
     apply: [SqlStr; 3],
-    renew: [SqlStr; 3],
     sweep: SqlStr,
 }
 
@@ -520,23 +517,19 @@ enum Values {
 impl Statements {
     fn new<D: Dialect>(table: &str) -> Self {
         let sql = |text: String| AssertSqlSafe(D::placeholders(text)).into_sql_str();
-        let select = format!(
-            "SELECT id, created, seen, expires, version, user_id, {} FROM {table}",
-            D::DATA_TEXT
-        );
-        let update = |first: &str| {
-            [Values::Stay, Values::Merge, Values::Replace].map(|values| {
-                let data = match values {
-                    Values::Stay => String::new(),
-                    Values::Merge => format!("data = {}, version = version + 1, ", D::MERGED),
-                    Values::Replace => format!("data = {}, version = version + 1, ", D::OBJECT),
-                };
-                sql(format!(
-                    "UPDATE {table} SET {first}{data}seen = ?, expires = ?, \
-                     user_id = COALESCE(?, user_id), user_hash = COALESCE(?, user_hash) \
-                     WHERE id = ? AND expires > ? AND version = COALESCE(?, version)"
-                ))
-            })
+        let select = format!("SELECT {COLUMNS}, {} FROM {table}", D::DATA_TEXT);
+        let update = |values| {
+            let data = match values {
+                Values::Stay => String::new(),
+                Values::Merge => format!("data = {}, version = version + 1, ", D::MERGED),
+                Values::Replace => format!("data = {}, version = version + 1, ", D::OBJECT),
+            };
+            sql(format!(
+                "UPDATE {table} SET {data}seen = ?, expires = ?, \
+                 holder = COALESCE(?, holder), created = COALESCE(?, created), \
+                 user_id = COALESCE(?, user_id), user_hash = COALESCE(?, user_hash) \
+                 WHERE id = ? AND holder = ? AND expires > ? AND version = COALESCE(?, version)"
+            ))
         };
         Self {
             table: table.into(),
@@ -546,18 +539,17 @@ impl Statements {
             of_user: sql(format!("{select} WHERE user_hash = ? AND expires > ?")),
             // All but the values, which nobody looks at.
             is_live: sql(format!(
-                "SELECT id, created, seen, expires, version, user_id, '{{}}' FROM {table} \
-                 WHERE id = ? AND expires > ?"
+                "SELECT {COLUMNS}, '{{}}' FROM {table} WHERE id = ? AND expires > ?"
             )),
             create: sql(format!(
-                "INSERT INTO {table} (id, created, data, seen, expires, user_id, user_hash, version) \
-                 VALUES (?, ?, {}, ?, ?, ?, ?, 1)",
+                "INSERT INTO {table} \
+                 (id, holder, created, data, seen, expires, user_id, user_hash, version) \
+                 VALUES (?, ?, ?, {}, ?, ?, ?, ?, 1)",
                 D::OBJECT
             )),
             destroy: sql(format!("DELETE FROM {table} WHERE id = ?")),
             destroy_over: sql(format!("DELETE FROM {table} WHERE id = ? AND expires <= ?")),
-            apply: update(""),
-            renew: update("id = ?, created = ?, "),
+            apply: [Values::Stay, Values::Merge, Values::Replace].map(update),
             sweep: sql(D::sweep(table, SWEEP_BATCH)),
         }
     }
@@ -653,6 +645,7 @@ impl<D: Dialect> SqlStore<D> {
         let now = Arg::Int(column(write.now.millis()));
         let args = [
             key,
+            Arg::Bytes(write.holder.as_bytes()),
             Arg::Int(column(write.created.millis())),
             Arg::Text(&data),
             now,
@@ -672,15 +665,7 @@ impl<D: Dialect> SqlStore<D> {
         Ok(over > 0 && create().await?)
     }
 
-    /// Merges `write` into the record under `id`, and moves that to `new` if there is one.
-    ///
-    /// One statement does all: the record is under one of the two ids at any moment.
-    pub(crate) async fn update(
-        &self,
-        id: StoreId,
-        new: Option<StoreId>,
-        write: &Write,
-    ) -> Result<Applied, StoreError> {
+    pub(crate) async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
         let (values, data) = match (write.is_touch(), write.clear) {
             (true, _) => (Values::Stay, String::new()),
             (false, true) => (Values::Replace, values::object(&write.set, &[])),
@@ -690,26 +675,26 @@ impl<D: Dialect> SqlStore<D> {
         let hash = user.map(Sha256::digest);
         let key = Arg::Bytes(id.as_bytes());
         let now = Arg::Int(column(write.now.millis()));
-        let mut args = Vec::with_capacity(10);
-        let mut statements = &self.statements.apply;
-        if let Some(new) = &new {
-            statements = &self.statements.renew;
-            args.push(Arg::Bytes(new.as_bytes()));
-            args.push(Arg::Int(column(write.created.millis())));
-        }
+        let new_holder = write.new_holder.as_ref().map(Holder::as_bytes);
+        let created = new_holder.map(|_| column(write.created.millis()));
+        let mut args = Vec::with_capacity(11);
         if !matches!(values, Values::Stay) {
             args.push(Arg::Text(&data));
         }
         args.extend([
             now,
             Arg::Int(column(write.expires.millis())),
+            Arg::BytesOrNull(new_holder.map(|holder| &holder[..])),
+            Arg::IntOrNull(created),
             Arg::BytesOrNull(user),
             Arg::BytesOrNull(hash.as_deref()),
             key,
+            Arg::Bytes(write.holder.as_bytes()),
             now,
             Arg::IntOrNull(write.if_version.map(column)),
         ]);
-        if self.insert(&statements[values as usize], &args).await? {
+        let apply = &self.statements.apply[values as usize];
+        if self.execute(apply, &args, false).await? > 0 {
             return Ok(Applied::Done);
         }
         if write.if_version.is_none() {
@@ -717,7 +702,12 @@ impl<D: Dialect> SqlStore<D> {
         }
         let live = self.fetch(&self.statements.is_live, &[key, now]).await?;
         Ok(match live.as_slice() {
-            [row, ..] if Some(row.version) != write.if_version.map(column) => Applied::Conflict,
+            [row, ..]
+                if row.holder == write.holder.as_bytes()
+                    && Some(row.version) != write.if_version.map(column) =>
+            {
+                Applied::Conflict
+            }
             _ => Applied::Gone,
         })
     }
@@ -742,8 +732,7 @@ impl<D: Dialect> SqlStore<D> {
         }
     }
 
-    /// Runs a statement that writes a row under an id, and says whether it did; not if the id is
-    /// taken.
+    /// Runs a statement that inserts a row, and says whether it did; not if the id is taken.
     async fn insert(&self, sql: &SqlStr, args: &[Arg<'_>]) -> Result<bool, StoreError> {
         let run = || D::execute(&self.pools.writes, sql.clone(), args);
         match self.repeat_raw(false, run).await {
@@ -857,12 +846,17 @@ fn record<D: Dialect>(row: Row) -> Result<(StoreId, Record), StoreError> {
         .id
         .try_into()
         .map_err(|_| spoiled("an id has no 32 bytes"))?;
+    let holder = row
+        .holder
+        .try_into()
+        .map_err(|_| spoiled("a holder has no 32 bytes"))?;
     let user = row.user.map(String::from_utf8).transpose();
     let user = user.map_err(|_| spoiled("a user's id is no text"))?;
     let entries = values::entries(&row.data).map_err(|_| spoiled("the values are none"))?;
     let time = |column| number(column).map(Timestamp::from_millis);
     let mut record = Record::new(time(row.created)?, time(row.expires)?, entries);
     record.seen = time(row.seen)?;
+    record.holder = Holder::from_bytes(holder);
     record.version = number(row.version)?;
     record.user = user.map(Arc::from);
     Ok((StoreId::from_bytes(id), record))

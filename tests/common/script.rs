@@ -53,6 +53,7 @@ pub fn run(session: &Session, script: &str) -> Result<(u16, String), Error> {
                 let texts = session.flashes().into_iter().map(|message| message.text);
                 texts.collect::<Vec<_>>().join("+")
             }
+            "handle" => session.handle().unwrap_or("none".into()),
             "renew" => done(|| session.renew()),
             "destroy" => done(|| session.destroy()),
             "clear" => done(|| session.clear()),

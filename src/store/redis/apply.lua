@@ -1,9 +1,12 @@
 -- KEYS: the record's. Answers whose it was.
 local state, record = look(KEYS[1])
+if state == 'spoiled' then return { SPOILED } end
+-- The same write, sent again because its answer was lost, is there already.
 if state == 'live' and record.write == write then return { DONE, record.owner } end
-local refused = refusal(state, record)
-if refused then return refused end
-reindex(record.owner, id, owner ~= '' and owner or record.owner, id)
+if state ~= 'live' or record.holder ~= holder then return { GONE } end
+if if_version ~= '' and if_version ~= record.version then return { CONFLICT } end
+reindex(record.owner, owner ~= '' and owner or record.owner)
 if touch == '' then redis.call('HINCRBY', KEYS[1], 'version', 1) end
+if new_holder ~= '' then redis.call('HSET', KEYS[1], 'holder', new_holder, 'created', created) end
 merge(KEYS[1])
 return { DONE, record.owner }

@@ -2,6 +2,6 @@
 local state, record = look(KEYS[1])
 if state == 'spoiled' then return { SPOILED } end
 if state == 'none' then return { DONE } end
-reindex(record.owner, id)
+reindex(record.owner)
 redis.call('DEL', KEYS[1])
 return { DONE, record.owner }

@@ -1,7 +1,7 @@
 -- What every script begins with. A record is a hash: the fields below, and "." .. key for each of
 -- the session's keys.
-local now, index, id, write, if_version = unpack(ARGV, 1, 5)
-local expires, ttl, created, version, touch, clear, owner, user, new = unpack(ARGV, 6, 14)
+local now, index, id, write, if_version, expires, ttl, created = unpack(ARGV, 1, 8)
+local touch, clear, owner, user, holder, new_holder = unpack(ARGV, 9, 14)
 
 local DONE, GONE, CONFLICT, SPOILED = 1, 0, 2, 3
 -- Few enough for Lua's stack, however many keys a session has.
@@ -16,32 +16,29 @@ local function look(key)
     local kind = redis.call('TYPE', key).ok
     if kind == 'none' then return 'none', {} end
     if kind ~= 'hash' then return 'spoiled', {} end
-    local f = redis.call('HMGET', key, 'version', 'expires', 'created', 'seen', 'owner', 'write', 'moved')
-    local record = { version = f[1], owner = f[5], write = f[6], moved = f[7] }
-    if record.moved then return 'none', record end
-    if not (is_number(f[1]) and is_number(f[2]) and is_number(f[3]) and is_number(f[4])) then
+    local f = redis.call('HMGET', key, 'version', 'expires', 'created', 'seen', 'owner', 'write', 'holder')
+    local record = { version = f[1], owner = f[5], write = f[6], holder = f[7] }
+    if not (is_number(f[1]) and is_number(f[2]) and is_number(f[3]) and is_number(f[4]) and f[7]) then
         return 'spoiled', {}
     end
     if tonumber(f[2]) <= tonumber(now) then return 'over', record end
     return 'live', record
 end
 
-local function index_add(set, member)
-    redis.call('ZADD', set, expires, member)
+local function index_add(set)
+    redis.call('ZADD', set, expires, id)
     -- The set lasts as long as its longest session, and the same minute more.
     local longest = redis.call('ZRANGE', set, -1, -1, 'WITHSCORES')[2]
     local left = math.max(tonumber(longest) - tonumber(now), 0) + 60000
     redis.call('PEXPIRE', set, string.format('%.0f', math.min(left, 2 ^ 50)))
 end
 
--- Moves the record in its user's index from `was`, an owner's `drop`, to `is`, an owner's `add`.
--- In a cluster the index lies in another slot, and whoever called does it.
-local function reindex(was, drop, is, add)
+-- Says in the index of the owner `is` that the record is theirs, and no more in that of `was`.
+-- In a cluster these lie in other slots, and whoever called does it.
+local function reindex(was, is)
     if index == '' then return end
-    if is and is ~= '' then index_add(index .. is .. '}', add) end
-    if was and (was ~= is or drop ~= add) then
-        redis.call('ZREM', index .. was .. '}', drop)
-    end
+    if is and is ~= '' then index_add(index .. is .. '}') end
+    if was and was ~= is then redis.call('ZREM', index .. was .. '}', id) end
 end
 
 local function each_chunk(command, key, list, from, to)
@@ -65,11 +62,4 @@ local function merge(key)
     redis.call('HSET', key, 'seen', now, 'expires', expires, 'write', write)
     if owner ~= '' then redis.call('HSET', key, 'user', user, 'owner', owner) end
     redis.call('PEXPIRE', key, ttl)
-end
-
--- What keeps the write from the record, if anything does.
-local function refusal(state, record)
-    if state == 'spoiled' then return { SPOILED } end
-    if state ~= 'live' then return { GONE } end
-    if if_version ~= '' and if_version ~= record.version then return { CONFLICT } end
 end

@@ -1,5 +1,6 @@
 CREATE TABLE IF NOT EXISTS sessions (
-    id blob PRIMARY KEY,       -- SHA-256 of the id in the cookie
+    id blob PRIMARY KEY,       -- SHA-256 of the first 16 bytes of the id in the cookie
+    holder blob NOT NULL,      -- SHA-256 of the other 32, which a renewal replaces
     created integer NOT NULL,  -- milliseconds since 1970
     seen integer NOT NULL,
     expires integer NOT NULL,
