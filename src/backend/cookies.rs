@@ -168,7 +168,7 @@ fn lifetime(span: Duration) -> u64 {
     if millis < 16_000 {
         millis << 1
     } else {
-        millis / 1_000 << 1 | 1
+        ((millis / 1_000) << 1) | 1
     }
 }
 
