@@ -21,7 +21,7 @@ use crate::{
 ///   opens the session again, whatever was in flight: a write, a touch or a renewal
 ///   (CVE-2025-46336).
 /// - An id that it did not make is never adopted (session fixation, CVE-2022-25896), and the store
-///   sees only the SHA-256 of one.
+///   sees only the SHA-256 of each part of one.
 /// - A request without a cookie that writes nothing asks the store nothing. Else one round trip
 ///   opens the session, and one commits it if something changed.
 /// - Every call of the store has a time limit.
