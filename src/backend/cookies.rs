@@ -341,7 +341,8 @@ mod tests {
         let key = || Key::from_secret([7; 32]).unwrap();
         let other = || Key::from_secret([8; 32]).unwrap();
         let now = || std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let engines: [(fn(Key) -> Builder, &str); 2] = [
+        type Engine = fn(Key) -> Builder;
+        let engines: [(Engine, &str); 2] = [
             (
                 |key| Manager::builder(SignedCookie::new(key)),
                 "AQGjGFxQAAAFJlwAAgYLBAZzY29yZXNbMSwyXXVzZXJhZGFFPSMTBSOFIr-lVtAhlwVYuTjygn7jpsPKSRGrGwtZUg",
