@@ -241,7 +241,10 @@ impl Backend for Away {
         "away"
     }
 
-    fn open<'a>(&'a self, request: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>> {
+    fn open(
+        self: Arc<Self>,
+        request: Opening<'_>,
+    ) -> BackendFuture<'static, Result<Opened, Error>> {
         assert!(
             match self.0 {
                 Web::Actix => request.request.is::<actix_web::HttpRequest>(),
@@ -256,7 +259,7 @@ impl Backend for Away {
         })
     }
 
-    fn commit<'a>(&'a self, _: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>> {
+    fn commit(self: Arc<Self>, _: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
         panic!("a session that could not be opened is never committed");
     }
 }
@@ -294,11 +297,11 @@ impl Backend for Forgetful {
         "forgetful"
     }
 
-    fn open<'a>(&'a self, _: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>> {
+    fn open(self: Arc<Self>, _: Opening<'_>) -> BackendFuture<'static, Result<Opened, Error>> {
         BackendFuture::ready(Ok(Opened::Nothing))
     }
 
-    fn commit<'a>(&'a self, commit: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>> {
+    fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
         assert_eq!(
             commit.changes.entries().count(),
             1,

@@ -15,7 +15,7 @@
 //! Version 1, which is still read, had times of 6 and 5 bytes (big-endian, milliseconds), a count
 //! before the lengths, and a signature twice as long.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 
@@ -50,7 +50,14 @@ impl<S: Seal> Backend for S {
         S::ENGINE
     }
 
-    fn open<'a>(&'a self, request: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>> {
+    fn opens_at_once(&self) -> bool {
+        true
+    }
+
+    fn open(
+        self: Arc<Self>,
+        request: Opening<'_>,
+    ) -> BackendFuture<'static, Result<Opened, Error>> {
         let opened = if request.token.is_some() {
             Opened::Sealed
         } else {
@@ -92,7 +99,7 @@ impl<S: Seal> Backend for S {
         Some(Size { used, limit: LIMIT })
     }
 
-    fn commit<'a>(&'a self, commit: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>> {
+    fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
         let session = commit
             .changes
             .over(commit.stored.map(|stored| &stored.entries));

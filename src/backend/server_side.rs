@@ -1,6 +1,6 @@
 //! Sessions in a store; the cookie holds a random id.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use sha2::{Digest, Sha256};
@@ -119,7 +119,10 @@ impl<S: Store> Backend for ServerSide<S> {
         false
     }
 
-    fn open<'a>(&'a self, request: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>> {
+    fn open(
+        self: Arc<Self>,
+        request: Opening<'_>,
+    ) -> BackendFuture<'static, Result<Opened, Error>> {
         let Some(token) = request.token else {
             return BackendFuture::ready(Ok(Opened::Nothing));
         };
@@ -152,7 +155,7 @@ impl<S: Store> Backend for ServerSide<S> {
         })
     }
 
-    fn commit<'a>(&'a self, commit: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>> {
+    fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
         let (changes, settings) = (commit.changes, commit.settings);
         let has_cookie = commit.token.is_some();
         // An id that opened nothing is never written under.
