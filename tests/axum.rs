@@ -9,7 +9,8 @@
 mod common;
 
 use std::{
-    future::{pending, poll_fn},
+    convert::Infallible,
+    future::{Ready, pending, poll_fn, ready},
     pin::Pin,
     task::{Context, Poll},
 };
@@ -27,6 +28,7 @@ use session_manager::{
     Error, HasSession, Manager, MemoryStore, Message, ServerSide, Session, SessionService,
     SignedCookie, manager,
 };
+use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -80,9 +82,9 @@ fn stack(manager: &Manager, f: fn(Request<()>) -> Answering) -> SessionService<I
 }
 
 /// Asks whether the service is ready, and calls it.
-async fn ask<S: Service<Request<()>>>(
+async fn ask<B, S: Service<Request<B>>>(
     service: &mut S,
-    request: Request<()>,
+    request: Request<B>,
 ) -> Result<S::Response, S::Error> {
     poll_fn(|context| service.poll_ready(context)).await?;
     service.call(request).await
@@ -204,6 +206,41 @@ fn the_cookie_is_secure_by_the_uri_before_the_host_header_and_by_the_marks_of_pr
         let uri = "http://localhost/";
         assert!(is_secure(uri, http_2, (mark, "127.0.0.1")), "{mark}");
     }
+}
+
+#[test]
+fn a_service_of_tonic_reads_the_session_through_the_extensions_of_its_request() {
+    #[derive(Clone)]
+    struct Greeter;
+
+    impl tonic::server::NamedService for Greeter {
+        const NAME: &'static str = "test.Greeter";
+    }
+
+    // As the code that tonic generates does it.
+    impl Service<Request<Body>> for Greeter {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Ready<Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Body>) -> Self::Future {
+            let request = tonic::Request::from_http(request);
+            let session = request.extensions().session().unwrap();
+            session.add("greeted", "by tonic").unwrap();
+            ready(Ok(tonic::Status::ok("hello").into_http()))
+        }
+    }
+
+    let mut service = (signed().middleware()).layer(tonic::service::Routes::new(Greeter));
+    let request = Request::post("/test.Greeter/Greet").body(Body::empty());
+    let answer = block_on(ask(&mut service, request.unwrap())).unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "0");
+    let read = check().with_cookie("/run/get.greeted", cookie(&answer));
+    assert_eq!(read.body, "by tonic");
 }
 
 async fn run(
