@@ -5,10 +5,7 @@ use std::{
     fmt,
     hash::{BuildHasher, Hasher, RandomState},
     ops::{Deref, DerefMut},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{self, AtomicBool},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -165,13 +162,13 @@ impl Session {
     /// Reads what the request says of the session, unless that is done.
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn read(&self, request: &dyn RequestHead) {
-        if self.0.is_read.load(atomic::Ordering::Acquire) {
+        if self.0.is_read.load(std::sync::atomic::Ordering::Acquire) {
             return;
         }
         let manager = &self.0.manager;
         let settings = manager.settings();
         let mut state = self.lock();
-        if self.0.is_read.load(atomic::Ordering::Relaxed) {
+        if self.0.is_read.load(std::sync::atomic::Ordering::Relaxed) {
             return;
         }
         state.secure = settings
@@ -184,7 +181,9 @@ impl Session {
         {
             state.open(opened, manager);
         }
-        self.0.is_read.store(true, atomic::Ordering::Release);
+        self.0
+            .is_read
+            .store(true, std::sync::atomic::Ordering::Release);
     }
 
     /// The session, if the engine was asked for it.

@@ -136,6 +136,15 @@ fn the_same_cookie_twice_is_the_session(web: Web) {
     }
 }
 
+/// HTTP/2 may send each cookie in a line of its own (RFC 9113, section 8.2.3).
+fn the_cookie_is_found_in_whichever_line_it_stands(web: Web) {
+    let server = serve(web, engines()[0].1());
+    let cookie = server.raw("/run/add.key.value", &[]).cookie();
+    let line = format!("Cookie: {cookie}");
+    let lines: [&[u8]; 3] = [b"Cookie: a=1", line.as_bytes(), b"Cookie: b=2"];
+    assert_eq!(server.raw("/run/get.key", &lines).body, "value");
+}
+
 fn bytes_that_are_no_utf8_in_another_cookie_do_not_disturb_the_session(web: Web) {
     for (engine, builder) in engines() {
         let server = serve(web, builder());
@@ -322,6 +331,7 @@ on_every_framework!(
     a_cookie_that_is_no_text_is_an_empty_session_and_one_log_line,
     two_cookies_of_its_name_that_differ_are_an_empty_session_and_one_log_line,
     the_same_cookie_twice_is_the_session,
+    the_cookie_is_found_in_whichever_line_it_stands,
     bytes_that_are_no_utf8_in_another_cookie_do_not_disturb_the_session,
     a_cookie_past_its_time_is_refused_whatever_the_browser_thinks,
     an_untouched_cookie_is_not_even_verified,

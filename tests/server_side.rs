@@ -10,6 +10,8 @@
 mod common;
 
 use std::{
+    io::Write as _,
+    net::TcpStream,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -124,6 +126,33 @@ fn ending_a_session_sticks_even_if_the_handler_panics_and_nothing_else_does(web:
     panics("/run/add.user.eve,panic");
     assert_eq!(server.with_cookie("/run/get.user", &cookie).body, "ada");
     panics("/run/destroy,add.user.eve,panic");
+    until("the session ends", || {
+        server.with_cookie("/run/get.user", &cookie).body == "none"
+    });
+}
+
+fn ending_a_session_sticks_even_if_the_client_goes_away_meanwhile(web: Web) {
+    let (send, inside) = std::sync::mpsc::channel();
+    let app = App::new().get("/leave", move |session, _| {
+        session.destroy();
+        send.send(()).unwrap();
+        async {
+            // actix-web goes on to the end of this; hyper drops it as soon as the client is gone.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok("nobody reads this")
+        }
+    });
+    let manager = Manager::new(ServerSide::new(MemoryStore::new()));
+    let server = Server::start(web, app.wrap(manager.middleware()));
+    let cookie = server.raw("/run/add.user.ada", &[]).cookie();
+    let mut client = TcpStream::connect(server.address).unwrap();
+    write!(
+        client,
+        "GET /leave HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n"
+    )
+    .unwrap();
+    inside.recv().unwrap();
+    drop(client);
     until("the session ends", || {
         server.with_cookie("/run/get.user", &cookie).body == "none"
     });
@@ -357,6 +386,7 @@ on_every_framework!(
     a_session_outlives_its_request_in_a_task_that_saves,
     a_task_that_saves_to_a_session_that_ended_is_told,
     ending_a_session_sticks_even_if_the_handler_panics_and_nothing_else_does,
+    ending_a_session_sticks_even_if_the_client_goes_away_meanwhile,
     a_session_on_demand_is_not_loaded_before_somebody_asks,
     a_store_that_is_away_is_a_503_within_the_time_limit_or_an_empty_session_without_writes,
     a_record_that_another_program_spoiled_is_an_empty_session_and_left_alone,

@@ -139,38 +139,41 @@ fn flash_messages_are_read_synchronously_inside_a_template_and_escaped(web: Web)
 }
 
 fn a_session_in_a_spawned_thread_reads_on_and_a_write_after_the_head_is_an_error(web: Web) {
-    let kept: Arc<Mutex<Option<Session>>> = Arc::default();
-    let keep = Arc::clone(&kept);
-    let app = App::new().get("/", move |session, _| {
-        session.add("key", "value").unwrap();
-        *keep.lock().unwrap() = Some(session);
-        async { Ok("sent") }
-    });
-    let server = serve(web, app);
-    server.raw("/", &[]).cookie();
-    let session = kept.lock().unwrap().take().unwrap();
-    std::thread::spawn(move || {
-        let saved = || block_on(session.save());
-        assert_eq!(session.get("key").as_deref(), Some("value"));
-        assert!(
-            saved().is_ok(),
-            "what was done before went with the response"
-        );
-        assert!(matches!(session.add("key", "late"), Err(Error::HeadSent)));
-        assert!(matches!(session.flash("late"), Err(Error::HeadSent)));
-        assert!(matches!(
-            session.pop_load::<String>("key"),
-            Err(Error::HeadSent)
-        ));
-        assert!(saved().is_ok(), "who wrote was told");
-        assert_eq!(session.pop("key").as_deref(), Some("value"));
-        assert!(
-            matches!(saved(), Err(Error::HeadSent)),
-            "`pop` cannot tell, so `save` does"
-        );
-    })
-    .join()
-    .unwrap();
+    for (_, builder) in engines() {
+        let kept: Arc<Mutex<Option<Session>>> = Arc::default();
+        let keep = Arc::clone(&kept);
+        let app = App::new().get("/", move |session, _| {
+            session.add("key", "value").unwrap();
+            *keep.lock().unwrap() = Some(session);
+            async { Ok("sent") }
+        });
+        let manager = builder().build().unwrap();
+        let server = Server::start(web, app.wrap(manager.middleware()));
+        server.raw("/", &[]).cookie();
+        let session = kept.lock().unwrap().take().unwrap();
+        std::thread::spawn(move || {
+            let saved = || block_on(session.save());
+            assert_eq!(session.get("key").as_deref(), Some("value"));
+            assert!(
+                saved().is_ok(),
+                "what was done before went with the response"
+            );
+            assert!(matches!(session.add("key", "late"), Err(Error::HeadSent)));
+            assert!(matches!(session.flash("late"), Err(Error::HeadSent)));
+            assert!(matches!(
+                session.pop_load::<String>("key"),
+                Err(Error::HeadSent)
+            ));
+            assert!(saved().is_ok(), "who wrote was told");
+            assert_eq!(session.pop("key").as_deref(), Some("value"));
+            assert!(
+                matches!(saved(), Err(Error::HeadSent)),
+                "`pop` cannot tell, so `save` does"
+            );
+        })
+        .join()
+        .unwrap();
+    }
 }
 
 fn many_threads_may_write_to_one_session_at_once(web: Web) {
