@@ -77,7 +77,7 @@ impl fmt::Debug for Update {
 
 impl Change {
     /// The value that the request itself sees under the key from now on.
-    fn seen(&self) -> Option<Value<&str>> {
+    pub(crate) fn seen(&self) -> Option<Value<&str>> {
         match self {
             Self::Set(value) | Self::Update(Update { seen: value, .. }) => Some(value.borrowed()),
             Self::Remove => None,

@@ -97,6 +97,9 @@ struct Slot {
     is_json: bool,
 }
 
+/// Where the entries of a text lie.
+pub(crate) struct Slots(Vec<Slot>);
+
 impl Packed {
     fn key(&self, slot: &Slot) -> &str {
         &self.text[slot.start..slot.middle]
@@ -113,20 +116,14 @@ impl Packed {
 }
 
 impl Entries {
-    /// Puts entries together from their text and, for each, the lengths of key and value in bytes
-    /// and whether the value is JSON. `None` if the lengths do not fit the text.
-    pub(crate) fn from_parts(
-        text: String,
-        lengths: impl Iterator<Item = (usize, usize, bool)>,
-    ) -> Option<Self> {
-        let mut slots = Vec::with_capacity(lengths.size_hint().0);
+    /// Where entries lie: for each, the lengths of key and value in bytes, and whether the value is
+    /// JSON.
+    pub(crate) fn slots(lengths: impl Iterator<Item = (usize, usize, bool)>) -> Option<Slots> {
+        let mut slots = Vec::with_capacity(lengths.size_hint().1.unwrap_or_default());
         let mut at = 0_usize;
         for (key, value, is_json) in lengths {
             let (start, middle) = (at, at.checked_add(key)?);
             at = middle.checked_add(value)?;
-            if !text.is_char_boundary(middle) || !text.is_char_boundary(at) {
-                return None;
-            }
             slots.push(Slot {
                 start,
                 middle,
@@ -134,7 +131,16 @@ impl Entries {
                 is_json,
             });
         }
-        (at == text.len()).then(|| Self(Form::Packed(Arc::new(Packed { text, slots }))))
+        Some(Slots(slots))
+    }
+
+    /// Puts entries together; `None` if they do not fit the text.
+    pub(crate) fn from_slots(text: String, Slots(slots): Slots) -> Option<Self> {
+        let is_cut =
+            |slot: &Slot| text.is_char_boundary(slot.middle) && text.is_char_boundary(slot.end);
+        let end = slots.last().map_or(0, |slot| slot.end);
+        (end == text.len() && slots.iter().all(is_cut))
+            .then(|| Self(Form::Packed(Arc::new(Packed { text, slots }))))
     }
 
     /// The value under `key`.

@@ -12,7 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     BackendFuture, Change, Changes, Commit, Error, Live, Manager, Message, Namespace, OnStoreError,
-    Opened, Record, Reply, Size, Update, Value, View, Write, cookie::Tokens, log::log,
+    Opened, Record, Reply, Size, Timestamp, Update, Value, View, Write, cookie::Tokens, log::log,
 };
 #[cfg(any(feature = "actix", feature = "tower"))]
 use crate::{Settings, manager::RequestHead};
@@ -79,6 +79,10 @@ struct State {
     changes: Changes,
     /// Counts changes, so that `update` sees when one came between.
     version: u64,
+    /// When the engine was last given something to keep.
+    committed: Timestamp,
+    /// How many bytes more the session may take without being measured anew.
+    room: usize,
     /// Whether anybody read or wrote: the response then depends on the cookie.
     looked: bool,
     phase: Phase,
@@ -135,6 +139,8 @@ impl Session {
             live: None,
             changes: Changes::default(),
             version: 0,
+            committed: Timestamp::from_millis(0),
+            room: 0,
             looked: false,
             phase: Phase::Open,
             lost: false,
@@ -749,13 +755,14 @@ impl Session {
     fn headers(&self, reply: Reply, vary: bool) -> Headers {
         let settings = self.0.manager.settings();
         let cookie = settings.cookie();
-        let secure = || self.lock().secure;
+        let (secure, now) = {
+            let state = self.lock();
+            (state.secure, state.committed)
+        };
         let set_cookie = match reply {
             Reply::Keep | Reply::Gone => None,
-            Reply::Set { token, expires } => {
-                Some(cookie.set(&token, secure(), settings.now(), expires))
-            }
-            Reply::Remove => Some(cookie.remove(secure())),
+            Reply::Set { token, expires } => Some(cookie.set(&token, secure, now, expires)),
+            Reply::Remove => Some(cookie.remove(secure)),
         };
         let removed = match set_cookie {
             Some(_) => self.removed(),
@@ -839,6 +846,7 @@ impl Session {
         // What a cookie engine keeps nobody can write to any more.
         let write = (!self.needs_response()).then(|| commit.to_write().0);
         let future = manager.engine_arc().commit(commit);
+        state.committed = now;
         let settled = write.map(|write| Box::new(state.settle(&write)));
         Some((future, Undo { writes, settled }))
     }
@@ -919,12 +927,22 @@ impl Session {
         {
             return Ok(());
         }
+        // What one more entry takes at most: as base64, with its lengths. Measuring the session at
+        // each write took a tenth of one (bench `overhead`, row "write three keys").
+        let value = change.seen().map_or(0, |value| value.as_str().len());
+        let most = (key.len() + value + 16) * 4 / 3 + 4;
         let former = state.changes_mut().insert(key, change);
-        if let Some(Size { used, limit }) = self.size_of(state)
-            && used > limit
-        {
-            state.changes_mut().undo(key, former);
-            return Err(Error::TooLarge { size: used, limit });
+        if most < state.room {
+            state.room -= most;
+            return Ok(());
+        }
+        match self.size_of(state) {
+            Some(Size { used, limit }) if used > limit => {
+                state.changes_mut().undo(key, former);
+                return Err(Error::TooLarge { size: used, limit });
+            }
+            Some(Size { used, limit }) => state.room = limit - used,
+            None => state.room = usize::MAX,
         }
         Ok(())
     }

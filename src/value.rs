@@ -1,8 +1,13 @@
 //! What is stored under one key: text as it is, anything else as JSON text.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    io::{self, Write},
+    sync::Arc,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 
 use crate::finite;
 
@@ -34,19 +39,98 @@ impl Value {
     /// If JSON cannot express `value`: a map whose keys are no strings, or a number that is not
     /// finite, which `serde_json` alone would turn into `null`.
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
-        let mut json = serde_json::to_string(value)?;
-        if json.contains("null") {
+        let (mut bytes, mut seen) = (Vec::new(), Seen::default());
+        let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Plain(&mut seen));
+        value.serialize(&mut serializer)?;
+        if seen.null {
             finite::check(value)?;
         }
-        if !json.starts_with('"') {
-            return Ok(Self::Json(json.into()));
+        let text = String::from_utf8(bytes).map_err(serde::ser::Error::custom)?;
+        let text = text.into_boxed_str();
+        Ok(if seen.text {
+            Self::Text(text)
+        } else {
+            Self::Json(text)
+        })
+    }
+}
+
+/// What a value turned out to be.
+#[derive(Default)]
+struct Seen {
+    /// How many arrays and objects are open.
+    depth: usize,
+    text: bool,
+    null: bool,
+}
+
+/// Writes a string that is the whole value as it is, and anything else as JSON, in one pass.
+struct Plain<'s>(&'s mut Seen);
+
+impl Plain<'_> {
+    fn quote<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        if self.0.depth > 0 {
+            return writer.write_all(b"\"");
         }
-        if json.contains('\\') {
-            return serde_json::from_str(&json).map(Self::Text);
+        self.0.text = true;
+        Ok(())
+    }
+}
+
+impl Formatter for Plain<'_> {
+    fn write_null<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.null = true;
+        CompactFormatter.write_null(writer)
+    }
+
+    fn begin_string<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.quote(writer)
+    }
+
+    fn end_string<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.quote(writer)
+    }
+
+    fn write_char_escape<W: Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        escape: CharEscape,
+    ) -> io::Result<()> {
+        if self.0.depth > 0 {
+            return CompactFormatter.write_char_escape(writer, escape);
         }
-        json.pop();
-        json.remove(0);
-        Ok(Self::Text(json.into()))
+        let byte = match escape {
+            CharEscape::Quote => b'"',
+            CharEscape::ReverseSolidus => b'\\',
+            CharEscape::Solidus => b'/',
+            CharEscape::Backspace => 0x08,
+            CharEscape::FormFeed => 0x0c,
+            CharEscape::LineFeed => b'\n',
+            CharEscape::CarriageReturn => b'\r',
+            CharEscape::Tab => b'\t',
+            CharEscape::AsciiControl(byte) => byte,
+        };
+        writer.write_all(&[byte])
+    }
+
+    fn begin_array<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.depth += 1;
+        CompactFormatter.begin_array(writer)
+    }
+
+    fn end_array<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.depth -= 1;
+        CompactFormatter.end_array(writer)
+    }
+
+    fn begin_object<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.depth += 1;
+        CompactFormatter.begin_object(writer)
+    }
+
+    fn end_object<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.depth -= 1;
+        CompactFormatter.end_object(writer)
     }
 }
 

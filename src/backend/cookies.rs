@@ -103,8 +103,7 @@ impl<S: Seal> Backend for S {
         let session = commit
             .changes
             .over(commit.stored.map(|stored| &stored.entries));
-        let body = measure(session);
-        if body == 0 {
+        if session.is_empty() {
             // An empty session is no cookie.
             let reply = if commit.token.is_some() {
                 Reply::Remove
@@ -114,8 +113,7 @@ impl<S: Seal> Backend for S {
             return BackendFuture::ready(Ok(reply));
         }
         let (created, expires) = (commit.created(), commit.expires());
-        let sealed = 1 + S::BEFORE + TIMES_LEN + body + S::BEHIND;
-        let (mut buffer, start) = begin(commit.settings, sealed);
+        let (mut buffer, start) = begin(commit.settings, USUAL_LEN);
         buffer.push(VERSION);
         buffer.resize(start + 1 + S::BEFORE, 0);
         encode(session, created, expires, &mut buffer);
@@ -139,8 +137,8 @@ fn begin(settings: &Settings, capacity: usize) -> (Vec<u8>, usize) {
 
 /// How long the moment is at which a session began: until the year 2109.
 const CREATED_LEN: usize = 6;
-/// The most that both times take.
-const TIMES_LEN: usize = 20;
+/// More than most sessions take.
+const USUAL_LEN: usize = 512;
 
 /// How many bytes the lengths and the text take; 0 if there is no entry.
 fn measure(session: View<'_>) -> usize {
@@ -191,26 +189,35 @@ fn decode(mut buffer: Vec<u8>, body: Range<usize>, version: u8) -> Option<Record
         let unit = if span & 1 == 1 { 1_000 } else { 1 };
         (created, (span >> 1).saturating_mul(unit))
     };
-    let mut count = if old { take_varint(&mut rest)? } else { 0 };
-
-    let mut lengths = Vec::with_capacity(8);
-    let mut sum = 0_usize;
-    while if old { count > 0 } else { sum < rest.len() } {
-        let key = usize::try_from(take_varint(&mut rest)?).ok()?;
-        let value = take_varint(&mut rest)?;
-        let (value, is_json) = (usize::try_from(value >> 1).ok()?, value & 1 == 1);
+    let left = if old {
+        Some(take_varint(&mut rest)?)
+    } else {
+        None
+    };
+    let lengths = rest;
+    let (mut count, mut sum) = (0_u64, 0_usize);
+    while left.map_or(sum < rest.len(), |left| count < left) {
+        let (key, value, _) = take_lengths(&mut rest)?;
         sum = sum.checked_add(key)?.checked_add(value)?;
-        lengths.push((key, value, is_json));
-        count = count.wrapping_sub(1);
+        count += 1;
     }
+    // Read again where they lie, which takes less than keeping them.
+    let mut lengths = &lengths[..lengths.len() - rest.len()];
+    let slots = Entries::slots((0..count).map_while(|_| take_lengths(&mut lengths)));
     let text = body.end - rest.len();
     buffer.truncate(body.end);
     buffer.drain(..text);
-    let text = String::from_utf8(buffer).ok()?;
-    let entries = Entries::from_parts(text, lengths.into_iter())?;
+    let entries = Entries::from_slots(String::from_utf8(buffer).ok()?, slots?)?;
     let created = Timestamp::from_millis(created);
     let expires = created.plus(Duration::from_millis(span));
     Some(Record::new(created, expires, entries))
+}
+
+/// The lengths of a key and its value, and whether that is JSON.
+fn take_lengths(bytes: &mut &[u8]) -> Option<(usize, usize, bool)> {
+    let key = usize::try_from(take_varint(bytes)?).ok()?;
+    let value = take_varint(bytes)?;
+    Some((key, usize::try_from(value >> 1).ok()?, value & 1 == 1))
 }
 
 fn take_times_v1(bytes: &mut &[u8]) -> Option<(u64, u64)> {

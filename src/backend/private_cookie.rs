@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range};
 
-use aes_gcm_siv::{AeadInOut, Aes256GcmSiv, KeyInit, Nonce, Tag};
+use aes_gcm_siv::{AeadInOut, Aes128GcmSiv, Aes256GcmSiv, KeyInit, Nonce, Tag};
 
 use super::cookies::Seal;
 use crate::{Key, Refused, random};
@@ -14,7 +14,7 @@ const TAG: usize = 16;
 /// or forges it. What [`SignedCookie`](crate::SignedCookie) says of size, overlap and logging out
 /// holds here too.
 ///
-/// AES-256-GCM-SIV (RFC 8452): should a nonce ever be drawn twice, it shows that two cookies are the
+/// AES-128-GCM-SIV (RFC 8452): should a nonce ever be drawn twice, it shows that two cookies are the
 /// same, and nothing else, where AES-GCM would give its key away; so nonces may be drawn at random.
 /// The cookie's name and the format's version are authenticated with the session.
 ///
@@ -27,7 +27,15 @@ const TAG: usize = 16;
 #[derive(Clone)]
 pub struct PrivateCookie {
     /// The first one encrypts.
-    keys: Vec<Aes256GcmSiv>,
+    keys: Vec<Keys>,
+}
+
+/// What one key opens.
+#[derive(Clone)]
+struct Keys {
+    cipher: Aes128GcmSiv,
+    /// For cookies of version 1.
+    old: Aes256GcmSiv,
 }
 
 impl PrivateCookie {
@@ -40,8 +48,12 @@ impl PrivateCookie {
     /// next written.
     #[must_use]
     pub fn accept(mut self, old: Key) -> Self {
-        self.keys
-            .push(Aes256GcmSiv::new(&old.derive("private cookie").into()));
+        let [key @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] =
+            old.derive("private cookie, version 2");
+        self.keys.push(Keys {
+            cipher: Aes128GcmSiv::new(&key.into()),
+            old: Aes256GcmSiv::new(&old.derive("private cookie").into()),
+        });
         self
     }
 }
@@ -53,7 +65,7 @@ impl Seal for PrivateCookie {
 
     fn seal(&self, buffer: &mut Vec<u8>, start: usize) {
         let mut nonce = Nonce::default();
-        random::fill(&mut nonce);
+        random::fill_nonce(&mut nonce);
         let (before, body) = buffer.split_at_mut(start + 1 + NONCE);
         let (associated, place) = before.split_at_mut(start + 1);
         place.copy_from_slice(&nonce);
@@ -62,6 +74,7 @@ impl Seal for PrivateCookie {
             reason = "it fails beyond 64 GiB, and a cookie has 4 KiB"
         )]
         let tag = self.keys[0]
+            .cipher
             .encrypt_inout_detached(&nonce, associated, body.into())
             .expect("a cookie is short enough to encrypt");
         buffer.extend(tag);
@@ -78,12 +91,19 @@ impl Seal for PrivateCookie {
             return Err(Refused::Malformed);
         };
         // Version 1 had the version first.
-        let version_1 = (associated[start] == 1).then(|| [&[1], &associated[..start - 1]].concat());
-        let associated = version_1.as_deref().unwrap_or(associated);
+        let old = (associated[start] == 1).then(|| [&[1], &associated[..start - 1]].concat());
         // A key that does not fit leaves the body as it was, for the next one.
-        let opened_by = |key: &Aes256GcmSiv| {
-            key.decrypt_inout_detached(&nonce, associated, (&mut *body).into(), &tag)
-                .is_ok()
+        let opened_by = |keys: &Keys| {
+            let body = (&mut *body).into();
+            let opened = match &old {
+                Some(associated) => keys
+                    .old
+                    .decrypt_inout_detached(&nonce, associated, body, &tag),
+                None => keys
+                    .cipher
+                    .decrypt_inout_detached(&nonce, associated, body, &tag),
+            };
+            opened.is_ok()
         };
         if self.keys.iter().any(opened_by) {
             Ok(begin..end)
