@@ -43,6 +43,16 @@ fn the_memory_store_keeps_every_promise_over_http() {
     );
 }
 
+#[cfg(feature = "tower-sessions")]
+#[test]
+fn a_store_of_tower_sessions_keeps_every_promise_over_http() {
+    use session_manager::TowerStore;
+
+    check_promises(&TowerStore::new(
+        tower_sessions_memory_store::MemoryStore::default(),
+    ));
+}
+
 #[test]
 fn a_full_memory_store_drops_the_session_written_longest_ago() {
     // One session for each of the 64 shards.

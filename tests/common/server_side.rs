@@ -144,7 +144,10 @@ pub fn check_promises<S: Store + Clone>(store: &S) {
     a_renewal_keeps_what_others_wrote_meanwhile(store);
     the_store_is_asked_no_more_than_promised(store);
     nobody_without_a_session_makes_a_record(store);
-    a_users_sessions_are_listed_and_ended(store);
+    match store.users() {
+        Some(_) => a_users_sessions_are_listed_and_ended(store),
+        None => a_store_without_an_index_of_users_says_so(store),
+    }
     a_session_ends_by_the_clock(store);
 }
 
@@ -467,6 +470,15 @@ fn a_users_sessions_are_listed_and_ended<S: Store + Clone>(store: &S) {
     }
     server.with_cookie("/run/destroy", &cookies[1]);
     assert_eq!(server.raw("/list", &[]).body, "");
+}
+
+fn a_store_without_an_index_of_users_says_so<S: Store + Clone>(store: &S) {
+    let manager = Manager::new(ServerSide::new(store.clone()));
+    let listed = actix_web::rt::System::new().block_on(manager.user_sessions("ada"));
+    assert!(
+        matches!(listed, Err(Error::NoUserIndex { .. })),
+        "{listed:?}"
+    );
 }
 
 fn a_session_ends_by_the_clock<S: Store + Clone>(store: &S) {
