@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
@@ -23,7 +23,7 @@ use tower_sessions_memory_store::MemoryStore as TheirMemory;
 const HOUR: Duration = Duration::from_secs(3600);
 /// Long enough for a call that nothing holds up.
 const MOMENT: Duration = Duration::from_millis(50);
-const ID: StoreId = StoreId::from_bytes([0xab; 32]);
+const ID: StoreId = StoreId::from_bytes(*b"0123456789abcdef another half   ");
 const HOLDER: Holder = Holder::from_bytes([1; 32]);
 const OTHER: Holder = Holder::from_bytes([2; 32]);
 
@@ -66,7 +66,9 @@ impl Puppet {
     }
 
     async fn until_asked(&self, call: &str) {
+        let begun = Instant::now();
         while self.asked.lock().unwrap().last() != Some(&call) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "no {call}");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -137,7 +139,7 @@ where
 }
 
 fn their_id() -> Id {
-    Id(i128::from_be_bytes([0xab; 16]))
+    Id(i128::from_be_bytes(*b"0123456789abcdef"))
 }
 
 async fn keys(store: &impl Store) -> Vec<String> {
@@ -270,6 +272,26 @@ async fn an_id_that_is_taken_is_refused_whether_they_see_it_or_not() {
     assert_eq!(theirs.asked(), ["load", "create", "delete"]);
     let memory = format!("{:?}", theirs.memory);
     assert!(!memory.contains("session-manager"), "{memory}");
+}
+
+#[tokio::test]
+async fn of_two_new_sessions_at_once_under_one_id_the_second_is_refused() {
+    let (mut theirs, gate) = Puppet::gated();
+    theirs.create = Create::BySaving;
+    let store = TowerStore::new(theirs.clone());
+    let create = |key: &'static str| {
+        spawn(&store, move |store| async move {
+            store.create(ID, &write(key)).await
+        })
+    };
+    let first = create("first");
+    theirs.until_asked("save").await;
+    let second = create("second");
+    tokio::time::sleep(MOMENT).await;
+    gate.add_permits(2);
+    assert!(first.await.unwrap().unwrap());
+    assert!(!second.await.unwrap().unwrap());
+    assert_eq!(keys(&store).await, ["first"]);
 }
 
 #[tokio::test]
