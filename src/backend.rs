@@ -31,9 +31,9 @@ pub(crate) mod signed_cookie;
 /// [`open`](Self::open) before the handler runs, [`commit`](Self::commit) before the response head
 /// is sent. Reading, writing, flash messages and timeouts are not its business.
 ///
-/// Both methods see the request while they are called; the future that they return borrows the
-/// engine alone, so that one engine serves frameworks whose requests are not `Send` (actix-web) and
-/// frameworks whose futures must be (tower).
+/// Both methods see the request while they are called; the future that they return owns what it needs,
+/// so that one engine serves frameworks whose requests are not `Send` (actix-web) and frameworks whose
+/// futures must be (tower).
 pub trait Backend: Send + Sync + 'static {
     /// What a person would call the engine, such as `signed cookie`.
     fn engine(&self) -> &'static str;
@@ -42,6 +42,14 @@ pub trait Backend: Send + Sync + 'static {
     /// that is [`Error::HeadSent`]. The default is `true`.
     fn needs_response(&self) -> bool {
         true
+    }
+
+    /// Whether opening a session waits for nothing, as where the cookie itself holds it: it is then
+    /// left until somebody looks, and a request whose session nobody looks at costs next to nothing
+    /// (bench `overhead`, rows "no cookie" and "untouched"). [`open`](Self::open) must not return a
+    /// pending future then, and sees no request. The default is `false`.
+    fn opens_at_once(&self) -> bool {
+        false
     }
 
     /// Whether its sessions can move to another engine, and another's to it
@@ -59,7 +67,8 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::Unavailable`] if the engine cannot tell. The session is then never committed.
-    fn open<'a>(&'a self, request: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>>;
+    fn open(self: Arc<Self>, request: Opening<'_>)
+    -> BackendFuture<'static, Result<Opened, Error>>;
 
     /// Reads what the cookie itself holds; called once, at the first touch, after
     /// [`Opened::Sealed`].
@@ -87,7 +96,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// [`Error::Unavailable`] if the engine could not keep it; the client then gets an error in
     /// place of a response that claims it was.
-    fn commit<'a>(&'a self, commit: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>>;
+    fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>>;
 
     /// Under which name the session of this cookie value is listed; `None` where nothing lists
     /// sessions.
@@ -215,8 +224,6 @@ pub struct Commit<'r> {
     pub now: Timestamp,
     /// The manager's settings.
     pub settings: &'r Settings,
-    /// The request as the web framework still has it: an `actix_web::HttpRequest`, or `()`.
-    pub request: &'r dyn Any,
 }
 
 impl Commit<'_> {
@@ -312,7 +319,7 @@ pub enum Refused {
     Expired,
 }
 
-/// What a [`Backend`] returns: a result at once, or a future that borrows the engine alone.
+/// What a [`Backend`] returns: a result at once, or a future.
 ///
 /// An engine that does no I/O pays for no future on the heap.
 pub struct BackendFuture<'a, T>(State<'a, T>);
@@ -326,6 +333,14 @@ impl<'a, T> BackendFuture<'a, T> {
     /// The result is there.
     pub fn ready(result: T) -> Self {
         Self(State::Ready(Some(result)))
+    }
+
+    /// The result, if it is there.
+    pub(crate) fn now(self) -> Result<T, Self> {
+        match self.0 {
+            State::Ready(Some(result)) => Ok(result),
+            state => Err(Self(state)),
+        }
     }
 
     /// The result takes time.

@@ -227,12 +227,12 @@ pub use store::{Applied, Holder, Store, StoreError, StoreId, UserIndex, Write};
 pub use typed_key::SessionKey;
 pub use user::UserSession;
 pub use value::Value;
-#[cfg(any(feature = "actix", feature = "tower"))]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "actix", feature = "tower"))))]
-pub use web::SessionService;
 #[cfg(feature = "actix-session")]
 #[cfg_attr(docsrs, doc(cfg(feature = "actix-session")))]
 pub use web::actix_session::{ActixSession, ActixSessionCookie};
+#[cfg(any(feature = "actix", feature = "tower"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "actix", feature = "tower"))))]
+pub use web::{SessionFuture, SessionService};
 
 #[cfg(all(doctest, feature = "actix", feature = "cookies", feature = "redis"))]
 #[doc = include_str!("../README.md")]

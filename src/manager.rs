@@ -14,8 +14,6 @@ mod global;
 mod middleware;
 mod request;
 mod settings;
-#[cfg(any(feature = "actix", feature = "tower"))]
-mod visit;
 
 pub use builder::Builder;
 pub use global::{SESSION_MANAGER, Scope, get, is_insecure_default, middleware, scope, set, with};
@@ -23,8 +21,6 @@ pub use middleware::Middleware;
 pub(crate) use request::RequestHead;
 pub use request::{HasSession, Sessions};
 pub use settings::{OnStoreError, Settings};
-#[cfg(any(feature = "actix", feature = "tower"))]
-pub(crate) use visit::Visit;
 
 /// A session engine with its settings: opens each request's session, and keeps it.
 ///
@@ -45,7 +41,7 @@ pub(crate) use visit::Visit;
 pub struct Manager(Arc<Inner>);
 
 struct Inner {
-    backend: Box<dyn Backend>,
+    backend: Arc<dyn Backend>,
     settings: Settings,
     /// The manager whose sessions this one takes over.
     old: Option<Manager>,
@@ -60,7 +56,7 @@ impl Manager {
     pub fn new(backend: impl Backend) -> Self {
         let settings = Settings::default();
         Self(Arc::new(Inner {
-            backend: Box::new(backend),
+            backend: Arc::new(backend),
             settings,
             old: None,
             insecure: None,
@@ -69,7 +65,7 @@ impl Manager {
 
     /// A manager with settings of your own.
     pub fn builder(backend: impl Backend) -> Builder {
-        Builder::new(Box::new(backend))
+        Builder::new(Arc::new(backend))
     }
 
     /// What a person would call the engine, such as `signed cookie`.
@@ -119,7 +115,7 @@ impl Manager {
         let session = req.sessions().map(|sessions| sessions.of(self));
         async move {
             let session = session?;
-            session.open().await?;
+            session.open(&()).await?;
             Ok(session)
         }
     }
@@ -216,28 +212,16 @@ impl Manager {
         &*self.0.backend
     }
 
-    /// Begins the session of a request, which is read before the returned future begins.
-    pub(crate) fn begin(
-        &self,
-        request: &dyn RequestHead,
-    ) -> impl Future<Output = Result<Session, Error>> + use<'_> {
+    /// The engine, for a call whose future owns it.
+    pub(crate) fn engine_arc(&self) -> Arc<dyn Backend> {
+        Arc::clone(&self.0.backend)
+    }
+
+    /// What the default manager has to say when it is used.
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn warn(&self) {
         if let Some(insecure) = &self.0.insecure {
             insecure.say_once();
-        }
-        let settings = self.settings();
-        let always = settings.cookie().always_secure();
-        let secure = always.unwrap_or_else(|| !request.is_http_to_loopback());
-        let tokens = self.tokens(request, Settings::log_refused);
-        let waits = settings.loads_on_demand()
-            && !self.backend().needs_response()
-            && tokens.name_a_session();
-        let opening = (!waits).then(|| self.opening(&tokens, request.framework()));
-        let session = Session::new(self.clone(), secure, tokens);
-        async move {
-            if let Some(opening) = opening {
-                session.opened(opening.await)?;
-            }
-            Ok(session)
         }
     }
 
@@ -246,8 +230,8 @@ impl Manager {
         &self,
         tokens: &Tokens,
         request: &dyn Any,
-    ) -> BackendFuture<'_, Result<Opened, Error>> {
-        self.backend().open(Opening {
+    ) -> BackendFuture<'static, Result<Opened, Error>> {
+        self.engine_arc().open(Opening {
             token: tokens.own(),
             old: tokens.old(),
             settings: self.settings(),
@@ -256,7 +240,11 @@ impl Manager {
     }
 
     /// The session cookies of a request, this manager's and those that it takes over.
-    fn tokens(&self, request: &dyn RequestHead, log: fn(&Settings, &'static str)) -> Tokens {
+    pub(crate) fn tokens(
+        &self,
+        request: &dyn RequestHead,
+        log: fn(&Settings, &'static str),
+    ) -> Tokens {
         let own = match request.find(self.settings().cookie()) {
             Found::Nothing => None,
             Found::One(token) => Some(token),
@@ -283,7 +271,7 @@ impl Manager {
         std::iter::successors(Some(self), |manager| manager.old())
     }
 
-    fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }

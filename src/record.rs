@@ -14,7 +14,7 @@ pub struct Record {
     pub seen: Timestamp,
     /// When it ends if nobody uses it again.
     pub expires: Timestamp,
-    /// Whom a store keeps it for. Engines without a store leave it at [`Holder::NOBODY`].
+    /// Whom it answers to. Engines without a store leave it at [`Holder::NOBODY`].
     pub holder: Holder,
     /// How often its values were written, by which a store finds that another request was faster.
     /// Engines that cannot merge leave it at 0.

@@ -5,7 +5,7 @@ use std::{
     fmt,
     hash::{BuildHasher, Hasher, RandomState},
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -14,6 +14,8 @@ use crate::{
     BackendFuture, Change, Changes, Commit, Error, Live, Manager, Message, Namespace, OnStoreError,
     Opened, Record, Reply, Size, Update, Value, View, Write, cookie::Tokens, log::log,
 };
+#[cfg(any(feature = "actix", feature = "tower"))]
+use crate::{Settings, manager::RequestHead};
 
 /// Keys that begin with these are session-manager's own. No text that a person types has them.
 const FLASH: char = '\u{1}';
@@ -53,14 +55,22 @@ pub struct Session(Arc<Inner>);
 
 struct Inner {
     manager: Manager,
-    /// Whether the cookie that goes to this client is `Secure`.
-    secure: bool,
+    /// Whether its middleware follows the process-wide manager.
+    is_global: bool,
+    /// Whether the framework knows that the request came over https.
+    is_https: bool,
+    /// The one whose middleware is further out.
+    outer: Option<Session>,
+    /// Whether the state knows what the request says of it.
+    is_read: AtomicBool,
     state: Mutex<State>,
 }
 
 struct State {
     /// The session cookies' values as they came.
     tokens: Tokens,
+    /// Whether the cookie that goes to this client is `Secure`.
+    secure: bool,
     stored: Stored,
     /// How many moves ago it was stored (`Builder::migrate_from`): 0 if this engine has it.
     age: usize,
@@ -110,10 +120,16 @@ pub(crate) struct Headers {
 }
 
 impl Session {
-    /// A session that the engine has still to open.
-    pub(crate) fn new(manager: Manager, secure: bool, tokens: Tokens) -> Self {
+    /// The session of a request that begins: nothing of it is known yet.
+    pub(crate) fn new(
+        manager: Manager,
+        is_global: bool,
+        is_https: bool,
+        outer: Option<Self>,
+    ) -> Self {
         let state = State {
-            tokens,
+            tokens: Tokens::default(),
+            secure: true,
             stored: Stored::Unopened,
             age: 0,
             live: None,
@@ -127,9 +143,47 @@ impl Session {
         };
         Self(Arc::new(Inner {
             manager,
-            secure,
+            is_global,
+            is_https,
+            outer,
+            is_read: AtomicBool::new(false),
             state: Mutex::new(state),
         }))
+    }
+
+    pub(crate) fn is_global(&self) -> bool {
+        self.0.is_global
+    }
+
+    pub(crate) fn outer(&self) -> Option<&Self> {
+        self.0.outer.as_ref()
+    }
+
+    /// Reads what the request says of the session, unless that is done.
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn read(&self, request: &dyn RequestHead) {
+        if self.0.is_read.load(std::sync::atomic::Ordering::Acquire) {
+            return;
+        }
+        let manager = &self.0.manager;
+        let settings = manager.settings();
+        let mut state = self.lock();
+        if self.0.is_read.load(std::sync::atomic::Ordering::Relaxed) {
+            return;
+        }
+        state.secure = settings
+            .cookie()
+            .always_secure()
+            .unwrap_or_else(|| self.0.is_https || !request.is_to_loopback());
+        state.tokens = manager.tokens(request, Settings::log_refused);
+        if manager.backend().opens_at_once()
+            && let Ok(Ok(opened)) = manager.opening(&state.tokens, &()).now()
+        {
+            state.open(opened, manager);
+        }
+        self.0
+            .is_read
+            .store(true, std::sync::atomic::Ordering::Release);
     }
 
     /// The session, if the engine was asked for it.
@@ -148,16 +202,21 @@ impl Session {
     ///
     /// [`Error::Unavailable`], if the engine cannot tell and
     /// [`OnStoreError::Fail`](crate::OnStoreError::Fail) is in force.
-    pub(crate) async fn open(&self) -> Result<(), Error> {
+    pub(crate) fn open(&self, request: &dyn Any) -> BackendFuture<'static, Result<(), Error>> {
         let opening = {
             let state = self.lock();
             if !matches!(state.stored, Stored::Unopened) {
-                return Ok(());
+                return BackendFuture::ready(Ok(()));
             }
-            self.0.manager.opening(&state.tokens, &())
+            self.0.manager.opening(&state.tokens, request)
         };
-        let opened = opening.await;
-        self.opened(opened)
+        match opening.now() {
+            Ok(opened) => BackendFuture::ready(self.opened(opened)),
+            Err(opening) => {
+                let session = self.clone();
+                BackendFuture::pending(async move { session.opened(opening.await) })
+            }
+        }
     }
 
     /// Takes what the engine opened. If it failed, the session may read as empty and take no writes.
@@ -166,12 +225,7 @@ impl Session {
         match opened {
             // Two who asked at once got the same, and somebody may have written since.
             Ok(_) if !matches!(state.stored, Stored::Unopened) => {}
-            Ok(Opened::Sealed) => state.stored = Stored::Sealed,
-            Ok(Opened::Live(live)) => {
-                state.stored = Stored::Known(live.read());
-                state.live = Some(live);
-            }
-            Ok(opened) => state.take(opened, &self.0.manager),
+            Ok(opened) => state.open(opened, &self.0.manager),
             Err(error @ Error::Unavailable { .. })
                 if self.0.manager.settings().on_store_error() == OnStoreError::Anonymous =>
             {
@@ -599,13 +653,13 @@ impl Session {
                 Phase::ReadOnly => return Err(Error::ReadOnly),
                 _ if state.lost => return Err(Error::HeadSent),
                 _ if self.needs_response() => return Ok(()),
-                Phase::Open | Phase::Sent => self.begin_commit(&mut state, true, &()),
+                Phase::Open | Phase::Sent => self.begin_commit(&mut state, true),
             }
         };
-        let Some(committing) = committing else {
+        let Some((committing, undo)) = committing else {
             return Ok(());
         };
-        match self.end_commit(committing).await? {
+        match self.end_commit(committing.await, undo)? {
             Reply::Keep => {}
             Reply::Gone => return Err(Error::Ended),
             reply => self.lock().reply = reply,
@@ -658,52 +712,59 @@ impl Session {
     }
 
     /// Keeps what the request did, and says what its response has to carry. Called once, before the
-    /// head is sent; `request` is what the framework still has of it.
-    pub(crate) fn commit(
-        &self,
-        succeeded: bool,
-        request: &dyn Any,
-    ) -> impl Future<Output = Result<Headers, Error>> + use<'_> {
-        let settings = self.0.manager.settings();
+    /// head is sent.
+    pub(crate) fn commit(&self, succeeded: bool) -> BackendFuture<'static, Result<Headers, Error>> {
         let mut state = self.lock();
         let vary = state.looked;
         let saved = std::mem::replace(&mut state.reply, Reply::Keep);
         let mut committing = None;
         if state.phase == Phase::Open {
-            let keep = succeeded || settings.commit_on_server_error();
+            let keep = succeeded || self.0.manager.settings().commit_on_server_error();
             if let Some(live) = state.live.clone() {
                 state.write_through();
                 live.end(keep);
             } else {
-                committing = self.begin_commit(&mut state, keep, request);
+                committing = self.begin_commit(&mut state, keep);
             }
             state.phase = Phase::Sent;
         }
         drop(state);
-
-        async move {
-            let reply = match committing {
-                Some(committing) => self.end_commit(committing).await?,
-                None => Reply::Keep,
-            };
+        let Some((committing, undo)) = committing else {
+            return BackendFuture::ready(Ok(self.headers(saved, vary)));
+        };
+        let headers = move |session: &Self, reply| {
+            let reply = session.end_commit(reply, undo)?;
             let reply = if reply == Reply::Keep { saved } else { reply };
-            let (cookie, secure) = (settings.cookie(), self.0.secure);
-            let set_cookie = match reply {
-                Reply::Keep | Reply::Gone => None,
-                Reply::Set { token, expires } => {
-                    Some(cookie.set(&token, secure, settings.now(), expires))
-                }
-                Reply::Remove => Some(cookie.remove(secure)),
-            };
-            let removed = match set_cookie {
-                Some(_) => self.removed(),
-                None => Vec::new(),
-            };
-            Ok(Headers {
-                set_cookie,
-                removed,
-                vary,
-            })
+            Ok(session.headers(reply, vary))
+        };
+        match committing.now() {
+            Ok(reply) => BackendFuture::ready(headers(self, reply)),
+            Err(committing) => {
+                let session = self.clone();
+                BackendFuture::pending(async move { headers(&session, committing.await) })
+            }
+        }
+    }
+
+    fn headers(&self, reply: Reply, vary: bool) -> Headers {
+        let settings = self.0.manager.settings();
+        let cookie = settings.cookie();
+        let secure = || self.lock().secure;
+        let set_cookie = match reply {
+            Reply::Keep | Reply::Gone => None,
+            Reply::Set { token, expires } => {
+                Some(cookie.set(&token, secure(), settings.now(), expires))
+            }
+            Reply::Remove => Some(cookie.remove(secure())),
+        };
+        let removed = match set_cookie {
+            Some(_) => self.removed(),
+            None => Vec::new(),
+        };
+        Headers {
+            set_cookie,
+            removed,
+            vary,
         }
     }
 
@@ -715,7 +776,7 @@ impl Session {
         let cookie = self.0.manager.settings().cookie();
         sent.map(|(manager, _)| manager.settings().cookie())
             .filter(|old| !cookie.replaces(old))
-            .map(|old| old.remove(self.0.secure))
+            .map(|old| old.remove(state.secure))
             .collect()
     }
 
@@ -731,7 +792,7 @@ impl Session {
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 let session = self.clone();
                 runtime.spawn(async move {
-                    if let Err(error) = session.commit(false, &()).await {
+                    if let Err(error) = session.commit(false).await {
                         let why = crate::error::chain(&error);
                         log!(ERROR, "a session could not be ended: {why}");
                     }
@@ -746,8 +807,7 @@ impl Session {
         &self,
         state: &mut State,
         keep: bool,
-        request: &dyn Any,
-    ) -> Option<Committing<'_>> {
+    ) -> Option<(BackendFuture<'static, Result<Reply, Error>>, Undo)> {
         let manager = &self.0.manager;
         let settings = manager.settings();
         if !keep {
@@ -775,32 +835,22 @@ impl Session {
             changes: &state.changes,
             now,
             settings,
-            request,
         };
         // What a cookie engine keeps nobody can write to any more.
         let write = (!self.needs_response()).then(|| commit.to_write().0);
-        let future = manager.backend().commit(commit);
-        let undo = write.map(|write| Box::new(state.settle(&write)));
-        Some(Committing {
-            future,
-            writes,
-            undo,
-        })
+        let future = manager.engine_arc().commit(commit);
+        let settled = write.map(|write| Box::new(state.settle(&write)));
+        Some((future, Undo { writes, settled }))
     }
 
-    /// Waits for the engine.
-    async fn end_commit(&self, committing: Committing<'_>) -> Result<Reply, Error> {
-        let Committing {
-            future,
-            writes,
-            undo,
-        } = committing;
-        let result = future.await;
+    /// Takes what the engine says.
+    fn end_commit(&self, result: Result<Reply, Error>, undo: Undo) -> Result<Reply, Error> {
         let mut state = self.lock();
         match result {
             Ok(reply) => {
                 match &reply {
-                    Reply::Set { token, .. } => {
+                    // Nobody asks a cookie engine again before the next request.
+                    Reply::Set { token, .. } if !self.needs_response() => {
                         state.tokens.own = Some(token.as_str().into());
                         state.age = 0;
                     }
@@ -808,15 +858,15 @@ impl Session {
                         state.stored = Stored::Known(None);
                         state.ended = true;
                     }
-                    Reply::Keep | Reply::Remove => {}
+                    _ => {}
                 }
                 Ok(reply)
             }
             Err(error) => {
-                if let Some(undo) = undo {
-                    state.unsettle(*undo);
+                if let Some(settled) = undo.settled {
+                    state.unsettle(*settled);
                 }
-                if writes {
+                if undo.writes {
                     return Err(error);
                 }
                 // The session is as it was, only its end did not move.
@@ -828,6 +878,13 @@ impl Session {
                 Ok(Reply::Keep)
             }
         }
+    }
+
+    /// Whether its engine is asked when somebody looks, and not before.
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn waits_for_demand(&self) -> bool {
+        let is_named = || self.lock().tokens.name_a_session();
+        self.0.manager.settings().loads_on_demand() && !self.needs_response() && is_named()
     }
 
     fn needs_response(&self) -> bool {
@@ -950,6 +1007,18 @@ impl Drop for Look<'_> {
 }
 
 impl State {
+    /// Takes what the engine opened; what the cookie itself holds stays sealed until somebody looks.
+    fn open(&mut self, opened: Opened, manager: &Manager) {
+        match opened {
+            Opened::Sealed => self.stored = Stored::Sealed,
+            Opened::Live(live) => {
+                self.stored = Stored::Known(live.read());
+                self.live = Some(live);
+            }
+            opened => self.take(opened, manager),
+        }
+    }
+
     /// Takes what the engine opened, in place of what was known.
     fn take(&mut self, opened: Opened, manager: &Manager) {
         let settings = manager.settings();
@@ -1061,13 +1130,11 @@ struct Settled {
     stored: Stored,
 }
 
-/// A commit that the engine is at.
-struct Committing<'a> {
-    future: BackendFuture<'a, Result<Reply, Error>>,
+/// What is undone if the engine fails.
+struct Undo {
     /// Whether something is written, and not only touched.
     writes: bool,
-    /// In a box, because every request's future has room for one.
-    undo: Option<Box<Settled>>,
+    settled: Option<Box<Settled>>,
 }
 
 fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Value, Error> {

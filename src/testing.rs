@@ -53,7 +53,7 @@ const SECOND: Holder = Holder::from_bytes([2; 32]);
 /// # Ok::<(), session_manager::Error>(())
 /// ```
 pub fn session() -> Session {
-    let session = Session::new(Manager::new(Fake), true, Default::default());
+    let session = Session::new(Manager::new(Fake), true, false, None);
     // Cannot fail: there is nothing to open.
     let _ = session.opened(Ok(Opened::Nothing));
     session
@@ -67,11 +67,11 @@ impl Backend for Fake {
         "fake"
     }
 
-    fn open<'a>(&'a self, _: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>> {
+    fn open(self: Arc<Self>, _: Opening<'_>) -> BackendFuture<'static, Result<Opened, Error>> {
         BackendFuture::ready(Ok(Opened::Nothing))
     }
 
-    fn commit<'a>(&'a self, _: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>> {
+    fn commit(self: Arc<Self>, _: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
         BackendFuture::ready(Ok(Reply::Keep))
     }
 }

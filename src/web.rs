@@ -9,13 +9,203 @@ mod axum;
 #[cfg(feature = "tower")]
 mod tower;
 
-use crate::{Middleware, log::log, session::Headers};
+use std::{
+    any::Any,
+    borrow::Cow,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+
+use crate::{
+    BackendFuture, Error, Middleware, Session, Sessions, log::log, manager::RequestHead,
+    session::Headers,
+};
 
 /// A service with sessions: what [`Middleware`] makes of a service of actix-web or tower.
 #[derive(Clone, Debug)]
 pub struct SessionService<S> {
     middleware: Middleware,
     service: S,
+}
+
+/// A request on its way to the service inside.
+trait Call {
+    type Served: Future<Output: Answer>;
+
+    fn call(self) -> Self::Served;
+}
+
+/// What the service inside answers.
+trait Answer {
+    /// Whether what the request did is kept.
+    fn succeeded(&self) -> bool;
+
+    /// The answer with what it has to carry for its session, or in place of it that the session could
+    /// not be kept.
+    fn with(self, headers: Result<Headers, Error>) -> Self;
+
+    /// The answer to a request whose session could not be opened.
+    fn refused(error: Error) -> Self;
+}
+
+pin_project! {
+    /// A request on its way through a [`SessionService`].
+    ///
+    /// Written out, because an `async` block would have to be boxed to have a name: that made half of
+    /// what a request cost whose session nobody looks at (bench `overhead`, row "no cookie").
+    pub struct SessionFuture<C, F, T> {
+        #[pin]
+        state: State<C, F, T>,
+        visit: Visit,
+    }
+}
+
+pin_project! {
+    #[project = Step]
+    enum State<C, F, T> {
+        Opening {
+            opening: BackendFuture<'static, Result<(), Error>>,
+            call: Option<C>,
+        },
+        Serving {
+            #[pin]
+            served: F,
+        },
+        Committing {
+            committing: BackendFuture<'static, Result<Headers, Error>>,
+            answer: Option<T>,
+        },
+    }
+}
+
+/// The session that a middleware opened; none, if it is mounted twice.
+///
+/// The request may end without a response: a handler panicked, or the client went away. Once the
+/// session is committed, nothing is left to abandon.
+struct Visit(Option<Session>);
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if let Some(session) = &self.0 {
+            session.abandon();
+        }
+    }
+}
+
+impl<S> SessionService<S> {
+    /// The session of a request that begins, whose other sessions are `outer`; `None` if one of these
+    /// is of the same manager.
+    fn begin(&self, outer: Option<&Sessions>, is_https: bool) -> Option<Session> {
+        let manager = self.middleware.manager();
+        if outer.is_some_and(|outer| outer.has(&manager)) {
+            return None;
+        }
+        manager.warn();
+        let outer = outer.map(|outer| outer.inner().clone());
+        Some(Session::new(
+            manager,
+            self.middleware.is_global(),
+            is_https,
+            outer,
+        ))
+    }
+}
+
+impl Session {
+    /// Begins to open the session, if that cannot wait until somebody looks.
+    fn begin(
+        &self,
+        head: &dyn RequestHead,
+        request: &dyn Any,
+    ) -> BackendFuture<'static, Result<(), Error>> {
+        self.read(head);
+        if self.waits_for_demand() {
+            return BackendFuture::ready(Ok(()));
+        }
+        self.open(request)
+    }
+}
+
+impl<C, F, T> SessionFuture<C, F, T> {
+    fn new(
+        session: Option<Session>,
+        opening: BackendFuture<'static, Result<(), Error>>,
+        call: C,
+    ) -> Self
+    where
+        C: Call<Served = F>,
+    {
+        let state = match opening.now() {
+            Ok(Ok(())) => State::Serving {
+                served: call.call(),
+            },
+            Ok(error) => State::Opening {
+                opening: BackendFuture::ready(error),
+                call: Some(call),
+            },
+            Err(opening) => State::Opening {
+                opening,
+                call: Some(call),
+            },
+        };
+        Self {
+            state,
+            visit: Visit(session),
+        }
+    }
+}
+
+impl<C, F, T> Future for SessionFuture<C, F, T>
+where
+    C: Call<Served = F>,
+    F: Future<Output = T>,
+    T: Answer,
+{
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                Step::Opening { opening, call } => match ready!(Pin::new(opening).poll(context)) {
+                    Ok(()) => {
+                        #[expect(clippy::expect_used, reason = "this state is left with it")]
+                        let served = call.take().expect("a request is served once").call();
+                        this.state.set(State::Serving { served });
+                    }
+                    Err(error) => return Poll::Ready(T::refused(error)),
+                },
+                Step::Serving { served } => {
+                    let answer = ready!(served.poll(context));
+                    let Some(session) = &this.visit.0 else {
+                        return Poll::Ready(answer);
+                    };
+                    match session.commit(answer.succeeded()).now() {
+                        Ok(headers) => return Poll::Ready(answer.with(headers)),
+                        Err(committing) => this.state.set(State::Committing {
+                            committing,
+                            answer: Some(answer),
+                        }),
+                    }
+                }
+                Step::Committing { committing, answer } => {
+                    let headers = ready!(Pin::new(committing).poll(context));
+                    #[expect(clippy::expect_used, reason = "the contract of `Future`")]
+                    let answer = answer.take().expect("polled after it was ready");
+                    return Poll::Ready(answer.with(headers));
+                }
+            }
+        }
+    }
+}
+
+impl<C, F, T> fmt::Debug for SessionFuture<C, F, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionFuture").finish_non_exhaustive()
+    }
 }
 
 /// The fields of a response that say something of its session.
@@ -31,21 +221,21 @@ trait Fields {
     fn all(&self, field: Field) -> impl Iterator<Item = &[u8]>;
 
     /// Adds a line; `false` if `value` cannot stand in a header.
-    fn append(&mut self, field: Field, value: &str) -> bool;
+    fn append(&mut self, field: Field, value: Cow<'static, str>) -> bool;
 }
 
 impl Headers {
     fn write(self, fields: &mut impl Fields) {
         if self.vary && !varies_by_cookie(fields.all(Field::Vary)) {
-            fields.append(Field::Vary, "Cookie");
+            fields.append(Field::Vary, "Cookie".into());
         }
         let Some(set_cookie) = self.set_cookie else {
             return;
         };
-        for removed in &self.removed {
-            fields.append(Field::SetCookie, removed);
+        for removed in self.removed {
+            fields.append(Field::SetCookie, removed.into());
         }
-        if !fields.append(Field::SetCookie, &set_cookie) {
+        if !fields.append(Field::SetCookie, set_cookie.into()) {
             log!(
                 ERROR,
                 "a session engine made a token that cannot stand in a header; it was not sent"
@@ -53,20 +243,14 @@ impl Headers {
             return;
         }
         if let Some(directive) = cache_control_to_add(fields.all(Field::CacheControl)) {
-            fields.append(Field::CacheControl, directive);
+            fields.append(Field::CacheControl, directive.into());
         }
     }
 }
 
-/// Whether a request came over plain http to a loopback host, and through no proxy.
-fn is_http_to_loopback(
-    host: Option<&str>,
-    is_https: bool,
-    is_http_1_0: bool,
-    has_field: impl Fn(&str) -> bool,
-) -> bool {
+/// Whether a request names a loopback host, and came through no proxy.
+fn is_to_loopback(host: Option<&str>, is_http_1_0: bool, has_field: impl Fn(&str) -> bool) -> bool {
     host.is_some_and(is_loopback)
-        && !is_https
         // Proxies that set no mark and name the upstream as host, as nginx does unless told
         // otherwise, have long spoken HTTP/1.0.
         && !is_http_1_0

@@ -90,9 +90,9 @@ fn serve(shelf: &Shelf, routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'st
 /// `/run/…` does what a script says through this crate; `/theirs/…` the same through actix-session.
 fn routes(config: &mut ServiceConfig) {
     async fn run(session: Session, path: web::Path<String>) -> HttpResponse {
-        let (status, body) = script::run(&session, &path).unwrap();
-        let status = actix_web::http::StatusCode::from_u16(status).unwrap();
-        HttpResponse::build(status).body(body)
+        let page = script::run(&session, &path).unwrap();
+        let status = actix_web::http::StatusCode::from_u16(page.status).unwrap();
+        HttpResponse::build(status).body(page.body)
     }
     async fn theirs(session: actix_session::Session, path: web::Path<String>) -> String {
         let answers = path.split(',').map(|step| {

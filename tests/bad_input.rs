@@ -1,31 +1,28 @@
 //! Whatever a client sends in place of its cookie is an empty session, and whatever a handler stores
 //! that cannot be stored is an error that loses nothing.
-#![cfg(all(feature = "actix", feature = "cookies"))]
+#![cfg(all(feature = "actix", feature = "axum", feature = "cookies"))]
 
 mod common;
 
 use std::time::Duration;
 
-use actix_web::{HttpRequest, ResponseError, web};
-use common::{Clock, Log, Server, engines, script};
-use session_manager::{
-    Builder, Error, Key, Manager, Message, PrivateCookie, SignedCookie, manager,
-};
+use common::{App, Clock, Log, Server, Web, engines, on_every_framework};
+use session_manager::{Builder, Error, Key, Manager, PrivateCookie, SignedCookie};
 
-fn serve(builder: Builder) -> Server {
-    Server::start(builder.build().unwrap().middleware(), script::routes)
+fn serve(web: Web, builder: Builder) -> Server {
+    Server::scripts(web, builder.build().unwrap().middleware())
 }
 
 /// The value of a session cookie that holds `key = value`, as `builder`'s manager makes it.
-fn valid(builder: Builder) -> String {
-    let cookie = serve(builder).raw("/run/add.key.value", &[]).cookie();
+fn valid(web: Web, builder: Builder) -> String {
+    let cookie = serve(web, builder).raw("/run/add.key.value", &[]).cookie();
     cookie.split_once('=').unwrap().1.to_owned()
 }
 
 /// A cookie of its own for each engine and case, by which its log lines are found.
-fn check(builder: fn() -> Builder, name: &str, cookie: &[u8], secret_part: &str) {
+fn check(web: Web, builder: fn() -> Builder, name: &str, cookie: &[u8], secret_part: &str) {
     let log = Log::of_process();
-    let server = serve(builder().cookie_name(name));
+    let server = serve(web, builder().cookie_name(name));
     let nobody = server.raw("/run/get.key,len,flashes", &[]);
     let answer = server.with_cookie("/run/get.key,len,flashes", cookie);
     assert_eq!(
@@ -50,11 +47,10 @@ fn check(builder: fn() -> Builder, name: &str, cookie: &[u8], secret_part: &str)
     );
 }
 
-#[test]
-fn a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line() {
+fn a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line(web: Web) {
     for (engine, builder) in engines() {
-        let name = |case: &str| format!("{engine}-{case}");
-        let good = |case: &str| valid(builder().cookie_name(name(case)));
+        let name = |case: &str| format!("{engine}-{web}-{case}");
+        let good = |case: &str| valid(web, builder().cookie_name(name(case)));
         let check_value = |case: &str, value: &str| {
             let cookie = format!("{}={value}", name(case));
             let secret_part = if value.len() < 12 {
@@ -62,7 +58,7 @@ fn a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line(
             } else {
                 &value[value.len() - 12..]
             };
-            check(builder, &name(case), cookie.as_bytes(), secret_part);
+            check(web, builder, &name(case), cookie.as_bytes(), secret_part);
         };
 
         let value = good("flipped");
@@ -82,7 +78,10 @@ fn a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line(
         check_value("blank", "");
         check_value("doubled", &good("doubled").repeat(2));
         check_value("padded", &format!("{}==", good("padded")));
-        check_value("other-name", &valid(builder().cookie_name("another-name")));
+        check_value(
+            "other-name",
+            &valid(web, builder().cookie_name("another-name")),
+        );
         let other_key = || Key::from_secret([8; 32]).unwrap();
         let rekeyed: fn(Key) -> Builder = match engine {
             "signed" => |key| Manager::builder(SignedCookie::new(key)),
@@ -90,13 +89,13 @@ fn a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line(
         };
         check_value(
             "other-key",
-            &valid(rekeyed(other_key()).cookie_name(name("other-key"))),
+            &valid(web, rekeyed(other_key()).cookie_name(name("other-key"))),
         );
         for (other, make) in engines() {
             if other != engine {
                 check_value(
                     "other-engine",
-                    &valid(make().cookie_name(name("other-engine"))),
+                    &valid(web, make().cookie_name(name("other-engine"))),
                 );
             }
         }
@@ -108,39 +107,47 @@ fn a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line(
     }
 }
 
-#[test]
-fn a_cookie_that_is_no_text_is_an_empty_session_and_one_log_line() {
+fn a_cookie_that_is_no_text_is_an_empty_session_and_one_log_line(web: Web) {
     for (engine, builder) in engines() {
-        let name = format!("{engine}-bytes");
+        let name = format!("{engine}-{web}-bytes");
         let cookie = [name.as_bytes(), b"=AQ\xff\xfe\x80secret"].concat();
-        check(builder, &name, &cookie, "secret");
+        check(web, builder, &name, &cookie, "secret");
     }
 }
 
-#[test]
-fn two_cookies_of_its_name_that_differ_are_an_empty_session_and_one_log_line() {
+fn two_cookies_of_its_name_that_differ_are_an_empty_session_and_one_log_line(web: Web) {
     for (engine, builder) in engines() {
-        let name = format!("{engine}-twice");
-        let (one, two) = (valid(builder().cookie_name(&name)), "planted-by-somebody");
+        let name = format!("{engine}-{web}-twice");
+        let (one, two) = (
+            valid(web, builder().cookie_name(&name)),
+            "planted-by-somebody",
+        );
         let cookie = format!("{name}={one}; other=1; {name}={two}");
-        check(builder, &name, cookie.as_bytes(), two);
+        check(web, builder, &name, cookie.as_bytes(), two);
     }
 }
 
-#[test]
-fn the_same_cookie_twice_is_the_session() {
+fn the_same_cookie_twice_is_the_session(web: Web) {
     for (engine, builder) in engines() {
-        let server = serve(builder());
+        let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.value", &[]).cookie();
         let answer = server.with_cookie("/run/get.key", format!("{cookie}; {cookie}"));
         assert_eq!(answer.body, "value", "{engine}");
     }
 }
 
-#[test]
-fn bytes_that_are_no_utf8_in_another_cookie_do_not_disturb_the_session() {
+/// HTTP/2 may send each cookie in a line of its own (RFC 9113, section 8.2.3).
+fn the_cookie_is_found_in_whichever_line_it_stands(web: Web) {
+    let server = serve(web, engines()[0].1());
+    let cookie = server.raw("/run/add.key.value", &[]).cookie();
+    let line = format!("Cookie: {cookie}");
+    let lines: [&[u8]; 3] = [b"Cookie: a=1", line.as_bytes(), b"Cookie: b=2"];
+    assert_eq!(server.raw("/run/get.key", &lines).body, "value");
+}
+
+fn bytes_that_are_no_utf8_in_another_cookie_do_not_disturb_the_session(web: Web) {
     for (engine, builder) in engines() {
-        let server = serve(builder());
+        let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.value", &[]).cookie();
         let cookie = [b"a=\xff\xfe; ", cookie.as_bytes(), b";b=\x80"].concat();
         assert_eq!(
@@ -151,18 +158,17 @@ fn bytes_that_are_no_utf8_in_another_cookie_do_not_disturb_the_session() {
     }
 }
 
-#[test]
-fn a_cookie_past_its_time_is_refused_whatever_the_browser_thinks() {
+fn a_cookie_past_its_time_is_refused_whatever_the_browser_thinks(web: Web) {
     let log = Log::of_process();
     for (engine, builder) in engines() {
         let (idle, absolute) = (Duration::from_secs(600), Duration::from_secs(1500));
         let clock = Clock::default();
-        let name = format!("{engine}-expired");
+        let name = format!("{engine}-{web}-expired");
         let settings = builder()
             .cookie_name(&name)
             .idle_timeout(idle)
             .absolute_timeout(absolute);
-        let server = serve(settings.clock(clock.now()));
+        let server = serve(web, settings.clock(clock.now()));
         let mut cookie = server.raw("/run/add.key.value", &[]).cookie();
         clock.forward(idle - Duration::from_millis(1));
         assert_eq!(
@@ -198,21 +204,20 @@ fn a_cookie_past_its_time_is_refused_whatever_the_browser_thinks() {
     }
 }
 
-#[test]
-fn an_untouched_cookie_is_not_even_verified() {
+fn an_untouched_cookie_is_not_even_verified(web: Web) {
     let log = Log::of_process();
-    let server = serve(engines()[0].1().cookie_name("untouched"));
-    let answer = server.with_cookie("/idle", "untouched=forged-and-never-looked-at");
+    let name = format!("untouched-{web}");
+    let server = serve(web, engines()[0].1().cookie_name(&name));
+    let answer = server.with_cookie("/idle", format!("{name}=forged-and-never-looked-at"));
     assert_eq!((answer.status, &*answer.body), (200, "idle"));
     assert_eq!(answer.header("vary"), None);
-    assert_eq!(log.lines("`untouched`"), [""; 0]);
+    assert_eq!(log.lines(&format!("`{name}`")), [""; 0]);
 }
 
-#[test]
-fn too_large_is_an_error_where_it_is_written_and_the_session_is_as_it_was() {
+fn too_large_is_an_error_where_it_is_written_and_the_session_is_as_it_was(web: Web) {
     for (engine, builder) in engines() {
         for persistent in [false, true] {
-            let server = serve(builder().secure(true).persistent(persistent));
+            let server = serve(web, builder().secure(true).persistent(persistent));
             let cookie = server.raw("/run/add.key.value,add.other.1", &[]).cookie();
             let fill = |bytes: usize| {
                 server.with_cookie(&format!("/run/fill.key.{bytes},get.key,get.other"), &cookie)
@@ -241,10 +246,9 @@ fn too_large_is_an_error_where_it_is_written_and_the_session_is_as_it_was() {
     }
 }
 
-#[test]
-fn a_flash_that_does_not_fit_is_an_error_and_the_session_is_as_it_was() {
+fn a_flash_that_does_not_fit_is_an_error_and_the_session_is_as_it_was(web: Web) {
     for (engine, builder) in engines() {
-        let server = serve(builder());
+        let server = serve(web, builder());
         let cookie = server.raw("/run/fill.key.2900,flash.kept", &[]).cookie();
         let long = "m".repeat(300);
         let answer = server.with_cookie(&format!("/run/flash.{long},flashes"), &cookie);
@@ -255,10 +259,9 @@ fn a_flash_that_does_not_fit_is_an_error_and_the_session_is_as_it_was() {
     }
 }
 
-#[test]
-fn a_value_that_json_cannot_express_is_an_error_and_the_old_value_stays() {
+fn a_value_that_json_cannot_express_is_an_error_and_the_old_value_stays(web: Web) {
     for (engine, builder) in engines() {
-        let server = serve(builder());
+        let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.old", &[]).cookie();
         let answer = server.with_cookie("/run/nan.key,get.key", &cookie);
         assert_eq!(answer.body, "unserializable,old", "{engine}");
@@ -266,10 +269,9 @@ fn a_value_that_json_cannot_express_is_an_error_and_the_old_value_stays() {
     }
 }
 
-#[test]
-fn a_value_of_another_type_is_an_error_and_stays() {
+fn a_value_of_another_type_is_an_error_and_stays(web: Web) {
     for (engine, builder) in engines() {
-        let server = serve(builder());
+        let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.text", &[]).cookie();
         let answer = server.with_cookie("/run/number.key,popnumber.key,count.key,get.key", &cookie);
         assert_eq!(
@@ -280,9 +282,8 @@ fn a_value_of_another_type_is_an_error_and_stays() {
     }
 }
 
-#[test]
-fn reserved_keys_are_refused() {
-    let server = serve(engines()[0].1());
+fn reserved_keys_are_refused(web: Web) {
+    let server = serve(web, engines()[0].1());
     assert_eq!(
         server
             .raw("/run/add.%01key.value,count.%01key,len", &[])
@@ -291,62 +292,53 @@ fn reserved_keys_are_refused() {
     );
 }
 
-async fn without_middleware(req: HttpRequest) -> Result<String, Error> {
-    manager::get().flash(&req, Message::info("lost"))?;
-    Ok("a session that goes nowhere".into())
-}
-
-#[test]
-fn a_request_that_no_middleware_served_is_an_opaque_500_and_the_log_says_the_fix() {
-    let log = Log::of_process();
-    // A manager that is mounted nowhere else: `Server` mounts it around everything but the scope
-    // under test, so the app is put together by hand here.
-    let answer = actix_web::rt::System::new().block_on(async {
-        let app = actix_web::App::new().route("/", web::get().to(without_middleware));
-        let app = actix_web::test::init_service(app).await;
-        let request = actix_web::test::TestRequest::get().uri("/").to_request();
-        let response = actix_web::test::call_service(&app, request).await;
-        (
-            response.status(),
-            actix_web::test::read_body(response).await,
-        )
+fn no_error_shows_the_client_anything_but_a_phrase(web: Web) {
+    let app = App::new().get("/{error}", async |_, error| {
+        let secret = serde_json::from_str::<u8>("\"the stored secret\"").unwrap_err();
+        let error = match &*error {
+            "too-large" => Error::TooLarge {
+                size: 5000,
+                limit: 4096,
+            },
+            "wrong-type" => Error::WrongType {
+                key: "k".into(),
+                expected: "u8",
+                source: secret,
+            },
+            _ => Error::Unavailable {
+                source: "redis://user:password@host".into(),
+            },
+        };
+        assert!(!format!("{error:?}{error}").contains("the stored secret"));
+        Err::<&str, _>(error)
     });
-    assert_eq!(
-        (answer.0.as_u16(), &*answer.1),
-        (500, &b"Internal Server Error"[..])
+    let server = Server::start(
+        web,
+        app.wrap(engines()[0].1().build().unwrap().middleware()),
     );
-    let lines = log.lines("manager::middleware()");
-    assert_eq!(lines.len(), 1, "{lines:#?}");
-    assert!(lines[0].contains("cargo tree -d"));
-}
-
-#[test]
-fn no_error_shows_the_client_anything_but_a_phrase() {
-    let secret = serde_json::from_str::<u8>("\"the stored secret\"").unwrap_err();
-    let errors = [
-        Error::NotMounted,
-        Error::TooLarge {
-            size: 5000,
-            limit: 4096,
-        },
-        Error::WrongType {
-            key: "k".into(),
-            expected: "u8",
-            source: secret,
-        },
-        Error::Unavailable {
-            source: "redis://user:password@host".into(),
-        },
-    ];
-    for error in errors {
-        assert!(
-            !format!("{error:?}{error}").contains("the stored secret"),
-            "{error}"
-        );
-        let response = error.error_response();
-        let body = actix_web::rt::System::new()
-            .block_on(actix_web::body::to_bytes(response.into_body()))
-            .unwrap();
-        assert_eq!(body, error.status_code().canonical_reason().unwrap());
+    for (error, expected) in [
+        ("too-large", (500, "Internal Server Error")),
+        ("wrong-type", (500, "Internal Server Error")),
+        ("unavailable", (503, "Service Unavailable")),
+    ] {
+        let answer = server.raw(&format!("/{error}"), &[]);
+        assert_eq!((answer.status, &*answer.body), expected, "{error}");
     }
 }
+
+on_every_framework!(
+    a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line,
+    a_cookie_that_is_no_text_is_an_empty_session_and_one_log_line,
+    two_cookies_of_its_name_that_differ_are_an_empty_session_and_one_log_line,
+    the_same_cookie_twice_is_the_session,
+    the_cookie_is_found_in_whichever_line_it_stands,
+    bytes_that_are_no_utf8_in_another_cookie_do_not_disturb_the_session,
+    a_cookie_past_its_time_is_refused_whatever_the_browser_thinks,
+    an_untouched_cookie_is_not_even_verified,
+    too_large_is_an_error_where_it_is_written_and_the_session_is_as_it_was,
+    a_flash_that_does_not_fit_is_an_error_and_the_session_is_as_it_was,
+    a_value_that_json_cannot_express_is_an_error_and_the_old_value_stays,
+    a_value_of_another_type_is_an_error_and_stays,
+    reserved_keys_are_refused,
+    no_error_shows_the_client_anything_but_a_phrase,
+);

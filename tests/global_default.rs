@@ -1,16 +1,16 @@
 //! The manager of a process in which nobody set one.
-#![cfg(all(feature = "actix", feature = "cookies"))]
+#![cfg(all(feature = "actix", feature = "axum", feature = "cookies"))]
 
 mod common;
 
 use std::process::Command;
 
-use common::{Log, Server, script};
+use common::{Log, Server, Web, on_every_framework};
 use session_manager::{Key, Manager, SignedCookie, manager};
 
 /// Runs `body` in a process of its own, where `SESSION_SECRET` is what the test needs. Returns what
 /// that process wrote, and nothing in the process itself.
-fn alone<F: FnOnce()>(secret: Option<&str>, body: F) -> Option<String> {
+fn alone<F: FnOnce()>(web: Web, secret: Option<&str>, body: F) -> Option<String> {
     const MARK: &str = "SESSION_MANAGER_TEST_ALONE";
     if std::env::var_os(MARK).is_some() {
         body();
@@ -18,9 +18,10 @@ fn alone<F: FnOnce()>(secret: Option<&str>, body: F) -> Option<String> {
     }
     // `crate::test::{{closure}}`
     let test = std::any::type_name::<F>().split("::").nth(1).unwrap();
+    let test = format!("{web}::{test}");
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", &test, "--nocapture"])
         .env(MARK, "1")
         .env_remove("SESSION_SECRET");
     if let Some(secret) = secret {
@@ -36,9 +37,8 @@ fn alone<F: FnOnce()>(secret: Option<&str>, body: F) -> Option<String> {
     Some(text)
 }
 
-#[test]
-fn without_a_secret_a_debug_build_signs_with_the_development_key_and_warns_once() {
-    alone(None, || {
+fn without_a_secret_a_debug_build_signs_with_the_development_key_and_warns_once(web: Web) {
+    alone(web, None, || {
         let log = Log::of_process();
         assert!(manager::is_insecure_default());
         assert_eq!(manager::get().engine(), "signed cookie");
@@ -49,7 +49,7 @@ fn without_a_secret_a_debug_build_signs_with_the_development_key_and_warns_once(
             "nothing is said before the first session is opened"
         );
 
-        let server = Server::start(manager::middleware(), script::routes);
+        let server = Server::scripts(web, manager::middleware());
         let visitor = server.visitor();
         visitor.body("/run/add.key.value");
         assert_eq!(visitor.body("/run/get.key"), "value");
@@ -62,50 +62,46 @@ fn without_a_secret_a_debug_build_signs_with_the_development_key_and_warns_once(
     });
 }
 
-#[test]
-fn a_short_secret_is_as_good_as_none_and_the_warning_says_how_long_it_must_be() {
-    alone(Some("short"), || {
+fn a_short_secret_is_as_good_as_none_and_the_warning_says_how_long_it_must_be(web: Web) {
+    alone(web, Some("short"), || {
         let log = Log::of_process();
         assert!(manager::is_insecure_default());
-        Server::start(manager::middleware(), script::routes)
+        Server::scripts(web, manager::middleware())
             .visitor()
             .body("/run/len");
         assert!(log.lines("SESSION_SECRET")[0].contains("5 bytes long, and must be 32 or more"));
     });
 }
 
-#[test]
-fn with_a_secret_the_default_signs_with_it_and_is_quiet() {
+fn with_a_secret_the_default_signs_with_it_and_is_quiet(web: Web) {
     const SECRET: &str = "thirty-two bytes or more, at random";
-    alone(Some(SECRET), || {
+    alone(web, Some(SECRET), || {
         let log = Log::of_process();
         assert!(!manager::is_insecure_default());
-        let server = Server::start(manager::middleware(), script::routes);
+        let server = Server::scripts(web, manager::middleware());
         let cookie = server.raw("/run/add.key.value", &[]).cookie();
         let same_key = Manager::new(SignedCookie::new(Key::from_secret(SECRET).unwrap()));
-        let other = Server::start(same_key.middleware(), script::routes);
+        let other = Server::scripts(web, same_key.middleware());
         assert_eq!(other.with_cookie("/run/get.key", cookie).body, "value");
         assert_eq!(log.lines(""), [""; 0]);
     });
 }
 
-#[test]
-fn a_manager_that_is_set_before_the_first_request_keeps_the_default_quiet() {
-    alone(None, || {
+fn a_manager_that_is_set_before_the_first_request_keeps_the_default_quiet(web: Web) {
+    alone(web, None, || {
         let log = Log::of_process();
         let kept_by_a_library = manager::get();
         manager::set(Manager::new(SignedCookie::new(Key::generate())));
-        let server = Server::start(manager::middleware(), script::routes);
+        let server = Server::scripts(web, manager::middleware());
         server.visitor().body("/run/add.key.value");
         drop(kept_by_a_library);
         assert_eq!(log.lines(""), [""; 0]);
     });
 }
 
-#[test]
-fn where_nobody_listens_to_the_log_the_warning_goes_to_standard_error() {
-    let output = alone(None, || {
-        let server = Server::start(manager::middleware(), script::routes);
+fn where_nobody_listens_to_the_log_the_warning_goes_to_standard_error(web: Web) {
+    let output = alone(web, None, || {
+        let server = Server::scripts(web, manager::middleware());
         server.visitor().body("/run/len");
         server.visitor().body("/run/len");
     });
@@ -119,3 +115,11 @@ fn where_nobody_listens_to_the_log_the_warning_goes_to_standard_error() {
         );
     }
 }
+
+on_every_framework!(
+    without_a_secret_a_debug_build_signs_with_the_development_key_and_warns_once,
+    a_short_secret_is_as_good_as_none_and_the_warning_says_how_long_it_must_be,
+    with_a_secret_the_default_signs_with_it_and_is_quiet,
+    a_manager_that_is_set_before_the_first_request_keeps_the_default_quiet,
+    where_nobody_listens_to_the_log_the_warning_goes_to_standard_error,
+);

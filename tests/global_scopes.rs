@@ -1,5 +1,5 @@
 //! `scope` and `with`: one manager for each test, side by side.
-#![cfg(all(feature = "actix", feature = "cookies"))]
+#![cfg(all(feature = "actix", feature = "axum", feature = "cookies"))]
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::{
     task::{Context, Waker},
 };
 
-use common::key;
+use common::{App, Web, block_on, key, on_every_framework};
 use session_manager::{Manager, SignedCookie, manager};
 
 fn named(name: &str) -> Manager {
@@ -48,7 +48,7 @@ fn scopes_in_parallel_each_see_their_own_manager() {
 
 #[test]
 fn scopes_on_one_thread_that_take_turns_each_see_their_own_manager() {
-    actix_web::rt::System::new().block_on(async {
+    block_on(async {
         let tasks = (0..8).map(|number| {
             let name = format!("task-{number}");
             actix_web::rt::spawn(manager::scope(named(&name), async move {
@@ -119,28 +119,11 @@ fn a_scope_holds_between_two_polls_for_nobody_else_and_while_its_future_is_dropp
     assert_eq!(current(), "_session");
 }
 
-#[test]
-fn an_application_called_in_a_scope_opens_its_sessions_with_the_scopes_manager() {
-    use actix_web::{App, test};
-    let app = async {
-        let app = App::new()
-            .wrap(manager::middleware())
-            .configure(common::script::routes);
-        let app = test::init_service(app).await;
-        let request = test::TestRequest::get()
-            .uri("/run/add.key.value")
-            .to_request();
-        let response = test::call_service(&app, request).await;
-        response
-            .response()
-            .cookies()
-            .next()
-            .unwrap()
-            .name()
-            .to_owned()
-    };
-    let name = actix_web::rt::System::new().block_on(manager::scope(named("scoped"), app));
-    assert_eq!(name, "scoped");
+fn an_application_called_in_a_scope_opens_its_sessions_with_the_scopes_manager(web: Web) {
+    let app = App::new().wrap(manager::middleware());
+    let called = app.call(web, "/run/add.key.value");
+    let answer = block_on(manager::scope(named("scoped"), called));
+    assert!(answer.cookie().starts_with("scoped="), "{answer:?}");
 }
 
 #[test]
@@ -152,3 +135,5 @@ fn set_within_a_scope_does_not_change_the_scope() {
     });
     assert_eq!(seen, "mine");
 }
+
+on_every_framework!(an_application_called_in_a_scope_opens_its_sessions_with_the_scopes_manager);

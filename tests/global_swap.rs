@@ -1,19 +1,15 @@
 //! Replacing the manager while requests are served.
-#![cfg(all(feature = "actix", feature = "cookies"))]
+#![cfg(all(feature = "actix", feature = "axum", feature = "cookies"))]
 
 mod common;
 
 use std::{
-    sync::{
-        Arc, Barrier,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-use actix_web::{HttpResponse, web};
-use common::{Server, Visitor, script};
-use session_manager::{Error, Key, Manager, Session, SignedCookie, manager};
+use common::{Gates, Server, Visitor, Web};
+use session_manager::{Key, Manager, SignedCookie, manager};
 
 fn keys() -> [Key; 2] {
     [
@@ -22,61 +18,50 @@ fn keys() -> [Key; 2] {
     ]
 }
 
+/// All in one test, because the manager is the process's.
 #[test]
-fn a_request_in_flight_finishes_on_its_manager_and_the_next_begins_on_the_new_one() {
+fn replacing_the_manager_while_requests_are_served_harms_none() {
+    for web in Web::ALL {
+        a_request_in_flight_finishes_on_its_manager_and_the_next_begins_on_the_new_one(web);
+        swaps_under_load(web);
+    }
+}
+
+fn a_request_in_flight_finishes_on_its_manager_and_the_next_begins_on_the_new_one(web: Web) {
     let [old, new] = keys();
     manager::set(Manager::new(SignedCookie::new(old.clone())));
-    let inside = Arc::new(Barrier::new(2));
-    let handler_inside = Arc::clone(&inside);
-    let server = Server::start(manager::middleware(), move |config| {
-        let inside = Arc::clone(&handler_inside);
-        let slow = move |session: Session| {
-            let inside = Arc::clone(&inside);
-            async move {
-                // Waiting blocks this worker alone; the server has two.
-                inside.wait();
-                inside.wait();
-                session.add("written", "after the swap")?;
-                Ok::<_, Error>(HttpResponse::Ok().body(session.get("key").unwrap_or_default()))
-            }
-        };
-        config
-            .configure(script::routes)
-            .route("/slow", web::get().to(slow));
-    });
+    let gates = Gates::new(1);
+    let server = Server::start(web, gates.app().wrap(manager::middleware()));
     let cookie = server.raw("/run/add.key.value", &[]).cookie();
     let slow = std::thread::scope(|scope| {
-        let slow = scope.spawn(|| server.with_cookie("/slow", &cookie));
-        inside.wait();
+        let slow = scope.spawn(|| server.with_cookie("/slow/add.written.after,get.key", &cookie));
+        gates.pass();
         manager::set(Manager::new(SignedCookie::new(new)));
-        inside.wait();
+        gates.pass();
         slow.join().unwrap()
     });
-    assert_eq!((slow.status, &*slow.body), (200, "value"));
+    assert_eq!((slow.status, &*slow.body), (200, "null,value"));
     let old_key = Manager::new(SignedCookie::new(old));
-    let check = Server::start(old_key.middleware(), script::routes);
+    let check = Server::scripts(web, old_key.middleware());
     assert_eq!(
         check.with_cookie("/run/get.written", slow.cookie()).body,
-        "after the swap"
+        "after"
     );
     assert_eq!(
         server.with_cookie("/run/get.key", &cookie).body,
         "none",
         "the new one has no such key"
     );
-
-    swaps_under_load();
 }
 
-/// Part of the one test of this binary, because the manager is the process's.
-fn swaps_under_load() {
+fn swaps_under_load(web: Web) {
     let [one, two] = keys();
     let either = [
         Manager::new(SignedCookie::new(one.clone()).accept(two.clone())),
         Manager::new(SignedCookie::new(two).accept(one)),
     ];
     manager::set(either[0].clone());
-    let server = Server::start(manager::middleware(), script::routes);
+    let server = Server::scripts(web, manager::middleware());
     let stop = AtomicBool::new(false);
     let (served, swapped) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {

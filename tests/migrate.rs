@@ -1,19 +1,24 @@
 //! Moving house: from one engine, key, cookie or store to another, and nobody is logged out.
-#![cfg(all(feature = "actix", feature = "cookies", feature = "memory"))]
+#![cfg(all(
+    feature = "actix",
+    feature = "axum",
+    feature = "cookies",
+    feature = "memory"
+))]
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use actix_web::web::{self, Data, Path, ServiceConfig};
-use common::{Answer, Clock, Engine, Log, Server, all_engines, key, script};
-use session_manager::{
-    Builder, Error, Key, Manager, MemoryStore, PrivateCookie, ServerSide, Session, SignedCookie,
+use common::{
+    Answer, App, Clock, Engine, Gates, Log, Server, Web, all_engines, key, on_every_framework,
 };
-use tokio::sync::Barrier;
+use session_manager::{
+    Builder, Key, Manager, MemoryStore, PrivateCookie, ServerSide, SignedCookie,
+};
 
-fn serve(manager: &Manager) -> Server {
-    Server::start(manager.middleware(), script::routes)
+fn serve(web: Web, manager: &Manager) -> Server {
+    Server::scripts(web, manager.middleware())
 }
 
 fn build(builder: Builder) -> Manager {
@@ -45,8 +50,7 @@ fn cookies(answer: &Answer) -> (Vec<String>, Vec<String>) {
     (set, removed)
 }
 
-#[test]
-fn every_live_session_is_carried_over_at_its_next_write_whatever_the_engines_and_names() {
+fn every_live_session_is_carried_over_at_its_next_write_whatever_the_engines_and_names(web: Web) {
     for ((from, old), (to, new)) in ways() {
         for name in ["_session", "other"] {
             let way = format!("{from} to {to}, cookie {name}");
@@ -55,7 +59,7 @@ fn every_live_session_is_carried_over_at_its_next_write_whatever_the_engines_and
             }
             let old = build(old());
             let new = build(new().cookie_name(name).migrate_from(old.clone()));
-            let (old_server, server) = (serve(&old), serve(&new));
+            let (old_server, server) = (serve(web, &old), serve(web, &new));
             let old_cookie = old_server
                 .raw("/run/add.user.ada,count.n,flash.hello", &[])
                 .cookie();
@@ -87,13 +91,15 @@ fn every_live_session_is_carried_over_at_its_next_write_whatever_the_engines_and
     }
 }
 
-#[test]
-fn logging_out_ends_a_session_that_has_not_moved_yet() {
+fn logging_out_ends_a_session_that_has_not_moved_yet(web: Web) {
     for ((from, old), (to, new)) in ways() {
         let way = format!("{from} to {to}");
         let old = build(old());
-        let server = serve(&build(new().cookie_name("other").migrate_from(old.clone())));
-        let old_cookie = serve(&old).raw("/run/add.user.ada", &[]).cookie();
+        let server = serve(
+            web,
+            &build(new().cookie_name("other").migrate_from(old.clone())),
+        );
+        let old_cookie = serve(web, &old).raw("/run/add.user.ada", &[]).cookie();
         let out = server.with_cookie("/run/destroy,flash.bye", &old_cookie);
         let (set, removed) = cookies(&out);
         assert_eq!(removed, ["_session="], "{way}");
@@ -116,8 +122,7 @@ fn logging_out_ends_a_session_that_has_not_moved_yet() {
     }
 }
 
-#[test]
-fn a_touch_moves_a_session_and_its_age_goes_with_it() {
+fn a_touch_moves_a_session_and_its_age_goes_with_it(web: Web) {
     let (clock, hour) = (Clock::default(), Duration::from_secs(60 * 60));
     let timed = |builder: Builder| {
         builder
@@ -126,8 +131,8 @@ fn a_touch_moves_a_session_and_its_age_goes_with_it() {
             .absolute_timeout(20 * hour)
     };
     let old = build(timed(Manager::builder(SignedCookie::new(key()))));
-    let server = serve(&build(timed(memory()).migrate_from(old.clone())));
-    let cookie = serve(&old).raw("/run/add.user.ada", &[]).cookie();
+    let server = serve(web, &build(timed(memory()).migrate_from(old.clone())));
+    let cookie = serve(web, &old).raw("/run/add.user.ada", &[]).cookie();
     clock.forward(9 * hour);
     let touched = server.with_cookie("/run/get.user", &cookie).cookie();
     clock.forward(9 * hour);
@@ -137,47 +142,31 @@ fn a_touch_moves_a_session_and_its_age_goes_with_it() {
     assert_eq!(read.body, "none", "20 hours after it began");
 }
 
-#[test]
-fn an_old_session_past_its_time_is_not_carried_over() {
+fn an_old_session_past_its_time_is_not_carried_over(web: Web) {
     let clock = Clock::default();
     let old = build(memory().clock(clock.now()));
-    let server = serve(&build(
-        Manager::builder(PrivateCookie::new(key()))
-            .clock(clock.now())
-            .migrate_from(old.clone()),
-    ));
-    let cookie = serve(&old).raw("/run/add.user.ada", &[]).cookie();
+    let server = serve(
+        web,
+        &build(
+            Manager::builder(PrivateCookie::new(key()))
+                .clock(clock.now())
+                .migrate_from(old.clone()),
+        ),
+    );
+    let cookie = serve(web, &old).raw("/run/add.user.ada", &[]).cookie();
     clock.forward(Duration::from_secs(24 * 60 * 60));
     assert_eq!(server.with_cookie("/run/len", &cookie).body, "0");
 }
 
-/// Requests to `/together/…` wait for each other with their session open.
-fn together(config: &mut ServiceConfig, barrier: &Arc<Barrier>) {
-    async fn wait(
-        session: Session,
-        barrier: Data<Arc<Barrier>>,
-        script: Path<String>,
-    ) -> Result<String, Error> {
-        barrier.wait().await;
-        Ok(script::run(&session, &script)?.1)
-    }
-    config
-        .app_data(Data::new(barrier.clone()))
-        .configure(script::routes)
-        .route("/together/{script}", web::get().to(wait));
-}
-
-#[test]
-fn of_requests_that_overlap_while_a_session_moves_none_loses_what_the_others_did() {
+fn of_requests_that_overlap_while_a_session_moves_none_loses_what_the_others_did(web: Web) {
     for (from, old) in all_engines() {
         let old = build(old());
         let manager = build(memory().migrate_from(old.clone()));
-        let barrier = Arc::new(Barrier::new(50));
-        let server = Server::start(manager.middleware(), {
-            let barrier = barrier.clone();
-            move |config: &mut ServiceConfig| together(config, &barrier)
-        });
-        let cookie = serve(&old).raw("/run/add.user.ada,count.n", &[]).cookie();
+        let gates = Gates::new(50);
+        let server = Server::start(web, gates.app().wrap(manager.middleware()));
+        let cookie = serve(web, &old)
+            .raw("/run/add.user.ada,count.n", &[])
+            .cookie();
         let new: Vec<_> = std::thread::scope(|scope| {
             let requests = (0..50).map(|number| {
                 let (server, cookie) = (&server, &cookie);
@@ -199,40 +188,30 @@ fn of_requests_that_overlap_while_a_session_moves_none_loses_what_the_others_did
     }
 }
 
-#[test]
-fn a_house_may_be_moved_twice_and_its_inhabitants_are_found() {
+fn a_house_may_be_moved_twice_and_its_inhabitants_are_found(web: Web) {
     let oldest = build(memory().cookie_name("oldest"));
     let old = build(memory().cookie_name("old").migrate_from(oldest.clone()));
     let new = build(memory().cookie_name("new").migrate_from(old.clone()));
     let begin = |manager: &Manager| {
-        let server = Server::start(manager.middleware(), |config| {
-            config.route(
-                "/",
-                web::get().to(async |session: Session| {
-                    session.set_user("ada")?;
-                    session.add("key", "value")?;
-                    Ok::<_, Error>("in")
-                }),
-            );
+        let app = App::new().get("/", async |session, _| {
+            session.set_user("ada")?;
+            session.add("key", "value")?;
+            Ok("in")
         });
+        let server = Server::start(web, app.wrap(manager.middleware()));
         server.raw("/", &[]).cookie()
     };
     let cookies_of_each = [begin(&oldest), begin(&old), begin(&new)];
     let manager = new.clone();
-    let server = Server::start(new.middleware(), move |config| {
+    let app = App::new().get("/others", move |session, _| {
         let manager = manager.clone();
-        config.configure(script::routes).route(
-            "/others",
-            web::get().to(move |session: Session| {
-                let manager = manager.clone();
-                async move {
-                    let all = manager.user_sessions("ada").await?.len();
-                    let ended = manager.destroy_other_user_sessions("ada", &session).await?;
-                    Ok::<_, Error>(format!("{ended} of {all}"))
-                }
-            }),
-        );
+        async move {
+            let all = manager.user_sessions("ada").await?.len();
+            let ended = manager.destroy_other_user_sessions("ada", &session).await?;
+            Ok(format!("{ended} of {all}"))
+        }
     });
+    let server = Server::start(web, app.wrap(new.middleware()));
     assert_eq!(
         server.with_cookie("/others", &cookies_of_each[0]).body,
         "2 of 3"
@@ -254,19 +233,18 @@ fn a_house_may_be_moved_twice_and_its_inhabitants_are_found() {
         "value,1"
     );
     assert_eq!(
-        serve(&oldest)
+        serve(web, &oldest)
             .with_cookie("/run/len", &cookies_of_each[0])
             .body,
         "0"
     );
 }
 
-#[test]
-fn a_session_too_large_for_a_cookie_stays_where_it_is_and_a_write_says_so() {
+fn a_session_too_large_for_a_cookie_stays_where_it_is_and_a_write_says_so(web: Web) {
     let old = build(memory());
     let manager = build(Manager::builder(SignedCookie::new(key())).migrate_from(old.clone()));
-    let server = serve(&manager);
-    let cookie = serve(&old)
+    let server = serve(web, &manager);
+    let cookie = serve(web, &old)
         .raw("/run/fill.big.5000,add.user.ada", &[])
         .cookie();
     let answer = server.with_cookie("/run/add.more.1", &cookie);
@@ -277,37 +255,33 @@ fn a_session_too_large_for_a_cookie_stays_where_it_is_and_a_write_says_so() {
     assert_eq!(server.with_cookie("/run/get.user", &smaller).body, "ada");
 }
 
-#[test]
-fn a_cookie_that_no_engine_made_is_an_empty_session_and_one_log_line() {
+fn a_cookie_that_no_engine_made_is_an_empty_session_and_one_log_line(web: Web) {
     let log = Log::of_process();
-    let old = build(Manager::builder(SignedCookie::new(key())).cookie_name("forged"));
-    let server = serve(&build(
-        Manager::builder(PrivateCookie::new(key()))
-            .cookie_name("forged")
-            .migrate_from(old),
-    ));
-    let answer = server.with_cookie("/run/len", "forged=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
-    assert_eq!((answer.status, &*answer.body), (200, "0"));
-    assert_eq!(
-        log.lines("`forged`").len(),
-        1,
-        "{:?}",
-        log.lines("`forged`")
-    );
+    let name = format!("forged-{web}");
+    let logged = || log.lines(&format!("`{name}`")).len();
+    let old = build(Manager::builder(SignedCookie::new(key())).cookie_name(&name));
+    let new = Manager::builder(PrivateCookie::new(key())).cookie_name(&name);
+    let server = serve(web, &build(new.migrate_from(old)));
+    for (count, bad) in [(1, "A".repeat(80)), (2, "A".into()), (3, String::new())] {
+        let answer = server.with_cookie("/run/len", format!("{name}={bad}"));
+        assert_eq!((answer.status, &*answer.body), (200, "0"));
+        assert_eq!(logged(), count, "{bad}");
+    }
 }
 
-#[test]
-fn a_session_that_moves_is_loaded_on_demand_too() {
+fn a_session_that_moves_is_loaded_on_demand_too(web: Web) {
     let old = build(Manager::builder(SignedCookie::new(key())).cookie_name("old"));
-    let server = serve(&build(memory().load_on_demand().migrate_from(old.clone())));
-    let cookie = serve(&old).raw("/run/add.user.ada", &[]).cookie();
+    let server = serve(
+        web,
+        &build(memory().load_on_demand().migrate_from(old.clone())),
+    );
+    let cookie = serve(web, &old).raw("/run/add.user.ada", &[]).cookie();
     assert_eq!(server.with_cookie("/idle", &cookie).status, 200);
     assert_eq!(server.with_cookie("/run/get.user", &cookie).body, "ada");
 }
 
 #[cfg(feature = "actix-session")]
-#[test]
-fn a_cookie_of_actix_session_is_carried_over_given_its_key() {
+fn a_cookie_of_actix_session_is_carried_over_given_its_key(web: Web) {
     use actix_session::{
         SessionMiddleware,
         config::CookieContentSecurity::{Private, Signed},
@@ -321,8 +295,7 @@ fn a_cookie_of_actix_session_is_carried_over_given_its_key() {
     ] {
         let their_key = actix_web::cookie::Key::generate();
         let in_server = their_key.clone();
-        let nothing = build(memory().cookie_name("nothing"));
-        let theirs = Server::start(nothing.middleware(), move |config| {
+        let theirs = Server::actix(move || {
             let store =
                 SessionMiddleware::builder(CookieSessionStore::default(), in_server.clone());
             let handler = async |session: actix_session::Session| {
@@ -330,17 +303,15 @@ fn a_cookie_of_actix_session_is_carried_over_given_its_key() {
                 session.insert("scores", [1, 2, 3]).unwrap();
                 "in"
             };
-            config.service(
-                web::scope("")
-                    .wrap(store.cookie_content_security(security).build())
-                    .route("/", web::get().to(handler)),
-            );
+            actix_web::App::new()
+                .wrap(store.cookie_content_security(security).build())
+                .route("/", actix_web::web::get().to(handler))
         });
         let cookie = theirs.raw("/", &[]).cookie();
         assert!(cookie.starts_with("id="));
 
         let old = build(Manager::builder(reader(their_key)).cookie_name("id"));
-        let server = serve(&build(memory().migrate_from(old)));
+        let server = serve(web, &build(memory().migrate_from(old)));
         let read = server.with_cookie("/run/get.user,get.scores", &cookie);
         assert_eq!(read.body, "Ada \"the first\" ü;=,[1,2,3]");
         let moved = server.with_cookie("/run/add.more.1", &cookie);
@@ -351,7 +322,7 @@ fn a_cookie_of_actix_session_is_carried_over_given_its_key() {
             "[1,2,3],1"
         );
         assert_eq!(
-            serve(&build(memory()))
+            serve(web, &build(memory()))
                 .with_cookie("/run/len", &cookie)
                 .body,
             "0"
@@ -361,3 +332,17 @@ fn a_cookie_of_actix_session_is_carried_over_given_its_key() {
         assert_eq!(server.with_cookie("/run/len", &forged).body, "0");
     }
 }
+
+on_every_framework!(
+    every_live_session_is_carried_over_at_its_next_write_whatever_the_engines_and_names,
+    logging_out_ends_a_session_that_has_not_moved_yet,
+    a_touch_moves_a_session_and_its_age_goes_with_it,
+    an_old_session_past_its_time_is_not_carried_over,
+    of_requests_that_overlap_while_a_session_moves_none_loses_what_the_others_did,
+    a_house_may_be_moved_twice_and_its_inhabitants_are_found,
+    a_session_too_large_for_a_cookie_stays_where_it_is_and_a_write_says_so,
+    a_cookie_that_no_engine_made_is_an_empty_session_and_one_log_line,
+    a_session_that_moves_is_loaded_on_demand_too,
+    #[cfg(feature = "actix-session")]
+    a_cookie_of_actix_session_is_carried_over_given_its_key,
+);

@@ -1,34 +1,35 @@
 //! What every cookie engine promises, over a real server.
-#![cfg(all(feature = "actix", feature = "cookies"))]
+#![cfg(all(feature = "actix", feature = "axum", feature = "cookies"))]
 
 mod common;
 
 use std::time::Duration;
 
-use common::{Answer, Clock, Server, engines, key, script};
+use common::{Answer, Clock, Server, Web, engines, key, on_every_framework};
 use session_manager::{Builder, Key, Manager, PrivateCookie, SameSite, SignedCookie};
 
-fn serve(builder: Builder) -> Server {
-    Server::start(builder.build().unwrap().middleware(), script::routes)
+fn serve(web: Web, builder: Builder) -> Server {
+    Server::scripts(web, builder.build().unwrap().middleware())
 }
 
-#[test]
-fn old_keys_open_and_the_newest_key_always_signs() {
+fn old_keys_open_and_the_newest_key_always_signs(web: Web) {
     check_rotation(
+        web,
         |key| Manager::new(SignedCookie::new(key)),
         |new, old| Manager::new(SignedCookie::new(new).accept(old)),
     );
     check_rotation(
+        web,
         |key| Manager::new(PrivateCookie::new(key)),
         |new, old| Manager::new(PrivateCookie::new(new).accept(old)),
     );
 }
 
 /// CVE-2025-47278 (Flask): what is written must not be signed with the oldest key.
-fn check_rotation(one: fn(Key) -> Manager, both: fn(Key, Key) -> Manager) {
+fn check_rotation(web: Web, one: fn(Key) -> Manager, both: fn(Key, Key) -> Manager) {
     let old = || Key::from_secret([1; 32]).unwrap();
     let new = || Key::from_secret([2; 32]).unwrap();
-    let serve = |manager: Manager| Server::start(manager.middleware(), script::routes);
+    let serve = |manager: Manager| Server::scripts(web, manager.middleware());
     let (with_old, with_new) = (serve(one(old())), serve(one(new())));
     let with_both = serve(both(new(), old()));
     let engine = one(new()).engine();
@@ -50,10 +51,9 @@ fn check_rotation(one: fn(Key) -> Manager, both: fn(Key, Key) -> Manager) {
     );
 }
 
-#[test]
-fn set_cookie_is_sent_only_when_something_changed_and_once() {
+fn set_cookie_is_sent_only_when_something_changed_and_once(web: Web) {
     for (engine, builder) in engines() {
-        let server = serve(builder());
+        let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.value", &[]).cookie();
         for quiet in [
             "get.key",
@@ -110,10 +110,9 @@ fn set_cookie_is_sent_only_when_something_changed_and_once() {
 
 /// CVE-2023-30861 and CVE-2026-27205 (Flask): a shared cache must not serve one visitor's page to
 /// another.
-#[test]
-fn every_look_at_the_session_makes_the_response_vary_by_cookie() {
+fn every_look_at_the_session_makes_the_response_vary_by_cookie(web: Web) {
     for (engine, builder) in engines() {
-        let server = serve(builder());
+        let server = serve(web, builder());
         for look in [
             "get.key",
             "contains.key",
@@ -132,10 +131,9 @@ fn every_look_at_the_session_makes_the_response_vary_by_cookie() {
     }
 }
 
-#[test]
-fn a_server_error_leaves_the_session_as_it_was_and_any_other_status_keeps_it() {
+fn a_server_error_leaves_the_session_as_it_was_and_any_other_status_keeps_it(web: Web) {
     for (engine, builder) in engines() {
-        let server = serve(builder());
+        let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.old", &[]).cookie();
         for failing in ["status.500", "status.503", "error"] {
             let answer = server.with_cookie(&format!("/run/add.key.new,renew,{failing}"), &cookie);
@@ -160,11 +158,10 @@ fn a_server_error_leaves_the_session_as_it_was_and_any_other_status_keeps_it() {
     }
 }
 
-#[test]
-fn a_panic_leaves_the_session_as_it_was() {
-    let server = serve(engines()[0].1());
+fn a_panic_leaves_the_session_as_it_was(web: Web) {
+    let server = serve(web, engines()[0].1());
     let cookie = server.raw("/run/add.key.old", &[]).cookie();
-    // actix-web closes the connection of a handler that panicked, without an answer.
+    // A server closes the connection of a handler that panicked, without an answer.
     let answer = std::thread::scope(|scope| {
         scope
             .spawn(|| server.with_cookie("/run/add.key.new,panic", &cookie))
@@ -174,10 +171,9 @@ fn a_panic_leaves_the_session_as_it_was() {
     assert_eq!(server.with_cookie("/run/get.key", &cookie).body, "old");
 }
 
-#[test]
-fn logging_out_sticks_even_if_the_response_is_a_server_error() {
+fn logging_out_sticks_even_if_the_response_is_a_server_error(web: Web) {
     for (engine, builder) in engines() {
-        let server = serve(builder());
+        let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.old", &[]).cookie();
         for failing in ["status.500", "error"] {
             let answer =
@@ -190,9 +186,8 @@ fn logging_out_sticks_even_if_the_response_is_a_server_error() {
     }
 }
 
-#[test]
-fn commit_on_server_error_keeps_the_session_always() {
-    let server = serve(engines()[0].1().commit_on_server_error(true));
+fn commit_on_server_error_keeps_the_session_always(web: Web) {
+    let server = serve(web, engines()[0].1().commit_on_server_error(true));
     for failing in ["status.500", "error"] {
         let cookie = server
             .raw(&format!("/run/add.key.new,{failing}"), &[])
@@ -201,10 +196,9 @@ fn commit_on_server_error_keeps_the_session_always() {
     }
 }
 
-#[test]
-fn what_is_added_after_destroy_begins_a_new_session() {
+fn what_is_added_after_destroy_begins_a_new_session(web: Web) {
     for (engine, builder) in engines() {
-        let server = serve(builder());
+        let server = serve(web, builder());
         let cookie = server.raw("/run/add.user.ada,flash.before", &[]).cookie();
         let answer = server.with_cookie("/run/destroy,get.user,flashes,flash.bye,len", &cookie);
         assert_eq!(answer.body, "done,none,,null,0", "{engine}");
@@ -214,10 +208,9 @@ fn what_is_added_after_destroy_begins_a_new_session() {
 }
 
 /// CVE-2023-20862 (Spring Security): an emptied session must not come back.
-#[test]
-fn a_session_that_was_cleared_or_emptied_is_empty_and_its_cookie_removed() {
+fn a_session_that_was_cleared_or_emptied_is_empty_and_its_cookie_removed(web: Web) {
     for (engine, builder) in engines() {
-        let server = serve(builder());
+        let server = serve(web, builder());
         let visitor = server.visitor();
         for empty in ["clear", "pop.key,flashes", "destroy"] {
             visitor.body("/run/add.key.value,flash.message");
@@ -233,12 +226,11 @@ fn a_session_that_was_cleared_or_emptied_is_empty_and_its_cookie_removed() {
     }
 }
 
-#[test]
-fn a_touch_is_sent_at_most_once_per_twentieth_of_the_idle_time() {
+fn a_touch_is_sent_at_most_once_per_twentieth_of_the_idle_time(web: Web) {
     for (engine, builder) in engines() {
         let clock = Clock::default();
         let minute = Duration::from_secs(60);
-        let server = serve(builder().idle_timeout(20 * minute).clock(clock.now()));
+        let server = serve(web, builder().idle_timeout(20 * minute).clock(clock.now()));
         let cookie = server.raw("/run/add.key.value", &[]).cookie();
         clock.forward(minute - Duration::from_millis(1));
         assert_eq!(
@@ -272,12 +264,12 @@ fn a_touch_is_sent_at_most_once_per_twentieth_of_the_idle_time() {
     }
 }
 
-#[test]
-fn renewing_keeps_the_data_and_begins_the_timeouts_anew() {
+fn renewing_keeps_the_data_and_begins_the_timeouts_anew(web: Web) {
     for (engine, builder) in engines() {
         let clock = Clock::default();
         let day = Duration::from_secs(24 * 60 * 60);
         let server = serve(
+            web,
             builder()
                 .idle_timeout(3 * day)
                 .absolute_timeout(3 * day)
@@ -301,9 +293,8 @@ fn renewing_keeps_the_data_and_begins_the_timeouts_anew() {
     }
 }
 
-#[test]
-fn the_cookie_is_secure_except_towards_a_loopback_host_over_plain_http() {
-    let server = serve(engines()[0].1());
+fn the_cookie_is_secure_except_towards_a_loopback_host_over_plain_http(web: Web) {
+    let server = serve(web, engines()[0].1());
     let secure = |headers: &[&[u8]]| {
         let answer = server.raw("/run/add.key.value", headers);
         answer.set_cookie().unwrap().contains("; Secure")
@@ -343,14 +334,13 @@ fn the_cookie_is_secure_except_towards_a_loopback_host_over_plain_http() {
         "what nginx sends unless told otherwise"
     );
     for settled in [true, false] {
-        let server = serve(engines()[0].1().secure(settled));
+        let server = serve(web, engines()[0].1().secure(settled));
         let answer = server.raw("/run/add.key.value", &[b"Via: 1.1 p"]);
         assert_eq!(answer.set_cookie().unwrap().contains("; Secure"), settled);
     }
 }
 
-#[test]
-fn the_cookie_has_the_attributes_that_were_set_and_its_removal_has_them_too() {
+fn the_cookie_has_the_attributes_that_were_set_and_its_removal_has_them_too(web: Web) {
     let settings = engines()[0].1()
         .cookie_name("shop")
         .cookie_path("/run")
@@ -360,7 +350,7 @@ fn the_cookie_has_the_attributes_that_were_set_and_its_removal_has_them_too() {
         .partitioned(true)
         .persistent(true)
         .idle_timeout(Duration::from_secs(90));
-    let server = serve(settings);
+    let server = serve(web, settings);
     let set = server.raw("/run/add.key.value", &[]);
     let removed = server.with_cookie("/run/destroy", set.cookie());
     fn attributes(answer: &Answer) -> Vec<&str> {
@@ -384,14 +374,13 @@ fn the_cookie_has_the_attributes_that_were_set_and_its_removal_has_them_too() {
 }
 
 /// RUSTSEC-2017-0005 (`cookie`): an extreme `Max-Age` must not panic.
-#[test]
-fn extreme_timeouts_do_not_panic() {
+fn extreme_timeouts_do_not_panic(web: Web) {
     for (engine, builder) in engines() {
         let settings = builder()
             .persistent(true)
             .idle_timeout(Duration::MAX)
             .absolute_timeout(Duration::MAX);
-        let server = serve(settings);
+        let server = serve(web, settings);
         let answer = server.raw("/run/add.key.value", &[]);
         assert!(
             answer.set_cookie().unwrap().ends_with("; Max-Age=34560000"),
@@ -405,11 +394,10 @@ fn extreme_timeouts_do_not_panic() {
     }
 }
 
-#[test]
-fn a_private_cookie_shows_nothing_of_its_session_and_never_looks_the_same_twice() {
+fn a_private_cookie_shows_nothing_of_its_session_and_never_looks_the_same_twice(web: Web) {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let value = |builder: Builder| {
-        let cookie = serve(builder)
+        let cookie = serve(web, builder)
             .raw("/run/add.key.a-secret-value", &[])
             .cookie();
         URL_SAFE_NO_PAD
@@ -423,3 +411,21 @@ fn a_private_cookie_shows_nothing_of_its_session_and_never_looks_the_same_twice(
     assert!(!shows(&value(private())));
     assert_ne!(value(private()), value(private()));
 }
+
+on_every_framework!(
+    old_keys_open_and_the_newest_key_always_signs,
+    set_cookie_is_sent_only_when_something_changed_and_once,
+    every_look_at_the_session_makes_the_response_vary_by_cookie,
+    a_server_error_leaves_the_session_as_it_was_and_any_other_status_keeps_it,
+    a_panic_leaves_the_session_as_it_was,
+    logging_out_sticks_even_if_the_response_is_a_server_error,
+    commit_on_server_error_keeps_the_session_always,
+    what_is_added_after_destroy_begins_a_new_session,
+    a_session_that_was_cleared_or_emptied_is_empty_and_its_cookie_removed,
+    a_touch_is_sent_at_most_once_per_twentieth_of_the_idle_time,
+    renewing_keeps_the_data_and_begins_the_timeouts_anew,
+    the_cookie_is_secure_except_towards_a_loopback_host_over_plain_http,
+    the_cookie_has_the_attributes_that_were_set_and_its_removal_has_them_too,
+    extreme_timeouts_do_not_panic,
+    a_private_cookie_shows_nothing_of_its_session_and_never_looks_the_same_twice,
+);

@@ -1,6 +1,7 @@
 //! Server-side sessions over HTTP, in memory; and what happens when a store is away.
 #![cfg(all(
     feature = "actix",
+    feature = "axum",
     feature = "cookies",
     feature = "memory",
     feature = "testing"
@@ -9,6 +10,8 @@
 mod common;
 
 use std::{
+    io::Write as _,
+    net::TcpStream,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,8 +20,9 @@ use std::{
 };
 
 use common::{
-    Log, Server, script,
+    App, Log, Server, Web, block_on, on_every_framework,
     server_side::{self, check_promises},
+    until,
 };
 use session_manager::{
     Applied, Error, Manager, MemoryStore, OnStoreError, Record, ServerSide, Session, SignedCookie,
@@ -30,37 +34,31 @@ async fn the_memory_store_keeps_the_contract_of_a_store() {
     session_manager::testing::check_store(MemoryStore::new()).await;
 }
 
-#[test]
-fn the_memory_store_keeps_every_promise_over_http() {
+fn the_memory_store_keeps_every_promise_over_http(web: Web) {
     let store = MemoryStore::new();
-    check_promises(&store);
+    check_promises(web, &store);
     let before = store.len();
-    server_side::nobody_without_a_session_makes_a_record(&store);
+    server_side::nobody_without_a_session_makes_a_record(web, &store);
     assert_eq!(
         store.len(),
         before,
-        "10,000 requests without a session, and no record"
+        "thousands of requests without a session, and no record"
     );
 }
 
 #[cfg(feature = "tower-sessions")]
-#[test]
-fn a_store_of_tower_sessions_keeps_every_promise_over_http() {
+fn a_store_of_tower_sessions_keeps_every_promise_over_http(web: Web) {
     use session_manager::TowerStore;
 
-    check_promises(&TowerStore::new(
-        tower_sessions_memory_store::MemoryStore::default(),
-    ));
+    let theirs = tower_sessions_memory_store::MemoryStore::default();
+    check_promises(web, &TowerStore::new(theirs));
 }
 
-#[test]
-fn a_full_memory_store_drops_the_session_written_longest_ago() {
+fn a_full_memory_store_drops_the_session_written_longest_ago(web: Web) {
     // One session for each of the 64 shards.
     let store = MemoryStore::with_capacity(64);
-    let server = Server::start(
-        Manager::new(ServerSide::new(store.clone())).middleware(),
-        script::routes,
-    );
+    let manager = Manager::new(ServerSide::new(store.clone()));
+    let server = Server::scripts(web, manager.middleware());
     let oldest = server.raw("/run/add.key.value", &[]).cookie();
     for _ in 0..1_000 {
         server.raw("/run/add.key.value", &[]).cookie();
@@ -71,40 +69,30 @@ fn a_full_memory_store_drops_the_session_written_longest_ago() {
     assert_eq!(server.with_cookie("/run/get.key", oldest).body, "none");
 }
 
-#[test]
-fn a_session_outlives_its_request_in_a_task_that_saves() {
+fn a_session_outlives_its_request_in_a_task_that_saves(web: Web) {
     let store = MemoryStore::new();
     let manager = Manager::new(ServerSide::new(store));
-    let server = Server::start(manager.middleware(), |config| {
-        config.configure(script::routes).route(
-            "/spawn",
-            actix_web::web::get().to(async |session: Session| {
-                session.add("before", 1)?;
-                session.save().await?;
-                actix_web::rt::spawn(async move {
-                    // After the head was sent: that is when writing to a new id is an error.
-                    actix_web::rt::time::sleep(Duration::from_millis(50)).await;
-                    session.add("later", 2).unwrap();
-                    session
-                        .update("before", |n: Option<i32>| n.unwrap_or(0) + 10)
-                        .unwrap();
-                    session.save().await.unwrap();
-                    session.renew();
-                    assert!(matches!(session.save().await, Err(Error::HeadSent)));
-                });
-                Ok::<_, Error>("spawned")
-            }),
-        );
+    let app = App::new().get("/spawn", async |session, _| {
+        session.add("before", 1)?;
+        session.save().await?;
+        tokio::spawn(async move {
+            // After the head was sent: that is when writing to a new id is an error.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            session.add("later", 2).unwrap();
+            session
+                .update("before", |n: Option<i32>| n.unwrap_or(0) + 10)
+                .unwrap();
+            session.save().await.unwrap();
+            session.renew();
+            assert!(matches!(session.save().await, Err(Error::HeadSent)));
+        });
+        Ok("spawned")
     });
+    let server = Server::start(web, app.wrap(manager.middleware()));
     let cookie = server.raw("/spawn", &[]).cookie();
-    let begun = Instant::now();
-    while server.with_cookie("/run/get.later", &cookie).body == "none" {
-        assert!(
-            begun.elapsed() < Duration::from_secs(10),
-            "the task never saved"
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until("the task saves", || {
+        server.with_cookie("/run/get.later", &cookie).body != "none"
+    });
     assert_eq!(
         server
             .with_cookie("/run/get.before,get.later", &cookie)
@@ -113,34 +101,27 @@ fn a_session_outlives_its_request_in_a_task_that_saves() {
     );
 }
 
-#[test]
-fn a_task_that_saves_to_a_session_that_ended_is_told() {
+fn a_task_that_saves_to_a_session_that_ended_is_told(web: Web) {
     let (send, receive) = std::sync::mpsc::channel::<Session>();
     let manager = Manager::new(ServerSide::new(MemoryStore::new()));
-    let server = Server::start(manager.middleware(), move |config| {
-        let send = send.clone();
-        config.configure(script::routes).route(
-            "/keep",
-            actix_web::web::get().to(move |session: Session| {
-                send.send(session).unwrap();
-                async { "kept" }
-            }),
-        );
+    let app = App::new().get("/keep", move |session, _| {
+        send.send(session).unwrap();
+        async { Ok("kept") }
     });
+    let server = Server::start(web, app.wrap(manager.middleware()));
     let cookie = server.raw("/run/add.user.ada", &[]).cookie();
     server.with_cookie("/keep", &cookie);
     let session = receive.recv().unwrap();
     server.with_cookie("/run/destroy", &cookie);
     session.add("late", 1).unwrap();
-    let saved = actix_web::rt::System::new().block_on(session.save());
+    let saved = block_on(session.save());
     assert!(matches!(saved, Err(Error::Ended)), "{saved:?}");
     assert_eq!(server.with_cookie("/run/len", &cookie).body, "0");
 }
 
-#[test]
-fn ending_a_session_sticks_even_if_the_handler_panics_and_nothing_else_does() {
+fn ending_a_session_sticks_even_if_the_handler_panics_and_nothing_else_does(web: Web) {
     let manager = Manager::new(ServerSide::new(MemoryStore::new()));
-    let server = Server::start(manager.middleware(), script::routes);
+    let server = Server::scripts(web, manager.middleware());
     let cookie = server.raw("/run/add.user.ada", &[]).cookie();
     let panics = |script: &str| {
         let answer =
@@ -153,38 +134,54 @@ fn ending_a_session_sticks_even_if_the_handler_panics_and_nothing_else_does() {
     panics("/run/add.user.eve,panic");
     assert_eq!(server.with_cookie("/run/get.user", &cookie).body, "ada");
     panics("/run/destroy,add.user.eve,panic");
-    let begun = Instant::now();
-    while server.with_cookie("/run/get.user", &cookie).body != "none" {
-        assert!(
-            begun.elapsed() < Duration::from_secs(10),
-            "the session lives on"
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until("the session ends", || {
+        server.with_cookie("/run/get.user", &cookie).body == "none"
+    });
 }
 
-#[test]
-fn a_session_on_demand_is_not_loaded_before_somebody_asks() {
+fn ending_a_session_sticks_even_if_the_client_goes_away_meanwhile(web: Web) {
+    let (send, inside) = std::sync::mpsc::channel();
+    let app = App::new().get("/leave", move |session, _| {
+        session.destroy();
+        send.send(()).unwrap();
+        async {
+            // actix-web goes on to the end of this; hyper drops it as soon as the client is gone.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok("nobody reads this")
+        }
+    });
+    let manager = Manager::new(ServerSide::new(MemoryStore::new()));
+    let server = Server::start(web, app.wrap(manager.middleware()));
+    let cookie = server.raw("/run/add.user.ada", &[]).cookie();
+    let mut client = TcpStream::connect(server.address).unwrap();
+    write!(
+        client,
+        "GET /leave HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n"
+    )
+    .unwrap();
+    inside.recv().unwrap();
+    drop(client);
+    until("the session ends", || {
+        server.with_cookie("/run/get.user", &cookie).body == "none"
+    });
+}
+
+fn a_session_on_demand_is_not_loaded_before_somebody_asks(web: Web) {
     let manager = Manager::builder(ServerSide::new(MemoryStore::new()))
         .load_on_demand()
         .build()
         .unwrap();
     let in_handler = manager.clone();
-    let server = Server::start(manager.middleware(), move |config| {
+    let app = App::new().get_request("/sync", move |request, _| {
         let manager = in_handler.clone();
-        config.configure(script::routes).route(
-            "/sync",
-            actix_web::web::get().to(move |req: actix_web::HttpRequest| {
-                let manager = manager.clone();
-                async move {
-                    let before = manager.get(&req, "key");
-                    assert!(matches!(before, Err(Error::NotLoaded)), "{before:?}");
-                    manager.open(&req).await?;
-                    Ok::<_, Error>(manager.get(&req, "key")?.unwrap_or_default())
-                }
-            }),
-        );
+        async move {
+            let before = manager.get(&request, "key");
+            assert!(matches!(before, Err(Error::NotLoaded)), "{before:?}");
+            manager.open(&request).await?;
+            Ok(manager.get(&request, "key")?.unwrap_or_default())
+        }
     });
+    let server = Server::start(web, app.wrap(manager.middleware()));
     let cookie = server.raw("/run/add.key.value", &[]).cookie();
     assert_eq!(server.with_cookie("/sync", cookie).body, "value");
 }
@@ -192,7 +189,7 @@ fn a_session_on_demand_is_not_loaded_before_somebody_asks() {
 #[test]
 fn a_cookie_engine_cannot_find_a_users_sessions_and_says_why() {
     let manager = Manager::new(SignedCookie::new(common::key()));
-    let found = actix_web::rt::System::new().block_on(manager.user_sessions("ada"));
+    let found = block_on(manager.user_sessions("ada"));
     let error = found.unwrap_err();
     assert!(matches!(
         error,
@@ -203,9 +200,13 @@ fn a_cookie_engine_cannot_find_a_users_sessions_and_says_why() {
     assert!(error.to_string().contains("server-side"));
 }
 
-/// A store that is away in one way or another.
+/// A store that is away in one way or another. Its name tells the log lines of one test from those
+/// of its twin.
 #[derive(Clone, Copy)]
-enum Away {
+struct Away(How, Web);
+
+#[derive(Clone, Copy)]
+enum How {
     Hangs,
     Refuses,
     Spoiled,
@@ -213,14 +214,14 @@ enum Away {
 
 impl Away {
     async fn answer<T>(self) -> Result<T, StoreError> {
-        match self {
-            Self::Hangs => std::future::pending().await,
-            Self::Refuses => Err(StoreError::failed(
-                "store",
+        match self.0 {
+            How::Hangs => std::future::pending().await,
+            How::Refuses => Err(StoreError::failed(
+                self.name(),
                 std::io::Error::other("connection refused"),
             )),
-            Self::Spoiled => Err(StoreError::Spoiled {
-                store: "store",
+            How::Spoiled => Err(StoreError::Spoiled {
+                store: self.name(),
                 why: "it has no version",
             }),
         }
@@ -229,7 +230,7 @@ impl Away {
 
 impl Store for Away {
     fn name(&self) -> &'static str {
-        "store"
+        self.1.name()
     }
 
     async fn load(&self, _: StoreId, _: Timestamp) -> Result<Option<Record>, StoreError> {
@@ -237,8 +238,8 @@ impl Store for Away {
     }
 
     async fn create(&self, _: StoreId, _: &Write) -> Result<bool, StoreError> {
-        match self {
-            Self::Spoiled => Ok(true),
+        match self.0 {
+            How::Spoiled => Ok(true),
             _ => self.answer().await,
         }
     }
@@ -252,33 +253,38 @@ impl Store for Away {
     }
 }
 
-#[test]
-fn a_store_that_is_away_is_a_503_within_the_time_limit_or_an_empty_session_without_writes() {
+fn a_store_that_is_away_is_a_503_within_the_time_limit_or_an_empty_session_without_writes(
+    web: Web,
+) {
     let log = Log::of_process();
     let cookie = format!("_session={}", "A".repeat(64));
     let limit = Duration::from_millis(200);
-    let serve = |store, policy| {
+    let serve = |how, policy| {
+        let store = Away(how, web);
         let engine = ServerSide::new(store).time_limit(limit);
         let manager = Manager::builder(engine)
             .on_store_error(policy)
             .build()
             .unwrap();
-        Server::start(manager.middleware(), script::routes)
+        Server::scripts(web, manager.middleware())
     };
-    for (store, text) in [
-        (Away::Hangs, "did not answer within 200 ms"),
-        (Away::Refuses, "connection refused"),
+    for (how, text) in [
+        (How::Hangs, "did not answer within 200 ms"),
+        (
+            How::Refuses,
+            "failed; see the source of this error, and whether the store is up: connection refused",
+        ),
     ] {
-        let server = serve(store, OnStoreError::Fail);
+        let server = serve(how, OnStoreError::Fail);
         let begun = Instant::now();
         let answer = server.with_cookie("/run/get.key", &cookie);
-        assert_eq!((answer.status, &*answer.body), (503, "Service Unavailable"));
+        assert_eq!((answer.status, &*answer.body), web.unavailable());
         assert!(
             begun.elapsed() < Duration::from_secs(2),
             "{:?}",
             begun.elapsed()
         );
-        assert_eq!(log.lines(text).len(), 1, "{text}");
+        assert_eq!(log.lines(&format!("{web} {text}")).len(), 1, "{text}");
         assert_eq!(
             server.raw("/run/get.key", &[]).status,
             200,
@@ -290,20 +296,17 @@ fn a_store_that_is_away_is_a_503_within_the_time_limit_or_an_empty_session_witho
             "what cannot be kept is not claimed"
         );
 
-        let server = serve(store, OnStoreError::Anonymous);
+        let server = serve(how, OnStoreError::Anonymous);
         let answer = server.with_cookie("/run/get.key,add.key.value,destroy", &cookie);
         assert_eq!((answer.status, &*answer.body), (200, "none,read only,done"));
         assert_eq!(answer.set_cookie(), None);
     }
 }
 
-#[test]
-fn a_record_that_another_program_spoiled_is_an_empty_session_and_left_alone() {
+fn a_record_that_another_program_spoiled_is_an_empty_session_and_left_alone(web: Web) {
     let log = Log::of_process();
-    let server = Server::start(
-        Manager::new(ServerSide::new(Away::Spoiled)).middleware(),
-        script::routes,
-    );
+    let manager = Manager::new(ServerSide::new(Away(How::Spoiled, web)));
+    let server = Server::scripts(web, manager.middleware());
     let cookie = format!("_session={}", "A".repeat(64));
     let answer = server.with_cookie("/run/get.key,add.key.value", &cookie);
     assert_eq!((answer.status, &*answer.body), (200, "none,null"));
@@ -312,7 +315,12 @@ fn a_record_that_another_program_spoiled_is_an_empty_session_and_left_alone() {
         cookie,
         "what is written goes under a new id"
     );
-    assert_eq!(log.lines("it has no version").len(), 1);
+    let lines = log.lines("it has no version");
+    assert_eq!(
+        lines.iter().filter(|l| l.contains(web.name())).count(),
+        1,
+        "{lines:#?}"
+    );
 }
 
 /// Memory that fails its next write when it is told to.
@@ -350,34 +358,28 @@ impl Store for Flaky {
     }
 }
 
-#[test]
-fn what_save_could_not_keep_is_kept_by_the_next_one() {
+fn what_save_could_not_keep_is_kept_by_the_next_one(web: Web) {
     let store = Flaky::default();
     let fails = Arc::clone(&store.fails);
     let manager = Manager::new(ServerSide::new(store));
-    let server = Server::start(manager.middleware(), move |config| {
+    let app = App::new().get("/save", move |session, _| {
         let fails = Arc::clone(&fails);
-        config.configure(script::routes).route(
-            "/save",
-            actix_web::web::get().to(move |session: Session| {
-                let fails = Arc::clone(&fails);
-                async move {
-                    session.add("key", "value")?;
-                    session.pop("old");
-                    fails.store(true, Ordering::SeqCst);
-                    let failed = session.save().await;
-                    assert!(
-                        matches!(failed, Err(Error::Unavailable { .. })),
-                        "{failed:?}"
-                    );
-                    assert_eq!(session.get("key").as_deref(), Some("value"));
-                    assert_eq!(session.get("old"), None);
-                    session.save().await?;
-                    Ok::<_, Error>("saved")
-                }
-            }),
-        );
+        async move {
+            session.add("key", "value")?;
+            session.pop("old");
+            fails.store(true, Ordering::SeqCst);
+            let failed = session.save().await;
+            assert!(
+                matches!(failed, Err(Error::Unavailable { .. })),
+                "{failed:?}"
+            );
+            assert_eq!(session.get("key").as_deref(), Some("value"));
+            assert_eq!(session.get("old"), None);
+            session.save().await?;
+            Ok("saved")
+        }
     });
+    let server = Server::start(web, app.wrap(manager.middleware()));
     let cookie = server.raw("/run/add.old.1", &[]).cookie();
     assert_eq!(server.with_cookie("/save", &cookie).body, "saved");
     assert_eq!(
@@ -385,3 +387,18 @@ fn what_save_could_not_keep_is_kept_by_the_next_one() {
         "value,none"
     );
 }
+
+on_every_framework!(
+    the_memory_store_keeps_every_promise_over_http,
+    #[cfg(feature = "tower-sessions")]
+    a_store_of_tower_sessions_keeps_every_promise_over_http,
+    a_full_memory_store_drops_the_session_written_longest_ago,
+    a_session_outlives_its_request_in_a_task_that_saves,
+    a_task_that_saves_to_a_session_that_ended_is_told,
+    ending_a_session_sticks_even_if_the_handler_panics_and_nothing_else_does,
+    ending_a_session_sticks_even_if_the_client_goes_away_meanwhile,
+    a_session_on_demand_is_not_loaded_before_somebody_asks,
+    a_store_that_is_away_is_a_503_within_the_time_limit_or_an_empty_session_without_writes,
+    a_record_that_another_program_spoiled_is_an_empty_session_and_left_alone,
+    what_save_could_not_keep_is_kept_by_the_next_one,
+);

@@ -1,6 +1,7 @@
 //! What every store must show over HTTP, on the real servers that `tests/run.sh` starts.
 #![cfg(all(
     feature = "actix",
+    feature = "axum",
     feature = "cookies",
     feature = "redis",
     feature = "postgres",
@@ -19,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Server, server_side::check_promises};
+use common::{Server, Web, on_every_framework, server_side::check_promises};
 use session_manager::{
     Manager, MySqlStore, PostgresStore, RedisStore, ServerSide, SqliteStore, Store, StoreError,
 };
@@ -35,65 +36,55 @@ fn runtime() -> &'static Runtime {
 }
 
 /// Connects to the url in `variable`, and checks.
-fn check<S, F>(variable: &str, connect: impl FnOnce(String) -> F)
+fn check<S, F>(web: Web, variable: &str, connect: impl FnOnce(String) -> F)
 where
     S: Store + Clone,
     F: Future<Output = Result<S, StoreError>>,
 {
     let url = std::env::var(variable)
         .unwrap_or_else(|_| panic!("{variable} is not set: run tests/run.sh"));
-    check_promises(&runtime().block_on(connect(url)).unwrap());
+    check_promises(web, &runtime().block_on(connect(url)).unwrap());
 }
 
-#[test]
-#[ignore = "needs Redis: tests/run.sh"]
-fn a_single_redis_keeps_every_promise_over_http() {
-    check("SESSION_TEST_REDIS", async |url| {
+fn a_single_redis_keeps_every_promise_over_http(web: Web) {
+    check(web, "SESSION_TEST_REDIS", async |url| {
         RedisStore::connect(&url).await
     });
 }
 
-#[test]
-#[ignore = "needs a Redis Cluster: tests/run.sh"]
-fn a_redis_cluster_keeps_every_promise_over_http() {
-    check("SESSION_TEST_REDIS_CLUSTER", async |url| {
+fn a_redis_cluster_keeps_every_promise_over_http(web: Web) {
+    check(web, "SESSION_TEST_REDIS_CLUSTER", async |url| {
         RedisStore::connect(&url).await
     });
 }
 
-#[test]
-#[ignore = "needs Redis Sentinels: tests/run.sh"]
-fn redis_behind_sentinels_keeps_every_promise_over_http() {
-    check("SESSION_TEST_REDIS_SENTINEL", async |url| {
+fn redis_behind_sentinels_keeps_every_promise_over_http(web: Web) {
+    check(web, "SESSION_TEST_REDIS_SENTINEL", async |url| {
         RedisStore::connect(&url).await
     });
 }
 
-#[test]
-#[ignore = "needs PostgreSQL: tests/run.sh"]
-fn postgresql_keeps_every_promise_over_http() {
-    check("SESSION_TEST_POSTGRES", async |url| {
+fn postgresql_keeps_every_promise_over_http(web: Web) {
+    check(web, "SESSION_TEST_POSTGRES", async |url| {
         PostgresStore::connect(&url).await
     });
 }
 
-#[test]
-#[ignore = "needs MariaDB: tests/run.sh"]
-fn mariadb_keeps_every_promise_over_http() {
-    check("SESSION_TEST_MYSQL", async |url| {
+fn mariadb_keeps_every_promise_over_http(web: Web) {
+    check(web, "SESSION_TEST_MYSQL", async |url| {
         MySqlStore::connect(&url).await
     });
 }
 
-#[test]
-fn sqlite_keeps_every_promise_over_http() {
-    let dir = std::env::temp_dir().join(format!("session-manager-http-{}", std::process::id()));
+fn sqlite_keeps_every_promise_over_http(web: Web) {
+    let dir =
+        std::env::temp_dir().join(format!("session-manager-http-{}-{web}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let path = dir.join("sessions.db");
     let store = runtime()
         .block_on(SqliteStore::connect(path.to_str().unwrap()))
         .unwrap();
-    check_promises(&store);
+    check_promises(web, &store);
     drop(store);
     std::fs::remove_dir_all(dir).unwrap();
 }
@@ -177,20 +168,18 @@ impl Drop for Redis {
     }
 }
 
-#[test]
-#[ignore = "needs Redis: tests/run.sh"]
-fn while_redis_is_away_requests_are_503_in_time_and_once_back_no_session_is_lost() {
+fn while_redis_is_away_requests_are_503_in_time_and_once_back_no_session_is_lost(web: Web) {
     let mut redis = Redis::start();
     let url = format!("redis://127.0.0.1:{}", redis.port);
     let store = runtime().block_on(RedisStore::connect(&url)).unwrap();
     let manager = Manager::new(ServerSide::new(store));
-    let server = Server::start(manager.middleware(), common::script::routes);
+    let server = Server::scripts(web, manager.middleware());
     let cookie = server.raw("/run/add.key.value", &[]).cookie();
     let is_away = || {
         let begun = Instant::now();
         for script in ["get.key", "add.key.lost"] {
             let answer = server.with_cookie(&format!("/run/{script}"), &cookie);
-            assert_eq!((answer.status, &*answer.body), (503, "Service Unavailable"));
+            assert_eq!((answer.status, &*answer.body), web.unavailable());
         }
         assert_eq!(
             server.raw("/run/get.key", &[]).status,
@@ -222,3 +211,19 @@ fn while_redis_is_away_requests_are_503_in_time_and_once_back_no_session_is_lost
     redis.signal("-CONT");
     is_back();
 }
+
+on_every_framework!(
+    #[ignore = "needs Redis: tests/run.sh"]
+    a_single_redis_keeps_every_promise_over_http,
+    #[ignore = "needs a Redis Cluster: tests/run.sh"]
+    a_redis_cluster_keeps_every_promise_over_http,
+    #[ignore = "needs Redis Sentinels: tests/run.sh"]
+    redis_behind_sentinels_keeps_every_promise_over_http,
+    #[ignore = "needs PostgreSQL: tests/run.sh"]
+    postgresql_keeps_every_promise_over_http,
+    #[ignore = "needs MariaDB: tests/run.sh"]
+    mariadb_keeps_every_promise_over_http,
+    sqlite_keeps_every_promise_over_http,
+    #[ignore = "needs Redis: tests/run.sh"]
+    while_redis_is_away_requests_are_503_in_time_and_once_back_no_session_is_lost,
+);

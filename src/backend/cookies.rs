@@ -1,13 +1,21 @@
 //! What both cookie engines do alike: the form in which a cookie holds a session.
 //!
 //! ```text
-//! cookie  = base64url(version, sealed(body))
-//! body    = created: 6 bytes, lifetime: 5 bytes, count, lengths of each entry, text of all entries
-//! lengths = length of the key, length of the value * 2 + (1 if it is JSON)
+//! cookie   = base64url(version, sealed(body))
+//! body     = created, lifetime, lengths of each entry, text of all entries
+//! created  = milliseconds since 1970
+//! lifetime = milliseconds * 2, or from 16 seconds on seconds * 2 + 1
+//! lengths  = length of the key, length of the value * 2 + (1 if it is JSON)
 //! ```
 //!
-//! Times are milliseconds, big-endian; `count` and lengths are LEB128. All of it is authenticated,
-//! together with the name of the cookie.
+//! Numbers are LEB128. The lengths end where they add up to what is left, which is so at one place
+//! alone: with each of them what they add up to grows, and what is left shrinks. All of it is
+//! authenticated, together with the name of the cookie.
+//!
+//! Version 1, which is still read, had times of 6 and 5 bytes (big-endian, milliseconds), a count
+//! before the lengths, and a signature twice as long.
+
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 
@@ -16,25 +24,25 @@ use crate::{
     Settings, Size, Timestamp, Value, View, cookie::LIMIT,
 };
 
-const TIMES: usize = 11;
-const MAX_LIFETIME: u64 = (1 << 40) - 1;
+const VERSION: u8 = 2;
 
 /// Signs or encrypts what a cookie holds.
+///
+/// The buffer begins with the cookie's name and a byte that no name has; what the cookie holds, its
+/// version first, begins at `start`.
 pub(crate) trait Seal: Send + Sync + 'static {
     /// What a person would call the engine.
     const ENGINE: &'static str;
-    /// The version of the format, the first byte of every cookie.
-    const VERSION: u8;
-    /// How many bytes stand before the body, the version among them.
+    /// How many bytes stand between the version and the body.
     const BEFORE: usize;
-    /// How many bytes stand behind it.
+    /// How many bytes stand behind the body.
     const BEHIND: usize;
 
-    /// Seals the body, which begins at [`BEFORE`](Self::BEFORE), for a cookie of this name.
-    fn seal(&self, name: &str, buffer: &mut Vec<u8>);
+    /// Seals the body.
+    fn seal(&self, buffer: &mut Vec<u8>, start: usize);
 
-    /// Checks `sealed` with every accepted key and leaves the body at [`BEFORE`](Self::BEFORE).
-    fn unseal(&self, name: &str, sealed: &mut [u8]) -> Result<(), Refused>;
+    /// Checks the buffer with every accepted key, and says where in it the body lies.
+    fn unseal(&self, buffer: &mut [u8], start: usize) -> Result<Range<usize>, Refused>;
 }
 
 impl<S: Seal> Backend for S {
@@ -42,7 +50,14 @@ impl<S: Seal> Backend for S {
         S::ENGINE
     }
 
-    fn open<'a>(&'a self, request: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>> {
+    fn opens_at_once(&self) -> bool {
+        true
+    }
+
+    fn open(
+        self: Arc<Self>,
+        request: Opening<'_>,
+    ) -> BackendFuture<'static, Result<Opened, Error>> {
         let opened = if request.token.is_some() {
             Opened::Sealed
         } else {
@@ -52,20 +67,15 @@ impl<S: Seal> Backend for S {
     }
 
     fn unseal(&self, token: &str, settings: &Settings) -> Result<Record, Refused> {
-        let mut sealed = BASE64.decode(token).map_err(|_| Refused::Malformed)?;
-        if sealed.first() != Some(&S::VERSION) {
-            return Err(if sealed.is_empty() {
-                Refused::Malformed
-            } else {
-                Refused::Version
-            });
+        let (mut buffer, start) = begin(settings, token.len());
+        let decoded = BASE64.decode_vec(token, &mut buffer);
+        decoded.map_err(|_| Refused::Malformed)?;
+        let version = *buffer.get(start).ok_or(Refused::Malformed)?;
+        if !(1..=VERSION).contains(&version) {
+            return Err(Refused::Version);
         }
-        if sealed.len() < S::BEFORE + TIMES + S::BEHIND {
-            return Err(Refused::Malformed);
-        }
-        Seal::unseal(self, settings.cookie_name(), &mut sealed)?;
-        let body = &sealed[S::BEFORE..sealed.len() - S::BEHIND];
-        let record = decode(body).ok_or(Refused::Malformed)?;
+        let body = Seal::unseal(self, &mut buffer, start)?;
+        let record = decode(buffer, body, version).ok_or(Refused::Malformed)?;
         if settings
             .expiry()
             .is_over(record.created, record.expires, settings.now())
@@ -76,26 +86,25 @@ impl<S: Seal> Backend for S {
     }
 
     fn size(&self, session: View<'_>, settings: &Settings) -> Option<Size> {
-        if session.is_empty() {
-            return Some(Size {
-                used: 0,
-                limit: LIMIT,
-            });
-        }
-        let (index, text) = measure(session);
-        let bytes = S::BEFORE + TIMES + index + text + S::BEHIND;
-        // Four characters for every three bytes, without padding.
-        Some(Size {
-            used: settings.cookie().size((bytes * 4).div_ceil(3)),
-            limit: LIMIT,
-        })
+        let body = measure(session);
+        let used = if body == 0 {
+            0
+        } else {
+            // A session lasts no longer than the absolute timeout.
+            let times = CREATED_LEN + varint_len(lifetime(settings.expiry().absolute));
+            let bytes = 1 + S::BEFORE + times + body + S::BEHIND;
+            // Four characters for every three bytes, without padding.
+            settings.cookie().size((bytes * 4).div_ceil(3))
+        };
+        Some(Size { used, limit: LIMIT })
     }
 
-    fn commit<'a>(&'a self, commit: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>> {
+    fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
         let session = commit
             .changes
             .over(commit.stored.map(|stored| &stored.entries));
-        if session.is_empty() {
+        let body = measure(session);
+        if body == 0 {
             // An empty session is no cookie.
             let reply = if commit.token.is_some() {
                 Reply::Remove
@@ -105,41 +114,53 @@ impl<S: Seal> Backend for S {
             return BackendFuture::ready(Ok(reply));
         }
         let (created, expires) = (commit.created(), commit.expires());
-        let (index, text) = measure(session);
-        let mut buffer = Vec::with_capacity(S::BEFORE + TIMES + index + text + S::BEHIND);
-        buffer.resize(S::BEFORE, 0);
-        buffer[0] = S::VERSION;
+        let sealed = 1 + S::BEFORE + TIMES_LEN + body + S::BEHIND;
+        let (mut buffer, start) = begin(commit.settings, sealed);
+        buffer.push(VERSION);
+        buffer.resize(start + 1 + S::BEFORE, 0);
         encode(session, created, expires, &mut buffer);
-        self.seal(commit.settings.cookie_name(), &mut buffer);
+        self.seal(&mut buffer, start);
         BackendFuture::ready(Ok(Reply::Set {
-            token: BASE64.encode(buffer),
+            token: BASE64.encode(&buffer[start..]),
             expires,
         }))
     }
 }
 
-/// How many bytes the count and the lengths take, and how many the text.
-fn measure(session: View<'_>) -> (usize, usize) {
-    let (mut count, mut index, mut text) = (0, 0, 0);
-    for (key, value) in session.iter() {
+/// A buffer that begins with the name of the cookie, and where what the cookie holds will begin.
+fn begin(settings: &Settings, capacity: usize) -> (Vec<u8>, usize) {
+    let name = settings.cookie_name().as_bytes();
+    let start = name.len() + 1;
+    let mut buffer = Vec::with_capacity(start + capacity);
+    buffer.extend(name);
+    buffer.push(0);
+    (buffer, start)
+}
+
+/// How long the moment is at which a session began: until the year 2109.
+const CREATED_LEN: usize = 6;
+/// The most that both times take.
+const TIMES_LEN: usize = 20;
+
+/// How many bytes the lengths and the text take; 0 if there is no entry.
+fn measure(session: View<'_>) -> usize {
+    let bytes = |(key, value): (&str, Value<&str>)| {
         let (key, value) = (key.len(), value.as_str().len());
-        count += 1;
-        index += varint_len(key) + varint_len(value << 1);
-        text += key + value;
-    }
-    (varint_len(count) + index, text)
+        let lengths = varint_len(key as u64) + varint_len((value as u64) << 1);
+        lengths + key + value
+    };
+    session.iter().map(bytes).sum()
 }
 
 fn encode(session: View<'_>, created: Timestamp, expires: Timestamp, body: &mut Vec<u8>) {
-    let lifetime = u64::try_from(expires.since(created).as_millis()).unwrap_or(u64::MAX);
-    body.extend(&created.millis().to_be_bytes()[2..]);
-    body.extend(&lifetime.min(MAX_LIFETIME).to_be_bytes()[3..]);
-    push_varint(body, session.iter().count());
+    push_varint(body, created.millis());
+    push_varint(body, lifetime(expires.since(created)));
     for (key, value) in session.iter() {
-        push_varint(body, key.len());
+        push_varint(body, key.len() as u64);
+        let is_json = matches!(value, Value::Json(_));
         push_varint(
             body,
-            value.as_str().len() << 1 | usize::from(matches!(value, Value::Json(_))),
+            (value.as_str().len() as u64) << 1 | u64::from(is_json),
         );
     }
     for (key, value) in session.iter() {
@@ -148,38 +169,67 @@ fn encode(session: View<'_>, created: Timestamp, expires: Timestamp, body: &mut 
     }
 }
 
-/// Reads a body that is authentic; `None` only if another program made it with the same key.
-fn decode(body: &[u8]) -> Option<Record> {
-    let mut created = [0; 8];
-    let mut lifetime = [0; 8];
-    let (times, mut rest) = body.split_at_checked(TIMES)?;
-    created[2..].copy_from_slice(&times[..6]);
-    lifetime[3..].copy_from_slice(&times[6..]);
-    let created = Timestamp::from_millis(u64::from_be_bytes(created));
-    let lifetime = std::time::Duration::from_millis(u64::from_be_bytes(lifetime));
-
-    let count = take_varint(&mut rest)?;
-    // An entry takes two bytes at least, which bounds what a wrong count could make us reserve.
-    if count > rest.len() / 2 {
-        return None;
+/// A lifetime as a cookie has it: never longer than it is.
+fn lifetime(span: Duration) -> u64 {
+    let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX) & (u64::MAX >> 1);
+    if millis < 16_000 {
+        millis << 1
+    } else {
+        ((millis / 1_000) << 1) | 1
     }
-    let mut lengths = Vec::with_capacity(count);
-    for _ in 0..count {
-        let key = take_varint(&mut rest)?;
-        let value = take_varint(&mut rest)?;
-        lengths.push((key, value >> 1, value & 1 == 1));
-    }
-    let text = std::str::from_utf8(rest).ok()?.to_owned();
-    let entries = Entries::from_parts(text, lengths.into_iter())?;
-    Some(Record::new(created, created.plus(lifetime), entries))
 }
 
-fn varint_len(number: usize) -> usize {
-    let bits = usize::BITS - (number | 1).leading_zeros();
+/// Reads the body, which is authentic; `None` only if another program made it with the same key.
+fn decode(mut buffer: Vec<u8>, body: Range<usize>, version: u8) -> Option<Record> {
+    let mut rest = buffer.get(body.clone())?;
+    let old = version == 1;
+    let (created, span) = if old {
+        take_times_v1(&mut rest)?
+    } else {
+        let created = take_varint(&mut rest)?;
+        let span = take_varint(&mut rest)?;
+        let unit = if span & 1 == 1 { 1_000 } else { 1 };
+        (created, (span >> 1).saturating_mul(unit))
+    };
+    let mut count = if old { take_varint(&mut rest)? } else { 0 };
+
+    let mut lengths = Vec::with_capacity(8);
+    let mut sum = 0_usize;
+    while if old { count > 0 } else { sum < rest.len() } {
+        let key = usize::try_from(take_varint(&mut rest)?).ok()?;
+        let value = take_varint(&mut rest)?;
+        let (value, is_json) = (usize::try_from(value >> 1).ok()?, value & 1 == 1);
+        sum = sum.checked_add(key)?.checked_add(value)?;
+        lengths.push((key, value, is_json));
+        count = count.wrapping_sub(1);
+    }
+    let text = body.end - rest.len();
+    buffer.truncate(body.end);
+    buffer.drain(..text);
+    let text = String::from_utf8(buffer).ok()?;
+    let entries = Entries::from_parts(text, lengths.into_iter())?;
+    let created = Timestamp::from_millis(created);
+    let expires = created.plus(Duration::from_millis(span));
+    Some(Record::new(created, expires, entries))
+}
+
+fn take_times_v1(bytes: &mut &[u8]) -> Option<(u64, u64)> {
+    let (times, rest) = bytes.split_at_checked(11)?;
+    *bytes = rest;
+    let number = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0, |number, byte| number << 8 | u64::from(*byte))
+    };
+    Some((number(&times[..6]), number(&times[6..])))
+}
+
+fn varint_len(number: u64) -> usize {
+    let bits = u64::BITS - (number | 1).leading_zeros();
     bits.div_ceil(7) as usize
 }
 
-fn push_varint(buffer: &mut Vec<u8>, mut number: usize) {
+fn push_varint(buffer: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         buffer.push(number as u8 | 0x80);
         number >>= 7;
@@ -187,13 +237,13 @@ fn push_varint(buffer: &mut Vec<u8>, mut number: usize) {
     buffer.push(number as u8);
 }
 
-/// Reads a number of up to 28 bits, more than a cookie can need.
-fn take_varint(bytes: &mut &[u8]) -> Option<usize> {
+/// Reads a number of up to 64 bits.
+fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
-    for shift in [0, 7, 14, 21] {
+    for shift in (0..64).step_by(7) {
         let (byte, rest) = bytes.split_first()?;
         *bytes = rest;
-        number |= usize::from(byte & 0x7f) << shift;
+        number |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
             return Some(number);
         }
@@ -204,7 +254,7 @@ fn take_varint(bytes: &mut &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Changes;
+    use crate::{Builder, Changes, Key, Manager, PrivateCookie, SignedCookie};
 
     fn body(entries: &[(&str, Value<&str>)]) -> Vec<u8> {
         let entries = entries.iter().copied().collect();
@@ -219,6 +269,10 @@ mod tests {
         body
     }
 
+    fn read(body: &[u8]) -> Option<Record> {
+        decode(body.to_vec(), 0..body.len(), VERSION)
+    }
+
     #[test]
     fn what_is_encoded_decodes_to_the_same_and_has_the_size_that_was_measured() {
         let long = "x".repeat(300);
@@ -226,50 +280,104 @@ mod tests {
             ("", Value::Text("")),
             ("中", Value::Json("[\"文\"]")),
             ("long", Value::Text(long.as_str())),
+            ("", Value::Text("")),
         ];
-        let body = body(&entries);
-        let record = decode(&body).unwrap();
-        assert_eq!(record.created, Timestamp::from_millis(1_000));
-        assert_eq!(record.expires, Timestamp::from_millis(5_000));
-        assert_eq!(record.entries.iter().collect::<Vec<_>>(), entries);
-        let all = entries.into_iter().collect();
-        let (index, text) = measure(Changes::NONE.over(Some(&all)));
-        assert_eq!(body.len(), TIMES + index + text);
+        for count in 1..=entries.len() {
+            let entries = &entries[..count];
+            let body = body(entries);
+            let record = read(&body).unwrap();
+            assert_eq!(record.created, Timestamp::from_millis(1_000));
+            assert_eq!(record.expires, Timestamp::from_millis(5_000));
+            let all = entries.iter().copied().collect();
+            let measured = measure(Changes::NONE.over(Some(&all)));
+            assert_eq!(body.len(), 2 + 2 + measured);
+            assert_eq!(record.entries.iter().collect::<Vec<_>>(), entries);
+        }
     }
 
     #[test]
-    fn a_body_that_is_cut_or_has_wrong_lengths_is_nothing_and_never_a_panic() {
+    fn a_lifetime_is_kept_to_the_millisecond_when_short_and_to_the_second_when_long() {
+        for (lasts, kept) in [
+            (1, 1),
+            (15_999, 15_999),
+            (16_999, 16_000),
+            (86_400_999, 86_400_000),
+        ] {
+            let mut body = Vec::new();
+            let (created, lasts) = (Timestamp::from_millis(7), Duration::from_millis(lasts));
+            let entries = [("a", Value::Text("b"))].into_iter().collect();
+            let view = Changes::NONE.over(Some(&entries));
+            encode(view, created, created.plus(lasts), &mut body);
+            let record = read(&body).unwrap();
+            assert_eq!(record.expires.since(created), Duration::from_millis(kept));
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_cut_or_has_wrong_lengths_is_never_a_panic() {
         let body = body(&[("key", Value::Text("value")), ("中", Value::Json("1"))]);
         for end in 0..body.len() {
-            assert!(decode(&body[..end]).is_none(), "cut at {end}");
+            let _ = read(&body[..end]);
         }
-        for at in TIMES..body.len() {
+        for at in 0..body.len() {
             for byte in 0..=255 {
                 let mut spoilt = body.clone();
                 spoilt[at] = byte;
-                let _ = decode(&spoilt);
+                let _ = read(&spoilt);
+                let _ = decode(spoilt.clone(), 0..spoilt.len(), 1);
             }
         }
-        assert!(decode(&[&[0; TIMES][..], &[0xff; 20]].concat()).is_none());
+        assert!(read(&[&[0; 2][..], &[0xff; 20]].concat()).is_none());
     }
 
     #[test]
     fn numbers_of_every_length_come_back() {
-        for number in [
-            0,
-            1,
-            127,
-            128,
-            16_383,
-            16_384,
-            2_097_151,
-            2_097_152,
-            (1 << 28) - 1,
-        ] {
-            let mut bytes = Vec::new();
-            push_varint(&mut bytes, number);
-            assert_eq!(bytes.len(), varint_len(number), "{number}");
-            assert_eq!(take_varint(&mut bytes.as_slice()), Some(number));
+        for bits in 0..64 {
+            for number in [1_u64 << bits, (1 << bits) - 1, u64::MAX >> bits] {
+                let mut bytes = Vec::new();
+                push_varint(&mut bytes, number);
+                assert_eq!(bytes.len(), varint_len(number), "{number}");
+                assert_eq!(take_varint(&mut bytes.as_slice()), Some(number));
+            }
+        }
+    }
+
+    /// Cookies as the first version of this crate wrote them.
+    #[test]
+    fn a_cookie_of_version_1_opens_and_no_other_name_or_key_opens_it() {
+        let key = || Key::from_secret([7; 32]).unwrap();
+        let other = || Key::from_secret([8; 32]).unwrap();
+        let now = || std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        type Engine = fn(Key) -> Builder;
+        let engines: [(Engine, &str); 2] = [
+            (
+                |key| Manager::builder(SignedCookie::new(key)),
+                "AQGjGFxQAAAFJlwAAgYLBAZzY29yZXNbMSwyXXVzZXJhZGFFPSMTBSOFIr-lVtAhlwVYuTjygn7jpsPKSRGrGwtZUg",
+            ),
+            (
+                |key| Manager::builder(PrivateCookie::new(key)),
+                "AazrNpzmECL0_57rLTsycsg5G_O_FX3FgBzrF9iAkqQQLlWNgqclJSY3RjHDGWX500ZQSAFliTiQMkHo_WZ_",
+            ),
+        ];
+        for (engine, cookie) in engines {
+            let open = |key, name| {
+                let manager = engine(key).clock(now).cookie_name(name).build().unwrap();
+                manager.backend().unseal(cookie, manager.settings())
+            };
+            let record = open(key(), "_session").unwrap();
+            assert_eq!(record.created, Timestamp::from_millis(1_800_000_000_000));
+            assert_eq!(
+                record.expires.since(record.created),
+                Duration::from_secs(24 * 60 * 60)
+            );
+            let entries: Vec<_> = record.entries.iter().collect();
+            let expected = [
+                ("scores", Value::Json("[1,2]")),
+                ("user", Value::Text("ada")),
+            ];
+            assert_eq!(entries, expected);
+            assert_eq!(open(key(), "other").unwrap_err(), Refused::Forged);
+            assert_eq!(open(other(), "_session").unwrap_err(), Refused::Forged);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What stands in for an engine where none is compiled in and none was set.
 
+use std::sync::Arc;
+
 use crate::{Backend, BackendFuture, Commit, Error, Opened, Opening, Reply};
 
 pub(crate) struct Missing;
@@ -9,11 +11,11 @@ impl Backend for Missing {
         "none"
     }
 
-    fn open<'a>(&'a self, _: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>> {
+    fn open(self: Arc<Self>, _: Opening<'_>) -> BackendFuture<'static, Result<Opened, Error>> {
         BackendFuture::ready(Err(Error::NoEngine))
     }
 
-    fn commit<'a>(&'a self, _: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>> {
+    fn commit(self: Arc<Self>, _: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
         BackendFuture::ready(Err(Error::NoEngine))
     }
 }

@@ -1,9 +1,10 @@
 //! Sessions on their way from one engine to another.
 
+use std::sync::Arc;
 #[cfg(feature = "server-side")]
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -17,14 +18,14 @@ use crate::{
 
 /// Opens what a new engine or an old manager knows, and keeps all of it in the new engine.
 pub(crate) struct Moving {
-    new: Box<dyn Backend>,
+    new: Arc<dyn Backend>,
     old: Manager,
     #[cfg(feature = "server-side")]
     moves: Moves,
 }
 
 impl Moving {
-    pub(crate) fn new(new: Box<dyn Backend>, old: Manager) -> Self {
+    pub(crate) fn new(new: Arc<dyn Backend>, old: Manager) -> Self {
         Self {
             new,
             old,
@@ -33,12 +34,16 @@ impl Moving {
         }
     }
 
+    fn new_arc(&self) -> Arc<dyn Backend> {
+        Arc::clone(&self.new)
+    }
+
     /// Ends the session where it was.
     async fn end_old(&self, commit: &Owned) -> Result<(), Error> {
         let mut changes = Changes::default();
         changes.destroy();
         let old = commit.tokens.as_ref();
-        let ending = self.old.backend().commit(Commit {
+        let ending = self.old.engine_arc().commit(Commit {
             token: old.and_then(Tokens::own),
             old: old.and_then(Tokens::old),
             age: commit.age.saturating_sub(1),
@@ -46,7 +51,6 @@ impl Moving {
             changes: &changes,
             now: commit.now,
             settings: self.old.settings(),
-            request: &(),
         });
         ending.await.map(|_| ())
     }
@@ -65,7 +69,7 @@ impl Moving {
         for (key, value) in commit.view().iter() {
             all.set(key, value.into_owned());
         }
-        let reply = self.new.commit(commit.here(None, &all)).await?;
+        let reply = self.new_arc().commit(commit.here(None, &all)).await?;
         if let Err(error) = self.end_old(commit).await {
             // The client has to be told of the new one all the same.
             let why = crate::error::chain(&error);
@@ -82,12 +86,12 @@ impl Moving {
         })
     }
 
-    async fn carry(&self, commit: Owned) -> Result<Reply, Error> {
+    async fn carry(self: Arc<Self>, commit: Owned) -> Result<Reply, Error> {
         if commit.changes.is_destroyed() {
             self.end_old(&commit).await?;
             let mut ending = commit.here(commit.token.as_deref(), &commit.changes);
             ending.stored = ending.stored.filter(|_| commit.age == 0);
-            let reply = self.new.commit(ending).await?;
+            let reply = self.new_arc().commit(ending).await?;
             return Ok(if reply == Reply::Keep {
                 Reply::Remove
             } else {
@@ -133,7 +137,9 @@ impl Moving {
         };
         // What was computed from the old record is computed anew.
         commit.stored.version = 0;
-        let merging = self.new.commit(commit.here(Some(token), &commit.changes));
+        let merging = self
+            .new_arc()
+            .commit(commit.here(Some(token), &commit.changes));
         Ok(match merging.await? {
             Reply::Keep => Reply::Set {
                 token: token.clone(),
@@ -153,8 +159,11 @@ impl Backend for Moving {
         self.new.needs_response()
     }
 
-    fn open<'a>(&'a self, request: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>> {
-        let new = self.new.open(request);
+    fn open(
+        self: Arc<Self>,
+        request: Opening<'_>,
+    ) -> BackendFuture<'static, Result<Opened, Error>> {
+        let new = self.new_arc().open(request);
         let Some(old) = request.old.filter(|old| old.name_a_session()) else {
             return new;
         };
@@ -188,7 +197,7 @@ impl Backend for Moving {
         self.new.size(session, settings)
     }
 
-    fn commit<'a>(&'a self, commit: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>> {
+    fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
         let ends_old =
             commit.changes.is_destroyed() && commit.old.is_some_and(Tokens::name_a_session);
         match commit.stored {
@@ -196,7 +205,7 @@ impl Backend for Moving {
                 let commit = Owned::new(&commit, stored);
                 BackendFuture::pending(self.carry(commit))
             }
-            _ => self.new.commit(commit),
+            _ => self.new_arc().commit(commit),
         }
     }
 
@@ -278,7 +287,6 @@ impl Owned {
             changes,
             now: self.now,
             settings: &self.settings,
-            request: &(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Sessions in a cookie that nobody but the server can read.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use aes_gcm_siv::{AeadInOut, Aes256GcmSiv, KeyInit, Nonce, Tag};
 
@@ -48,47 +48,49 @@ impl PrivateCookie {
 
 impl Seal for PrivateCookie {
     const ENGINE: &'static str = "private cookie";
-    const VERSION: u8 = 1;
-    const BEFORE: usize = 1 + NONCE;
+    const BEFORE: usize = NONCE;
     const BEHIND: usize = TAG;
 
-    fn seal(&self, name: &str, buffer: &mut Vec<u8>) {
+    fn seal(&self, buffer: &mut Vec<u8>, start: usize) {
         let mut nonce = Nonce::default();
         random::fill(&mut nonce);
-        buffer[1..Self::BEFORE].copy_from_slice(&nonce);
-        let body = &mut buffer[Self::BEFORE..];
+        let (before, body) = buffer.split_at_mut(start + 1 + NONCE);
+        let (associated, place) = before.split_at_mut(start + 1);
+        place.copy_from_slice(&nonce);
         #[expect(
             clippy::expect_used,
             reason = "it fails beyond 64 GiB, and a cookie has 4 KiB"
         )]
         let tag = self.keys[0]
-            .encrypt_inout_detached(&nonce, &associated(name), body.into())
+            .encrypt_inout_detached(&nonce, associated, body.into())
             .expect("a cookie is short enough to encrypt");
         buffer.extend(tag);
     }
 
-    fn unseal(&self, name: &str, sealed: &mut [u8]) -> Result<(), Refused> {
-        let (before, rest) = sealed.split_at_mut(Self::BEFORE);
-        let (body, tag) = rest.split_at_mut(rest.len() - TAG);
-        let (Ok(nonce), Ok(tag)) = (Nonce::try_from(&before[1..]), Tag::try_from(&*tag)) else {
+    fn unseal(&self, buffer: &mut [u8], start: usize) -> Result<Range<usize>, Refused> {
+        let begin = start + 1 + NONCE;
+        let end = buffer.len().checked_sub(TAG).filter(|end| *end >= begin);
+        let end = end.ok_or(Refused::Malformed)?;
+        let (before, rest) = buffer.split_at_mut(begin);
+        let (body, tag) = rest.split_at_mut(end - begin);
+        let (associated, nonce) = before.split_at(start + 1);
+        let (Ok(nonce), Ok(tag)) = (Nonce::try_from(nonce), Tag::try_from(&*tag)) else {
             return Err(Refused::Malformed);
         };
-        let associated = associated(name);
+        // Version 1 had the version first.
+        let version_1 = (associated[start] == 1).then(|| [&[1], &associated[..start - 1]].concat());
+        let associated = version_1.as_deref().unwrap_or(associated);
         // A key that does not fit leaves the body as it was, for the next one.
         let opened_by = |key: &Aes256GcmSiv| {
-            key.decrypt_inout_detached(&nonce, &associated, (&mut *body).into(), &tag)
+            key.decrypt_inout_detached(&nonce, associated, (&mut *body).into(), &tag)
                 .is_ok()
         };
         if self.keys.iter().any(opened_by) {
-            Ok(())
+            Ok(begin..end)
         } else {
             Err(Refused::Forged)
         }
     }
-}
-
-fn associated(name: &str) -> Vec<u8> {
-    [&[PrivateCookie::VERSION], name.as_bytes()].concat()
 }
 
 impl fmt::Debug for PrivateCookie {

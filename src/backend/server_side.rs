@@ -1,6 +1,6 @@
 //! Sessions in a store; the cookie holds a random id.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use sha2::{Digest, Sha256};
@@ -21,7 +21,7 @@ use crate::{
 ///   opens the session again, whatever was in flight: a write, a touch or a renewal
 ///   (CVE-2025-46336).
 /// - An id that it did not make is never adopted (session fixation, CVE-2022-25896), and the store
-///   sees only the SHA-256 of one.
+///   sees only the SHA-256 of each part of one.
 /// - A request without a cookie that writes nothing asks the store nothing. Else one round trip
 ///   opens the session, and one commits it if something changed.
 /// - Every call of the store has a time limit.
@@ -121,7 +121,10 @@ impl<S: Store> Backend for ServerSide<S> {
         false
     }
 
-    fn open<'a>(&'a self, request: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>> {
+    fn open(
+        self: Arc<Self>,
+        request: Opening<'_>,
+    ) -> BackendFuture<'static, Result<Opened, Error>> {
         let Some(token) = request.token else {
             return BackendFuture::ready(Ok(Opened::Nothing));
         };
@@ -154,7 +157,7 @@ impl<S: Store> Backend for ServerSide<S> {
         })
     }
 
-    fn commit<'a>(&'a self, commit: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>> {
+    fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
         let (changes, settings) = (commit.changes, commit.settings);
         let has_cookie = commit.token.is_some();
         // An id that opened nothing is never written under.

@@ -32,7 +32,7 @@ use crate::{
 /// ```
 #[must_use]
 pub struct Builder {
-    backend: Box<dyn Backend>,
+    backend: Arc<dyn Backend>,
     cookie: Attributes,
     expiry: Expiry,
     clock: Clock,
@@ -44,7 +44,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    pub(super) fn new(backend: Box<dyn Backend>) -> Self {
+    pub(super) fn new(backend: Arc<dyn Backend>) -> Self {
         Self {
             backend,
             cookie: Attributes::default(),
@@ -245,7 +245,7 @@ impl Builder {
             ..
         } = self;
         let backend = match &old {
-            Some(old) => Box::new(Moving::new(backend, old.clone())),
+            Some(old) => Arc::new(Moving::new(backend, old.clone())),
             None => backend,
         };
         Ok(Manager(Arc::new(Inner {

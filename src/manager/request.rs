@@ -1,7 +1,5 @@
 //! What a manager needs of a request, whatever framework it came in.
 
-use std::{any::Any, sync::Arc};
-
 use super::Manager;
 #[cfg(any(feature = "actix", feature = "axum"))]
 use crate::BackendFuture;
@@ -15,11 +13,9 @@ pub(crate) trait RequestHead {
     /// Finds the session cookie in the `Cookie` headers.
     fn find<'r>(&'r self, cookie: &SessionCookie) -> Found<'r>;
 
-    /// Whether the request came over plain http to a loopback host, and through no proxy.
-    fn is_http_to_loopback(&self) -> bool;
-
-    /// The request as the framework has it: see [`Opening::request`](crate::Opening::request).
-    fn framework(&self) -> &dyn Any;
+    /// Whether the request names a loopback host, came through no proxy, and does not say that it
+    /// came over https.
+    fn is_to_loopback(&self) -> bool;
 }
 
 /// A request whose session can be found: what the methods of [`Manager`] take as `&req`.
@@ -63,43 +59,50 @@ pub trait HasSession {
 /// The sessions that middleware opened for one request, at least one.
 #[derive(Clone, Debug)]
 pub struct Sessions {
-    session: Session,
-    is_global: bool,
-    /// Those whose middleware is further out.
-    outer: Option<Arc<Sessions>>,
+    /// The one whose middleware is nearest to the handler.
+    inner: Session,
+    /// Whether those whose middleware is further out count too.
+    all: bool,
 }
 
 impl Sessions {
-    pub(crate) fn new(session: Session, is_global: bool, outer: Option<Self>) -> Self {
-        Self {
-            session,
-            is_global,
-            outer: outer.map(Arc::new),
-        }
+    /// `inner`, and those around it.
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn new(inner: Session) -> Self {
+        Self { inner, all: true }
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Self> {
-        std::iter::successors(Some(self), |sessions| sessions.outer.as_deref())
+    fn iter(&self) -> impl Iterator<Item = &Session> {
+        std::iter::successors(Some(&self.inner), |session| {
+            session.outer().filter(|_| self.all)
+        })
+    }
+
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn inner(&self) -> &Session {
+        &self.inner
     }
 
     /// Whether `manager` opened one of them.
-    pub(super) fn has(&self, manager: &Manager) -> bool {
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn has(&self, manager: &Manager) -> bool {
         self.opened_by(manager).is_some()
+    }
+
+    /// Sees to it that each of them knows what the request says of it.
+    #[cfg(feature = "actix")]
+    pub(crate) fn read(&self, request: &dyn RequestHead) {
+        self.iter().for_each(|session| session.read(request));
     }
 
     /// The session that `manager` opened.
     fn opened_by(&self, manager: &Manager) -> Option<&Session> {
-        self.iter()
-            .map(|sessions| &sessions.session)
-            .find(|session| session.manager().is(manager))
+        self.iter().find(|session| session.manager().is(manager))
     }
 
     fn own(&self) -> Session {
-        self.iter()
-            .find(|sessions| sessions.is_global)
-            .unwrap_or(self)
-            .session
-            .clone()
+        let global = self.iter().find(|session| session.is_global());
+        global.unwrap_or(&self.inner).clone()
     }
 
     /// The request's own session for an extractor: loaded now, if it is loaded on demand.
@@ -111,12 +114,12 @@ impl Sessions {
             Ok(sessions) => sessions.own(),
             Err(error) => return BackendFuture::ready(Err(error)),
         };
-        match session.clone().loaded() {
-            Err(Error::NotLoaded) => BackendFuture::pending(async move {
-                session.open().await?;
+        match session.open(&()).now() {
+            Ok(opened) => BackendFuture::ready(opened.map(|()| session)),
+            Err(opening) => BackendFuture::pending(async move {
+                opening.await?;
                 Ok(session)
             }),
-            loaded => BackendFuture::ready(loaded),
         }
     }
 
@@ -136,9 +139,8 @@ impl HasSession for Sessions {
 impl HasSession for Session {
     fn sessions(&self) -> Result<Sessions, Error> {
         Ok(Sessions {
-            session: self.clone(),
-            is_global: false,
-            outer: None,
+            inner: self.clone(),
+            all: false,
         })
     }
 }

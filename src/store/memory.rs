@@ -199,9 +199,9 @@ impl Store for MemoryStore {
         };
         let was = record.user.clone();
         let applied = record.apply(write);
-        if applied == Applied::Done && write.user.is_some() {
-            self.0.unindex(id, was.as_ref());
+        if record.user != was {
             self.0.index(id, record.user.as_ref());
+            self.0.unindex(id, was.as_ref());
         }
         Ok(applied)
     }

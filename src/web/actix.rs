@@ -1,9 +1,8 @@
 //! actix-web: the middleware, the extractor, and the requests that have a session.
 
 use std::{
-    any::Any,
+    borrow::Cow,
     future::{Ready, ready},
-    pin::Pin,
     rc::Rc,
 };
 
@@ -13,17 +12,17 @@ use actix_web::{
     error::InternalError,
     guard::GuardContext,
     http::{
-        StatusCode, Version,
+        StatusCode, Uri, Version,
         header::{self, HeaderMap, HeaderName, HeaderValue},
     },
 };
 
-use super::{Field, Fields, SessionService, is_http_to_loopback};
+use super::{Answer, Call, Field, Fields, SessionFuture, SessionService, is_to_loopback};
 use crate::{
     BackendFuture, Error, HasSession, Middleware, Session, Sessions,
     cookie::{Found, SessionCookie},
     log::log,
-    manager::{RequestHead, Visit},
+    manager::RequestHead,
     session::Headers,
 };
 
@@ -53,44 +52,73 @@ where
 {
     type Response = ServiceResponse<B>;
     type Error = actix_web::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
+    type Future = SessionFuture<Inside<S>, S::Future, Result<Self::Response, Self::Error>>;
 
     dev::forward_ready!(service);
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        let service = Rc::clone(&self.service);
-        let manager = self.middleware.manager();
-        let is_global = self.middleware.is_global();
-        Box::pin(async move {
-            let outer = request.extensions().get::<Sessions>().cloned();
-            let opening = Visit::begin(&manager, is_global, request.request(), outer);
-            let Some(opening) = opening else {
-                return service.call(request).await;
-            };
-            let (visit, sessions) = opening.await?;
-            request.extensions_mut().insert(sessions);
-
-            match service.call(request).await {
-                Ok(mut response) => {
-                    let succeeded = !response.status().is_server_error();
-                    let headers = visit.end(succeeded, response.request()).await?;
-                    headers.write(response.headers_mut());
-                    Ok(response)
-                }
-                // Middleware between here and the handler may answer with an error instead of a
-                // response. The response that it stands for has to carry the headers.
-                Err(error) => {
-                    let status = error.as_response_error().status_code();
-                    let headers = visit.end(!status.is_server_error(), &()).await?;
-                    if headers == Headers::default() {
-                        return Err(error);
-                    }
-                    let mut response = error.error_response();
-                    headers.write(response.headers_mut());
-                    Err(InternalError::from_response(error, response).into())
-                }
+        let is_https = request.app_config().secure();
+        let session = self.begin(request.extensions().get::<Sessions>(), is_https);
+        let mut opening = BackendFuture::ready(Ok(()));
+        if let Some(session) = &session {
+            if !session.manager().backend().opens_at_once() {
+                opening = session.begin(&Head::of(request.head()), request.request());
             }
-        })
+            let sessions = Sessions::new(session.clone());
+            request.extensions_mut().insert(sessions);
+        }
+        let service = Rc::clone(&self.service);
+        SessionFuture::new(session, opening, Inside { service, request })
+    }
+}
+
+/// A request, and the service that it is for.
+#[derive(Debug)]
+pub struct Inside<S> {
+    service: Rc<S>,
+    request: ServiceRequest,
+}
+
+impl<S, B> Call for Inside<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error>,
+{
+    type Served = S::Future;
+
+    fn call(self) -> S::Future {
+        self.service.call(self.request)
+    }
+}
+
+impl<B> Answer for Result<ServiceResponse<B>, actix_web::Error> {
+    fn succeeded(&self) -> bool {
+        let status = match self {
+            Ok(response) => response.status(),
+            Err(error) => error.as_response_error().status_code(),
+        };
+        !status.is_server_error()
+    }
+
+    fn with(self, headers: Result<Headers, Error>) -> Self {
+        let headers = headers?;
+        match self {
+            Ok(mut response) => {
+                headers.write(response.headers_mut());
+                Ok(response)
+            }
+            // Middleware between here and the handler may answer with an error instead of a response.
+            // The response that it stands for has to carry the headers.
+            Err(error) if headers == Headers::default() => Err(error),
+            Err(error) => {
+                let mut response = error.error_response();
+                headers.write(response.headers_mut());
+                Err(InternalError::from_response(error, response).into())
+            }
+        }
+    }
+
+    fn refused(error: Error) -> Self {
+        Err(error.into())
     }
 }
 
@@ -99,10 +127,14 @@ impl Fields for HeaderMap {
         self.get_all(name(field)).map(HeaderValue::as_bytes)
     }
 
-    fn append(&mut self, field: Field, value: &str) -> bool {
-        let value =
-            HeaderValue::try_from(value).map(|value| HeaderMap::append(self, name(field), value));
-        value.is_ok()
+    fn append(&mut self, field: Field, value: Cow<'static, str>) -> bool {
+        let value = match value {
+            Cow::Borrowed(value) => Ok(HeaderValue::from_static(value)),
+            Cow::Owned(value) => HeaderValue::try_from(value),
+        };
+        value
+            .map(|value| HeaderMap::append(self, name(field), value))
+            .is_ok()
     }
 }
 
@@ -114,50 +146,56 @@ fn name(field: Field) -> HeaderName {
     }
 }
 
-impl RequestHead for HttpRequest {
-    fn find<'r>(&'r self, cookie: &SessionCookie) -> Found<'r> {
-        cookie.find(
-            self.headers()
-                .get_all(header::COOKIE)
-                .map(HeaderValue::as_bytes),
-        )
-    }
+/// A request as this crate reads it.
+struct Head<'r> {
+    uri: &'r Uri,
+    version: Version,
+    headers: &'r HeaderMap,
+}
 
-    fn is_http_to_loopback(&self) -> bool {
-        // A host in the request line, as in HTTP/2, counts before the header (RFC 9112, section 3.2).
-        let host = self
-            .uri()
-            .host()
-            .or_else(|| self.headers().get(header::HOST)?.to_str().ok());
-        is_http_to_loopback(
-            host,
-            self.app_config().secure(),
-            self.version() <= Version::HTTP_10,
-            |field| self.headers().contains_key(field),
-        )
-    }
-
-    fn framework(&self) -> &dyn Any {
-        self
+impl<'r> Head<'r> {
+    fn of(head: &'r dev::RequestHead) -> Self {
+        Self {
+            uri: &head.uri,
+            version: head.version,
+            headers: &head.headers,
+        }
     }
 }
 
-fn sessions(extensions: &Extensions) -> Result<Sessions, Error> {
-    extensions
-        .get::<Sessions>()
-        .cloned()
-        .ok_or(Error::NotMounted)
+impl RequestHead for Head<'_> {
+    fn find<'r>(&'r self, cookie: &SessionCookie) -> Found<'r> {
+        let lines = self.headers.get_all(header::COOKIE);
+        cookie.find(lines.map(HeaderValue::as_bytes))
+    }
+
+    fn is_to_loopback(&self) -> bool {
+        // A host in the request line, as in HTTP/2, counts before the header (RFC 9112, section 3.2).
+        let host = || self.headers.get(header::HOST)?.to_str().ok();
+        is_to_loopback(
+            self.uri.host().or_else(host),
+            self.version <= Version::HTTP_10,
+            |field| self.headers.contains_key(field),
+        )
+    }
+}
+
+/// The sessions of a request, which know from here on what it says of them.
+fn sessions(extensions: &Extensions, head: &dev::RequestHead) -> Result<Sessions, Error> {
+    let sessions = extensions.get::<Sessions>().ok_or(Error::NotMounted)?;
+    sessions.read(&Head::of(head));
+    Ok(sessions.clone())
 }
 
 impl HasSession for HttpRequest {
     fn sessions(&self) -> Result<Sessions, Error> {
-        sessions(&self.extensions())
+        sessions(&self.extensions(), self.head())
     }
 }
 
 impl HasSession for ServiceRequest {
     fn sessions(&self) -> Result<Sessions, Error> {
-        sessions(&self.extensions())
+        sessions(&self.extensions(), self.head())
     }
 }
 
@@ -169,7 +207,7 @@ impl<B> HasSession for ServiceResponse<B> {
 
 impl HasSession for GuardContext<'_> {
     fn sessions(&self) -> Result<Sessions, Error> {
-        sessions(&self.req_data())
+        sessions(&self.req_data(), self.head())
     }
 }
 

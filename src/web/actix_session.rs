@@ -83,7 +83,10 @@ impl Backend for ActixSession {
         false
     }
 
-    fn open<'a>(&'a self, request: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>> {
+    fn open(
+        self: Arc<Self>,
+        request: Opening<'_>,
+    ) -> BackendFuture<'static, Result<Opened, Error>> {
         let opened = match request.request.downcast_ref::<HttpRequest>() {
             Some(request) => Ok(Opened::Live(Arc::new(InHand::register(request)))),
             None => Err(Error::unavailable(NotActix)),
@@ -92,7 +95,7 @@ impl Backend for ActixSession {
     }
 
     /// Never called: what is done is done at once.
-    fn commit<'a>(&'a self, _: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>> {
+    fn commit(self: Arc<Self>, _: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
         BackendFuture::ready(Ok(Reply::Keep))
     }
 }

@@ -1,25 +1,25 @@
 //! tower: the layer, and the requests that have a session.
 
 use std::{
-    any::Any,
+    borrow::Cow,
     mem,
-    pin::Pin,
     task::{Context, Poll},
 };
 
 use http::{
-    Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header,
-    request::Parts, uri::Scheme,
+    Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version,
+    header, request::Parts, uri::Scheme,
 };
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Field, Fields, SessionService, is_http_to_loopback};
+use super::{Answer, Call, Field, Fields, SessionFuture, SessionService, is_to_loopback};
 use crate::{
-    Error, HasSession, Middleware, Sessions,
+    BackendFuture, Error, HasSession, Middleware, Sessions,
     cookie::{Found, SessionCookie},
     log::log,
-    manager::{RequestHead, Visit},
+    manager::RequestHead,
+    session::Headers,
 };
 
 impl<S> Layer<S> for Middleware {
@@ -35,16 +35,12 @@ impl<S> Layer<S> for Middleware {
 
 impl<S, Req, Res> Service<Request<Req>> for SessionService<S>
 where
-    S: Service<Request<Req>, Response = Response<Res>, Error: Send, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    Req: Send + 'static,
-    Res: Default + Send,
+    S: Service<Request<Req>, Response = Response<Res>> + Clone,
+    Res: Default,
 {
     type Response = Response<Res>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+    type Future = SessionFuture<Inside<S, Req>, S::Future, Result<Response<Res>, S::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.service.poll_ready(context)
@@ -53,43 +49,60 @@ where
     fn call(&mut self, mut request: Request<Req>) -> Self::Future {
         // The one that was asked whether it is ready is the one to call, not its clone.
         let clone = self.service.clone();
-        let mut service = mem::replace(&mut self.service, clone);
-        let manager = self.middleware.manager();
-        let is_global = self.middleware.is_global();
-        Box::pin(async move {
-            let outer = request.extensions().get::<Sessions>().cloned();
-            let opening = Visit::begin(&manager, is_global, &Head::of(&request), outer);
-            let Some(opening) = opening else {
-                return service.call(request).await;
-            };
-            let (visit, sessions) = match opening.await {
-                Ok(opened) => opened,
-                Err(error) => return Ok(refuse(&error)),
-            };
+        let service = mem::replace(&mut self.service, clone);
+        let is_https = request.uri().scheme() == Some(&Scheme::HTTPS);
+        let session = self.begin(request.extensions().get::<Sessions>(), is_https);
+        let mut opening = BackendFuture::ready(Ok(()));
+        if let Some(session) = &session {
+            opening = session.begin(&Head::of(&request), request.extensions());
+            let sessions = Sessions::new(session.clone());
             request.extensions_mut().insert(sessions);
-
-            let result = service.call(request).await;
-            // An error is no response: nothing that was done can reach the client.
-            let succeeded =
-                (result.as_ref()).is_ok_and(|response| !response.status().is_server_error());
-            match (visit.end(succeeded, &()).await, result) {
-                (Ok(headers), Ok(mut response)) => {
-                    headers.write(response.headers_mut());
-                    Ok(response)
-                }
-                (Err(error), Ok(_)) => Ok(refuse(&error)),
-                (_, Err(error)) => Err(error),
-            }
-        })
+        }
+        SessionFuture::new(session, opening, Inside { service, request })
     }
 }
 
-/// A response without a body, because of what kind it is nobody knows here.
-fn refuse<B: Default>(error: &Error) -> Response<B> {
-    log!(ERROR, "{}", crate::error::chain(error));
-    let mut response = Response::new(B::default());
-    *response.status_mut() = status(error);
-    response
+/// A request, and the service that it is for.
+#[derive(Debug)]
+pub struct Inside<S, Req> {
+    service: S,
+    request: Request<Req>,
+}
+
+impl<S, Req, Res> Call for Inside<S, Req>
+where
+    S: Service<Request<Req>, Response = Response<Res>>,
+    Res: Default,
+{
+    type Served = S::Future;
+
+    fn call(mut self) -> S::Future {
+        self.service.call(self.request)
+    }
+}
+
+impl<Res: Default, E> Answer for Result<Response<Res>, E> {
+    /// An error is no response: nothing that was done can reach the client.
+    fn succeeded(&self) -> bool {
+        (self.as_ref()).is_ok_and(|response| !response.status().is_server_error())
+    }
+
+    fn with(self, headers: Result<Headers, Error>) -> Self {
+        let mut response = self?;
+        match headers {
+            Ok(headers) => headers.write(response.headers_mut()),
+            Err(error) => return Self::refused(error),
+        }
+        Ok(response)
+    }
+
+    /// A response without a body, because of what kind it is nobody knows here.
+    fn refused(error: Error) -> Self {
+        log!(ERROR, "{}", crate::error::chain(&error));
+        let mut response = Response::new(Res::default());
+        *response.status_mut() = status(&error);
+        Ok(response)
+    }
 }
 
 pub(super) fn status(error: &Error) -> StatusCode {
@@ -101,10 +114,14 @@ impl Fields for HeaderMap {
         self.get_all(name(field)).iter().map(HeaderValue::as_bytes)
     }
 
-    fn append(&mut self, field: Field, value: &str) -> bool {
-        let value =
-            HeaderValue::try_from(value).map(|value| HeaderMap::append(self, name(field), value));
-        value.is_ok()
+    fn append(&mut self, field: Field, value: Cow<'static, str>) -> bool {
+        let value = match value {
+            Cow::Borrowed(value) => Ok(HeaderValue::from_static(value)),
+            Cow::Owned(value) => HeaderValue::try_from(value),
+        };
+        value
+            .map(|value| HeaderMap::append(self, name(field), value))
+            .is_ok()
     }
 }
 
@@ -118,10 +135,9 @@ fn name(field: Field) -> HeaderName {
 
 /// A request without its body.
 struct Head<'r> {
-    uri: &'r http::Uri,
+    uri: &'r Uri,
     version: Version,
     headers: &'r HeaderMap,
-    extensions: &'r Extensions,
 }
 
 impl<'r> Head<'r> {
@@ -130,7 +146,6 @@ impl<'r> Head<'r> {
             uri: request.uri(),
             version: request.version(),
             headers: request.headers(),
-            extensions: request.extensions(),
         }
     }
 }
@@ -141,22 +156,14 @@ impl RequestHead for Head<'_> {
         cookie.find(lines.map(HeaderValue::as_bytes))
     }
 
-    fn is_http_to_loopback(&self) -> bool {
+    fn is_to_loopback(&self) -> bool {
         // A host in the request line, as in HTTP/2, counts before the header (RFC 9112, section 3.2).
-        let host = self
-            .uri
-            .host()
-            .or_else(|| self.headers.get(header::HOST)?.to_str().ok());
-        is_http_to_loopback(
-            host,
-            self.uri.scheme() == Some(&Scheme::HTTPS),
+        let host = || self.headers.get(header::HOST)?.to_str().ok();
+        is_to_loopback(
+            self.uri.host().or_else(host),
             self.version <= Version::HTTP_10,
             |field| self.headers.contains_key(field),
         )
-    }
-
-    fn framework(&self) -> &dyn Any {
-        self.extensions
     }
 }
 

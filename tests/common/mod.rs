@@ -1,10 +1,14 @@
-//! A real server, a client with a cookie jar, a client that sends any bytes, a clock, and the log.
+//! A real server of any framework, a client with a cookie jar, a client that sends any bytes, a
+//! clock, and the log.
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
+    unused_macros,
     reason = "a module of many test binaries; each uses a part of it"
 )]
 
+pub mod app;
 pub mod script;
 #[cfg(feature = "server-side")]
 pub mod server_side;
@@ -18,11 +22,30 @@ use std::{
         mpsc,
     },
     thread::JoinHandle,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use actix_web::{App, HttpServer, dev::ServerHandle, web::ServiceConfig};
+use actix_web::{
+    HttpServer,
+    body::MessageBody,
+    dev::{ServiceFactory, ServiceRequest, ServiceResponse},
+};
+pub use app::{App, Page, Request, Web};
 use session_manager::{Builder, Key, Manager, Middleware, PrivateCookie, SignedCookie};
+use tokio::sync::Barrier;
+
+/// Makes of each function a test in every web framework: `on_actix::name` and `on_axum::name`.
+macro_rules! on_every_framework {
+    ($($(#[$attribute:meta])* $test:ident),+ $(,)?) => {
+        mod on_actix {
+            $(#[test] $(#[$attribute])* fn $test() { super::$test($crate::common::Web::Actix) })+
+        }
+        mod on_axum {
+            $(#[test] $(#[$attribute])* fn $test() { super::$test($crate::common::Web::Axum) })+
+        }
+    };
+}
+pub(crate) use on_every_framework;
 
 pub const SECRET: [u8; 32] = [7; 32];
 
@@ -42,54 +65,81 @@ pub fn engines() -> [Engine; 2] {
     ]
 }
 
-/// An actix-web server on a free loopback port, stopped when it is dropped.
+/// A server on a free loopback port, stopped when it is dropped.
 pub struct Server {
     pub address: SocketAddr,
-    handle: ServerHandle,
+    stop: Option<Stop>,
     thread: Option<JoinHandle<()>>,
 }
 
+type Stop = Box<dyn FnOnce() + Send + Sync>;
+
 impl Server {
-    pub fn start(
-        middleware: Middleware,
-        routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
-    ) -> Self {
-        Self::actix(move || {
-            App::new()
-                .wrap(middleware.clone())
-                .configure(routes.clone())
-        })
+    pub fn start(web: Web, app: App) -> Self {
+        match web {
+            Web::Actix => Self::actix(move || app.clone().actix()),
+            Web::Axum => Self::axum(app.axum()),
+        }
     }
 
-    pub fn actix<T, B>(app: impl Fn() -> App<T> + Clone + Send + 'static) -> Self
+    /// A server of scripts alone.
+    pub fn scripts(web: Web, middleware: Middleware) -> Self {
+        Self::start(web, App::new().wrap(middleware))
+    }
+
+    pub fn actix<T, B>(app: impl Fn() -> actix_web::App<T> + Clone + Send + 'static) -> Self
     where
-        T: actix_web::dev::ServiceFactory<
-                actix_web::dev::ServiceRequest,
+        T: ServiceFactory<
+                ServiceRequest,
                 Config = (),
-                Response = actix_web::dev::ServiceResponse<B>,
+                Response = ServiceResponse<B>,
                 Error = actix_web::Error,
                 InitError = (),
             > + 'static,
-        B: actix_web::body::MessageBody + 'static,
+        B: MessageBody + 'static,
     {
-        let (tell, told) = mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            actix_web::rt::System::new().block_on(async move {
-                let server = HttpServer::new(app)
-                    .workers(2)
-                    .disable_signals()
-                    .bind(("127.0.0.1", 0))
-                    .unwrap();
+        Self::on_a_thread(|tell| {
+            block_on(async move {
+                let server = HttpServer::new(app).workers(2).disable_signals();
+                let server = server.bind(("127.0.0.1", 0)).unwrap();
                 let address = server.addrs()[0];
                 let server = server.run();
-                tell.send((address, server.handle())).unwrap();
+                let handle = server.handle();
+                // Not waited for: the handle tells the server, whose thread is.
+                tell.send((address, Box::new(move || drop(handle.stop(false)))))
+                    .unwrap();
                 server.await.unwrap();
             });
-        });
-        let (address, handle) = told.recv().unwrap();
+        })
+    }
+
+    pub fn axum(router: axum::Router) -> Self {
+        Self::on_a_thread(|tell| {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
+                let listener = listener.unwrap();
+                let (stop, stopped) = tokio::sync::oneshot::channel();
+                let stop: Stop = Box::new(move || {
+                    let _ = stop.send(());
+                });
+                tell.send((listener.local_addr().unwrap(), stop)).unwrap();
+                tokio::select! {
+                    served = axum::serve(listener, router).into_future() => served.unwrap(),
+                    _ = stopped => {}
+                }
+            });
+        })
+    }
+
+    fn on_a_thread(serve: impl FnOnce(mpsc::Sender<(SocketAddr, Stop)>) + Send + 'static) -> Self {
+        let (tell, told) = mpsc::channel();
+        let thread = std::thread::spawn(move || serve(tell));
+        let (address, stop) = told.recv().unwrap();
         Self {
             address,
-            handle,
+            stop: Some(stop),
             thread: Some(thread),
         }
     }
@@ -126,13 +176,9 @@ impl Server {
             .unwrap()
             .parse()
             .unwrap();
-        let headers = lines
-            .map(|line| line.split_once(": ").unwrap())
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
-            .collect();
         Answer {
             status,
-            headers,
+            headers: Answer::headers(lines.map(|line| line.split_once(": ").unwrap())),
             body: body.to_owned(),
         }
     }
@@ -145,8 +191,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Not waited for: the handle tells the server's own thread, which is.
-        drop(self.handle.stop(false));
+        if let Some(stop) = self.stop.take() {
+            stop();
+        }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -162,6 +209,15 @@ pub struct Answer {
 }
 
 impl Answer {
+    fn headers(
+        all: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8]>)>,
+    ) -> Vec<(String, String)> {
+        let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
+        all.into_iter()
+            .map(|(name, value)| (name.as_ref().to_ascii_lowercase(), text(value.as_ref())))
+            .collect()
+    }
+
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.headers
             .iter()
@@ -228,12 +284,9 @@ impl Visitor {
 
     fn call(&self, request: ureq::RequestBuilder<ureq::typestate::WithoutBody>) -> Answer {
         let mut response = request.call().unwrap();
-        let headers = response.headers().iter();
         Answer {
             status: response.status().as_u16(),
-            headers: headers
-                .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-                .collect(),
+            headers: Answer::headers(response.headers()),
             body: response.body_mut().read_to_string().unwrap(),
         }
     }
@@ -248,6 +301,66 @@ impl Visitor {
 
     pub fn cookies(&self) -> usize {
         self.agent.cookie_jar_lock().iter().count()
+    }
+}
+
+/// Requests to `/together/…` wait until as many are inside as the test said; requests to `/slow/…`
+/// wait until the test has seen them inside and lets them go on. Their session is open by then.
+#[derive(Clone)]
+pub struct Gates {
+    together: Arc<Barrier>,
+    slow: Arc<Barrier>,
+}
+
+impl Gates {
+    pub fn new(together: usize) -> Self {
+        Self {
+            together: Arc::new(Barrier::new(together)),
+            slow: Arc::new(Barrier::new(2)),
+        }
+    }
+
+    pub fn app(&self) -> App {
+        let (together, slow) = (Arc::clone(&self.together), Arc::clone(&self.slow));
+        App::new()
+            .get("/together/{script}", move |session, script| {
+                let together = Arc::clone(&together);
+                async move {
+                    together.wait().await;
+                    script::run(&session, &script)
+                }
+            })
+            .get("/slow/{script}", move |session, script| {
+                let slow = Arc::clone(&slow);
+                async move {
+                    slow.wait().await;
+                    slow.wait().await;
+                    script::run(&session, &script)
+                }
+            })
+    }
+
+    /// Waits, in a thread that is no task.
+    pub fn pass(&self) {
+        block_on(async {
+            let waiting = tokio::time::timeout(Duration::from_secs(30), self.slow.wait());
+            waiting.await.expect("the slow request came");
+        });
+    }
+}
+
+/// Runs a future to its end, in a thread that is no task.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    actix_web::rt::System::new().block_on(future)
+}
+
+/// Waits until it is so; ten seconds at most.
+#[track_caller]
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

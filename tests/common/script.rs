@@ -1,31 +1,13 @@
 //! A route that does to its session what its path says, so that a test reads as a list of requests.
 
-use actix_web::{
-    HttpResponse, ResponseError,
-    http::StatusCode,
-    web::{self, Path, ServiceConfig},
-};
 use serde::Serialize;
 use session_manager::{Error, Session};
 
-/// `/run/add.key.value,get.key,…`: the answers, joined by commas. And `/idle`, which does nothing.
-pub fn routes(config: &mut ServiceConfig) {
-    config
-        .route("/run/{script}", web::get().to(handle))
-        .route("/idle", web::get().to(async || "idle"));
-}
+use super::app::Page;
 
-async fn handle(session: Session, script: Path<String>) -> Result<HttpResponse, actix_web::Error> {
-    let (status, body) = run(&session, &script)?;
-    if status == 599 {
-        return Err(actix_web::error::ErrorInternalServerError(body));
-    }
-    Ok(HttpResponse::build(StatusCode::from_u16(status).unwrap()).body(body))
-}
-
-/// Does what `script` says: the status and the answers.
-pub fn run(session: &Session, script: &str) -> Result<(u16, String), Error> {
-    let mut status = 200;
+/// Does what `script`, `add.key.value,get.key,…`, says: the answers, joined by commas.
+pub fn run(session: &Session, script: &str) -> Result<Page, Error> {
+    let mut page = Page::from("");
     let mut answers = Vec::new();
     for step in script.split(',') {
         let mut words = step.split('.');
@@ -57,14 +39,15 @@ pub fn run(session: &Session, script: &str) -> Result<(u16, String), Error> {
             "renew" => done(|| session.renew()),
             "destroy" => done(|| session.destroy()),
             "clear" => done(|| session.clear()),
-            "status" => done(|| status = key.parse().unwrap()),
-            "error" => done(|| status = 599),
+            "status" => done(|| page.status = key.parse().unwrap()),
+            "error" => done(|| (page.status, page.is_error) = (500, true)),
             "panic" => panic!("a handler that panics, as the test asked"),
             other => panic!("no step is called {other}"),
         };
         answers.push(answer);
     }
-    Ok((status, answers.join(",")))
+    page.body = answers.join(",");
+    Ok(page)
 }
 
 fn outcome<T: Serialize>(result: Result<T, Error>) -> String {
@@ -76,7 +59,7 @@ fn outcome<T: Serialize>(result: Result<T, Error>) -> String {
         Err(Error::HeadSent) => "head sent".into(),
         Err(Error::ReadOnly) => "read only".into(),
         Err(Error::ReservedKey) => "reserved".into(),
-        Err(error) => panic!("{} {error}", error.status_code()),
+        Err(error) => panic!("{error}"),
     }
 }
 

@@ -1,6 +1,8 @@
 //! A commit's future must not borrow the request, which actix-web does not let leave its thread and
 //! tower has given away by then.
 
+use std::sync::Arc;
+
 use session_manager::{Backend, BackendFuture, Commit, Error, Opened, Opening, Reply};
 
 struct Engine;
@@ -10,7 +12,7 @@ impl Backend for Engine {
         "engine"
     }
 
-    fn open<'a>(&'a self, request: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>> {
+    fn open(self: Arc<Self>, request: Opening<'_>) -> BackendFuture<'static, Result<Opened, Error>> {
         let token = request.token;
         BackendFuture::pending(async move {
             assert!(token.is_some());
@@ -18,7 +20,7 @@ impl Backend for Engine {
         })
     }
 
-    fn commit<'a>(&'a self, _: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>> {
+    fn commit(self: Arc<Self>, _: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
         BackendFuture::ready(Ok(Reply::Keep))
     }
 }

@@ -1,6 +1,6 @@
 //! The cookies of actix-session's `CookieSessionStore`.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use actix_session::config::CookieContentSecurity;
 use actix_web::cookie::{Cookie, CookieJar, Key};
@@ -62,7 +62,10 @@ impl Backend for ActixSessionCookie {
         "cookie of actix-session"
     }
 
-    fn open<'a>(&'a self, request: Opening<'_>) -> BackendFuture<'a, Result<Opened, Error>> {
+    fn open(
+        self: Arc<Self>,
+        request: Opening<'_>,
+    ) -> BackendFuture<'static, Result<Opened, Error>> {
         BackendFuture::ready(Ok(match request.token {
             Some(_) => Opened::Sealed,
             None => Opened::Nothing,
@@ -90,7 +93,7 @@ impl Backend for ActixSessionCookie {
         ))
     }
 
-    fn commit<'a>(&'a self, commit: Commit<'_>) -> BackendFuture<'a, Result<Reply, Error>> {
+    fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
         BackendFuture::ready(if commit.changes.is_destroyed() {
             Ok(Reply::Remove)
         } else {

@@ -1,0 +1,79 @@
+//! A WebSocket goes on with the session of the request that opened it, until somebody logs out.
+//!
+//! ```sh
+//! cargo run --example websocket --features memory
+//! ```
+//!
+//! Then open <http://127.0.0.1:7000> in two tabs, count, and log out in one of them.
+
+use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, Responder, rt, web};
+use actix_ws::{Message, MessageStream};
+use session_manager::{Manager, MemoryStore, ServerSide, Session, manager};
+
+async fn page(session: Session) -> Result<impl Responder, session_manager::Error> {
+    // A WebSocket can write to a session that has begun: who comes without a cookie gets one here.
+    session.add("visits", session.load("visits")?.unwrap_or(0) + 1)?;
+    Ok(web::Html::new(include_str!("websocket.html")))
+}
+
+async fn log_out(session: Session) -> &'static str {
+    session.destroy();
+    "Logged out. The other tabs find out when they next count."
+}
+
+async fn open(
+    request: HttpRequest,
+    body: web::Payload,
+    session: Session,
+) -> Result<HttpResponse, Error> {
+    let (response, socket, messages) = actix_ws::handle(&request, body)?;
+    rt::spawn(talk(session, socket, messages));
+    Ok(response)
+}
+
+async fn talk(session: Session, mut socket: actix_ws::Session, mut messages: MessageStream) {
+    while let Some(Ok(message)) = messages.recv().await {
+        let sent = match message {
+            Message::Text(_) => match count(&session).await {
+                Ok(count) => socket.text(count.to_string()).await,
+                Err(error) => {
+                    // Logged out elsewhere, or the store is away: whatever was opened has to close.
+                    let _ = socket.text(error.to_string()).await;
+                    break;
+                }
+            },
+            Message::Ping(ping) => socket.pong(&ping).await,
+            Message::Close(_) => break,
+            _ => Ok(()),
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+    let _ = socket.close(None).await;
+}
+
+/// Nothing commits for code that outlives its request, so it says when: and before it acts for
+/// somebody, it looks whether they are still logged in.
+async fn count(session: &Session) -> Result<u32, session_manager::Error> {
+    session.revalidate().await?;
+    let count = session.update("count", |count: Option<u32>| count.unwrap_or(0) + 1)?;
+    session.save().await?;
+    Ok(count)
+}
+
+#[actix_web::main]
+async fn main() -> std::io::Result<()> {
+    manager::set(Manager::new(ServerSide::new(MemoryStore::new())));
+    println!("http://127.0.0.1:7000");
+    HttpServer::new(|| {
+        App::new()
+            .wrap(manager::middleware())
+            .route("/", web::get().to(page))
+            .route("/socket", web::get().to(open))
+            .route("/log-out", web::post().to(log_out))
+    })
+    .bind(("127.0.0.1", 7000))?
+    .run()
+    .await
+}
