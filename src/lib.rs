@@ -147,8 +147,9 @@
 //!
 //! `actix` (actix-web), `cookies` (the two cookie engines and the default manager's key) and
 //! `tracing` (log lines) are on by default. `server-side` is the engine for a [`Store`]; `memory`,
-//! `redis`, `postgres`, `mysql` and `sqlite` are the stores, `redis-tls` and `sql-tls` their TLS;
-//! `testing` is the suite that every store passes.
+//! `redis`, `postgres`, `mysql` and `sqlite` are the stores, `redis-tls` and `sql-tls` their TLS, and
+//! `tower-sessions` takes any store of that ecosystem (`TowerStore`); `testing` is the suite that
+//! every store passes.
 
 mod backend;
 mod changes;
@@ -219,6 +220,9 @@ pub use store::sql::postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use store::sql::sqlite::SqliteStore;
+#[cfg(feature = "tower-sessions")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower-sessions")))]
+pub use store::tower_sessions::TowerStore;
 pub use store::{Applied, Holder, Store, StoreError, StoreId, UserIndex, Write};
 pub use typed_key::SessionKey;
 pub use user::UserSession;

@@ -194,11 +194,7 @@ impl Entries {
                         || write.set.iter().any(|(set, _)| **set == *key)
                 };
                 let kept = self.iter().filter(|(key, _)| !is_written(key));
-                let set = write
-                    .set
-                    .iter()
-                    .map(|(key, value)| (&**key, value.borrowed()));
-                *self = kept.chain(set).collect();
+                *self = kept.chain(write.values()).collect();
                 return;
             }
             Form::Packed(_) => {

@@ -2,6 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
+#[cfg(any(feature = "redis", feature = "tower-sessions"))]
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+
 use crate::{BackendFuture, Change, Changes, Entries, Record, Timestamp, Update, Value};
 
 #[cfg(feature = "memory")]
@@ -10,6 +13,15 @@ pub(crate) mod memory;
 pub(crate) mod redis;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) mod sql;
+#[cfg(feature = "tower-sessions")]
+pub(crate) mod tower_sessions;
+#[cfg(any(
+    feature = "postgres",
+    feature = "mysql",
+    feature = "sqlite",
+    feature = "tower-sessions"
+))]
+mod values;
 
 /// Keeps the records of server-side sessions; [`ServerSide`](crate::ServerSide) makes an engine of
 /// it.
@@ -146,6 +158,19 @@ hash! {
 impl Holder {
     /// Nobody: no secret is known that has this SHA-256. A [`Record::new`] answers to nobody.
     pub const NOBODY: Self = Self::from_bytes([0; 32]);
+
+    #[cfg(any(feature = "redis", feature = "tower-sessions"))]
+    fn to_text(self) -> String {
+        BASE64.encode(self.0)
+    }
+
+    /// The holder that was written so.
+    #[cfg(any(feature = "redis", feature = "tower-sessions"))]
+    fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        let length = BASE64.decode_slice(text, &mut bytes).ok()?;
+        (length == bytes.len()).then_some(Self(bytes))
+    }
 }
 
 /// 64 hexadecimal digits.
@@ -211,6 +236,13 @@ impl Write {
     /// Whether no value and no user is written, so that the version stays; a renewal may be one.
     pub fn is_touch(&self) -> bool {
         !self.clear && self.set.is_empty() && self.remove.is_empty() && self.user.is_none()
+    }
+
+    /// The keys to set, each with its value.
+    pub(crate) fn values(&self) -> impl Iterator<Item = (&str, Value<&str>)> {
+        self.set
+            .iter()
+            .map(|(key, value)| (&**key, value.borrowed()))
     }
 
     /// Whether there is anything in it that a new session would be made for.

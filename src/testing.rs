@@ -13,16 +13,21 @@
 //! # }
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::{
     Applied, Backend, BackendFuture, Commit, Entries, Error, Holder, Manager, Opened, Opening,
-    Record, Reply, Session, Store, StoreId, Timestamp, Value, Write, random,
+    Record, Reply, Session, Store, StoreId, Timestamp, Value, Write, expiry::Clock, random,
 };
 
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+/// The real time, from which the suite goes on: a store may drop by the system's clock what is long
+/// over.
+static NOW: LazyLock<Timestamp> = LazyLock::new(|| Clock::default().now());
 const HOUR: Duration = Duration::from_secs(3600);
 /// Whom a record of the suite answers to at first, and to whom after a renewal.
 const FIRST: Holder = Holder::from_bytes([1; 32]);
@@ -107,7 +112,7 @@ fn new_id() -> StoreId {
 }
 
 fn write(set: &[(&str, Value<&str>)]) -> Write {
-    let mut write = Write::touch(FIRST, NOW, NOW, NOW.plus(HOUR));
+    let mut write = Write::touch(FIRST, *NOW, *NOW, NOW.plus(HOUR));
     write.set = set
         .iter()
         .map(|(key, value)| ((*key).into(), value.into_owned()))
@@ -123,7 +128,7 @@ fn renewal(set: &[(&str, Value<&str>)]) -> Write {
 }
 
 async fn load<S: Store>(store: &S, id: StoreId) -> Option<Record> {
-    store.load(id, NOW).await.expect("the store answers")
+    store.load(id, *NOW).await.expect("the store answers")
 }
 
 async fn create<S: Store>(store: &S, set: &[(&str, Value<&str>)]) -> StoreId {
@@ -235,7 +240,7 @@ async fn what_is_stored_comes_back<S: Store>(store: &S) {
     let record = record.expect("it was there a line ago");
     assert_eq!(
         (record.created, record.seen, record.expires),
-        (NOW, NOW, NOW.plus(HOUR))
+        (*NOW, *NOW, NOW.plus(HOUR))
     );
     assert_eq!(record.version, 1, "a new record is of version 1");
     assert_eq!(record.holder, FIRST, "it answers to whom it was made for");
@@ -300,7 +305,7 @@ async fn writes_merge_key_by_key<S: Store>(store: &S) {
     let record = record.expect("it was there a line ago");
     assert_eq!(
         (record.created, record.seen, record.expires),
-        (NOW, change.now, change.expires)
+        (*NOW, change.now, change.expires)
     );
     assert_eq!(record.version, 2, "a write counts the version up");
 
@@ -313,7 +318,7 @@ async fn writes_merge_key_by_key<S: Store>(store: &S) {
         "an object is replaced, not merged",
     );
 
-    let touch = Write::touch(FIRST, NOW, NOW.plus(HOUR / 2), NOW.plus(2 * HOUR));
+    let touch = Write::touch(FIRST, *NOW, NOW.plus(HOUR / 2), NOW.plus(2 * HOUR));
     assert_eq!(apply(store, id, &touch).await, Applied::Done);
     let record = load(store, id).await;
     assert_entries(record.as_ref(), &expected, "a touch changes no value");
@@ -354,7 +359,7 @@ async fn a_record_whose_time_is_over_is_gone<S: Store>(store: &S) {
         "a record lasts to the last millisecond"
     );
     assert!(at(over).await.is_none(), "and is never served after it");
-    let mut late = Write::touch(FIRST, NOW, over, over.plus(HOUR));
+    let mut late = Write::touch(FIRST, *NOW, over, over.plus(HOUR));
     assert_eq!(
         apply(store, id, &late).await,
         Applied::Gone,
@@ -482,7 +487,7 @@ async fn a_renewed_record_answers_to_the_new_holder_alone<S: Store>(store: &S) {
     let record = load(store, id).await.expect("nobody destroyed it");
     assert_eq!(
         (record.holder, record.created, record.version),
-        (FIRST, NOW, 3),
+        (FIRST, *NOW, 3),
         "a renewal may write nothing else, and is then no new version"
     );
     destroy(store, id).await;
@@ -659,7 +664,7 @@ async fn a_users_sessions_are_found<S: Store>(store: &S) {
             ids
         }
     };
-    assert_eq!(of(&user, NOW).await, [], "nobody has no sessions");
+    assert_eq!(of(&user, *NOW).await, [], "nobody has no sessions");
 
     let mut theirs = write(&[("note", Value::Text("laptop"))]);
     theirs.user = Some(user.as_str().into());
@@ -670,12 +675,12 @@ async fn a_users_sessions_are_found<S: Store>(store: &S) {
     let mut both = [one, two];
     both.sort_unstable();
     assert_eq!(
-        of(&user, NOW).await,
+        of(&user, *NOW).await,
         both,
         "sessions are found from the write on that said whose"
     );
     let found = index
-        .sessions_of(&user, NOW)
+        .sessions_of(&user, *NOW)
         .await
         .expect("the store answers");
     assert!(
@@ -687,7 +692,7 @@ async fn a_users_sessions_are_found<S: Store>(store: &S) {
 
     assert_eq!(apply(store, two, &renewal(&[])).await, Applied::Done);
     assert_eq!(
-        of(&user, NOW).await,
+        of(&user, *NOW).await,
         both,
         "a renewed session is found once"
     );
@@ -695,14 +700,14 @@ async fn a_users_sessions_are_found<S: Store>(store: &S) {
     theirs.user = Some(other.as_str().into());
     assert_eq!(apply(store, two, &theirs).await, Applied::Gone);
     assert_eq!(
-        (of(&user, NOW).await, of(&other, NOW).await),
+        (of(&user, *NOW).await, of(&other, *NOW).await),
         (both.to_vec(), vec![]),
         "what was not written is nobody's"
     );
     theirs.holder = SECOND;
     assert_eq!(apply(store, two, &theirs).await, Applied::Done);
-    assert_eq!(of(&user, NOW).await, [one], "a session is one user's");
-    assert_eq!(of(&other, NOW).await, [two], "that of the last write");
+    assert_eq!(of(&user, *NOW).await, [one], "a session is one user's");
+    assert_eq!(of(&other, *NOW).await, [two], "that of the last write");
 
     assert_eq!(
         of(&user, NOW.plus(HOUR)).await,
@@ -710,7 +715,7 @@ async fn a_users_sessions_are_found<S: Store>(store: &S) {
         "a session whose time is over is not found"
     );
     destroy(store, one).await;
-    assert_eq!(of(&user, NOW).await, [], "nor one that was destroyed");
+    assert_eq!(of(&user, *NOW).await, [], "nor one that was destroyed");
     destroy(store, two).await;
-    assert_eq!(of(&other, NOW).await, [], "renewed or not");
+    assert_eq!(of(&other, *NOW).await, [], "renewed or not");
 }

@@ -46,6 +46,14 @@ fn the_memory_store_keeps_every_promise_over_http(web: Web) {
     );
 }
 
+#[cfg(feature = "tower-sessions")]
+fn a_store_of_tower_sessions_keeps_every_promise_over_http(web: Web) {
+    use session_manager::TowerStore;
+
+    let theirs = tower_sessions_memory_store::MemoryStore::default();
+    check_promises(web, &TowerStore::new(theirs));
+}
+
 fn a_full_memory_store_drops_the_session_written_longest_ago(web: Web) {
     // One session for each of the 64 shards.
     let store = MemoryStore::with_capacity(64);
@@ -382,6 +390,8 @@ fn what_save_could_not_keep_is_kept_by_the_next_one(web: Web) {
 
 on_every_framework!(
     the_memory_store_keeps_every_promise_over_http,
+    #[cfg(feature = "tower-sessions")]
+    a_store_of_tower_sessions_keeps_every_promise_over_http,
     a_full_memory_store_drops_the_session_written_longest_ago,
     a_session_outlives_its_request_in_a_task_that_saves,
     a_task_that_saves_to_a_session_that_ended_is_told,

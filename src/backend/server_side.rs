@@ -26,6 +26,8 @@ use crate::{
 ///   opens the session, and one commits it if something changed.
 /// - Every call of the store has a time limit.
 ///
+/// `TowerStore` keeps the first two in one process; what it keeps in several is in its documentation.
+///
 /// ```
 /// # #[cfg(feature = "memory")] {
 /// use session_manager::{Manager, MemoryStore, ServerSide};

@@ -5,7 +5,6 @@ mod url;
 
 use std::{fmt, str, sync::Arc};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use redis::{
     Client, Cmd, ErrorKind, ServerErrorKind, ToRedisArgs, Value as Reply, aio::ConnectionManager,
     cluster::ClusterClient, sentinel::SentinelClient,
@@ -214,7 +213,6 @@ impl RedisStore {
         // A minute longer than it lives, so that what is stored decides and no clock's pace.
         let ttl = write.expires.since(write.now).as_millis().min(1 << 50) + 60_000;
         let flag = |is: bool| if is { "1" } else { "" }.to_owned();
-        let holder = |holder: Holder| BASE64.encode(holder.as_bytes());
         let mut args = vec![
             write.now.millis().to_string(),
             self.index_prefix(),
@@ -228,8 +226,8 @@ impl RedisStore {
             flag(write.clear),
             owner.unwrap_or_default().to_owned(),
             write.user.as_deref().unwrap_or_default().to_owned(),
-            holder(write.holder),
-            write.new_holder.map(holder).unwrap_or_default(),
+            write.holder.to_text(),
+            write.new_holder.map(Holder::to_text).unwrap_or_default(),
             // How many of those that follow are keys and values to set; the others are keys to
             // remove.
             (2 * write.set.len()).to_string(),
@@ -420,12 +418,6 @@ fn parse_id(id: &Reply) -> Option<StoreId> {
     Some(StoreId::from_bytes(bytes))
 }
 
-fn parse_holder(text: &str) -> Option<Holder> {
-    let mut bytes = [0; 32];
-    let length = BASE64.decode_slice(text, &mut bytes).ok()?;
-    (length == bytes.len()).then(|| Holder::from_bytes(bytes))
-}
-
 /// The record in a hash, if there is one.
 fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
     // RESP2 has no maps.
@@ -452,7 +444,7 @@ fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
             "seen" => seen = value.parse().ok(),
             "expires" => expires = value.parse().ok(),
             "version" => version = value.parse().ok(),
-            "holder" => holder = parse_holder(value),
+            "holder" => holder = Holder::parse(value),
             "user" => user = Some(value),
             _ => {
                 // Other fields are some later version's, or somebody's note.

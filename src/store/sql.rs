@@ -17,6 +17,7 @@ use sqlx::{
 };
 use tokio::{task::JoinHandle, time};
 
+use super::values;
 use crate::{
     Applied, Holder, Record, StoreError, StoreId, Timestamp, Write, expiry::Clock, log::log,
 };
@@ -27,7 +28,6 @@ pub(crate) mod mysql;
 pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
-mod values;
 
 /// How many rows one statement of a sweep deletes at most.
 const SWEEP_BATCH: u64 = 1_000;
@@ -638,7 +638,7 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     pub(crate) async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
-        let data = values::object(&write.set, &[]);
+        let data = values::object(write.values(), &[]);
         let user = write.user.as_deref().map(str::as_bytes);
         let hash = user.map(Sha256::digest);
         let key = Arg::Bytes(id.as_bytes());
@@ -668,8 +668,8 @@ impl<D: Dialect> SqlStore<D> {
     pub(crate) async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
         let (values, data) = match (write.is_touch(), write.clear) {
             (true, _) => (Values::Stay, String::new()),
-            (false, true) => (Values::Replace, values::object(&write.set, &[])),
-            (false, false) => (Values::Merge, values::object(&write.set, &write.remove)),
+            (false, true) => (Values::Replace, values::object(write.values(), &[])),
+            (false, false) => (Values::Merge, values::object(write.values(), &write.remove)),
         };
         let user = write.user.as_deref().map(str::as_bytes);
         let hash = user.map(Sha256::digest);

@@ -17,7 +17,7 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, LazyLock, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -364,20 +364,21 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A clock that stands until it is moved.
+/// A clock that stands until it is moved. It begins at the real time, by which some stores drop what
+/// is over.
 #[derive(Clone, Default)]
 pub struct Clock(Arc<AtomicU64>);
 
-impl Clock {
-    const START: Duration = Duration::from_secs(1_800_000_000);
+static START: LazyLock<Duration> = LazyLock::new(|| UNIX_EPOCH.elapsed().unwrap());
 
+impl Clock {
     pub fn forward(&self, span: Duration) {
         self.0.fetch_add(span.as_millis() as u64, Ordering::SeqCst);
     }
 
     pub fn now(&self) -> impl Fn() -> SystemTime + Send + Sync + 'static {
         let moved = Arc::clone(&self.0);
-        move || UNIX_EPOCH + Self::START + Duration::from_millis(moved.load(Ordering::SeqCst))
+        move || UNIX_EPOCH + *START + Duration::from_millis(moved.load(Ordering::SeqCst))
     }
 }
 

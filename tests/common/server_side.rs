@@ -9,11 +9,11 @@ use std::{
 };
 
 use session_manager::{
-    Applied, Builder, Manager, Record, ServerSide, Store, StoreError, StoreId, Timestamp,
+    Applied, Builder, Error, Manager, Record, ServerSide, Store, StoreError, StoreId, Timestamp,
     UserIndex, Write,
 };
 
-use super::{App, Clock, Gates, Server, Web};
+use super::{App, Clock, Gates, Server, Web, block_on};
 
 /// A store that counts what it is asked: each call is one round trip.
 #[derive(Clone)]
@@ -88,7 +88,10 @@ pub fn check_promises<S: Store + Clone>(web: Web, store: &S) {
     a_renewal_keeps_what_others_wrote_meanwhile(web, store);
     the_store_is_asked_no_more_than_promised(web, store);
     nobody_without_a_session_makes_a_record(web, store);
-    a_users_sessions_are_listed_and_ended(web, store);
+    match store.users() {
+        Some(_) => a_users_sessions_are_listed_and_ended(web, store),
+        None => a_store_without_an_index_of_users_says_so(store),
+    }
     a_session_ends_by_the_clock(web, store);
 }
 
@@ -407,6 +410,15 @@ fn a_users_sessions_are_listed_and_ended<S: Store + Clone>(web: Web, store: &S) 
     }
     server.with_cookie("/run/destroy", &cookies[1]);
     assert_eq!(list(), "");
+}
+
+fn a_store_without_an_index_of_users_says_so<S: Store + Clone>(store: &S) {
+    let manager = Manager::new(ServerSide::new(store.clone()));
+    let listed = block_on(manager.user_sessions("ada"));
+    assert!(
+        matches!(listed, Err(Error::NoUserIndex { .. })),
+        "{listed:?}"
+    );
 }
 
 fn a_session_ends_by_the_clock<S: Store + Clone>(web: Web, store: &S) {

@@ -18,7 +18,10 @@ const JSON: char = 'j';
 const QUOTED: char = 'x';
 
 /// What is to be set, and what is to be removed, as one JSON object.
-pub(crate) fn object(set: &[(Box<str>, Value)], remove: &[Box<str>]) -> String {
+pub(crate) fn object<'a>(
+    set: impl Iterator<Item = (&'a str, Value<&'a str>)>,
+    remove: &[Box<str>],
+) -> String {
     let mut object = String::from("{");
     for (name, value) in set {
         let value = match value {
@@ -45,7 +48,8 @@ fn push(object: &mut String, name: &str, value: &str) {
     object.push_str(value);
 }
 
-fn quoted(text: &str) -> String {
+/// `text` as JSON.
+pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
@@ -87,10 +91,17 @@ fn value(mut written: String) -> Option<Value<String>> {
 }
 
 /// The values that were written so.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite", test))]
 pub(crate) fn entries(object: &str) -> Result<Entries, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_str(object);
-    let entries = reader.deserialize_map(Visitor)?;
+    let entries = deserialize(&mut reader)?;
     reader.end()?;
+    Ok(entries)
+}
+
+/// The same, as a part of what is read.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(reader: D) -> Result<Entries, D::Error> {
+    let entries = reader.deserialize_map(Visitor)?;
     Ok(entries.into_iter().collect())
 }
 
@@ -128,8 +139,7 @@ mod tests {
             ("\"\\\n", Value::Json("\"\\u0000\"")),
             ("ключ", Value::Text("%25")),
         ];
-        let owned = set.map(|(key, value)| (Box::from(key), value.into_owned()));
-        let written = object(&owned, &[]);
+        let written = object(set.into_iter(), &[]);
         assert!(
             !written.contains("\\u0000\""),
             "no NUL that a database would see"
@@ -137,7 +147,7 @@ mod tests {
         let read = entries(&written).unwrap();
         assert_eq!(read.iter().collect::<Vec<_>>(), set);
         assert_eq!(
-            object(&owned[..1], &["a%".into()]),
+            object(set.into_iter().take(1), &["a%".into()]),
             r#"{"":"t","a%25":null}"#
         );
     }
