@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use axum::{Router, routing::get};
 use session_manager::{
     Applied, Error, Holder, Manager, MemoryStore, ServerSide, Session, Store, StoreError, StoreId,
-    Timestamp, TowerStore, Value, Write, testing::check_store,
+    Timestamp, Tower014, TowerStore, Value, Write, testing::check_store,
 };
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tower_sessions_core::{
@@ -148,6 +148,12 @@ async fn keys(store: &impl Store) -> Vec<String> {
     let mut keys: Vec<_> = entries.iter().map(|(key, _)| key.to_owned()).collect();
     keys.sort_unstable();
     keys
+}
+
+#[tokio::test]
+async fn a_store_for_the_version_before_is_one_too() {
+    let theirs = tower_sessions_memory_store_0_14::MemoryStore::default();
+    check_store(TowerStore::new(Tower014::new(theirs))).await;
 }
 
 #[tokio::test]

@@ -10,6 +10,9 @@
 //! A string, because that comes back to the byte from a store of JSON, MessagePack, BSON or columns,
 //! where numbers, NULs and odd keys may not. The values are written as in SQL (`values`).
 
+#[cfg(feature = "tower-sessions-0-14")]
+pub(crate) mod v0_14;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use serde::Deserialize;
@@ -46,9 +49,8 @@ const MARGIN: u64 = 60;
 /// assert_eq!(manager.engine(), "tower-sessions");
 /// ```
 ///
-/// At the time of writing, their stores for Redis, SQL and moka are still for 0.14. A type of your own
-/// that holds one and copies the three fields of a record is a store for 0.15; over those for Redis,
-/// SQLite and moka it passes the suite.
+/// At the time of writing, their stores for Redis, SQL and moka are still for 0.14: `Tower014` (the
+/// feature `tower-sessions-0-14`) takes those, and passes the suite over Redis, SQLite and moka.
 ///
 /// It is for applications that have such a store: one of this crate's own costs less and promises
 /// more. Theirs can only replace whole records, so what this crate promises is kept by one write at a
