@@ -74,8 +74,10 @@ struct State {
     phase: Phase,
     /// Whether something was done that can no longer be kept.
     lost: bool,
-    /// Whether somebody ended or renewed the session meanwhile.
+    /// Whether somebody else ended or renewed the session, or its time is over.
     ended: bool,
+    /// Whether it was ended here, and none has begun since.
+    removed: bool,
     /// What `save` left for the response head to tell the client.
     reply: Reply,
 }
@@ -123,6 +125,7 @@ impl Session {
             phase: Phase::Open,
             lost: false,
             ended: false,
+            removed: false,
             reply: Reply::Keep,
         };
         Self(Arc::new(Inner {
@@ -394,23 +397,9 @@ impl Session {
                 break (next, seen, state);
             }
         };
-        let change = match state.changes.entry(key) {
-            Some(Change::Update(former)) => {
-                let former = Arc::clone(&former.apply);
-                let apply = Arc::new(move |value: Option<Value<&str>>| {
-                    compute(Some(former(value)?.borrowed())).map(|(_, encoded)| encoded)
-                });
-                Change::Update(Update { seen, apply })
-            }
-            None if !state.changes.hide_stored() => {
-                let apply = Arc::new(move |value: Option<Value<&str>>| {
-                    compute(value).map(|(_, encoded)| encoded)
-                });
-                Change::Update(Update { seen, apply })
-            }
-            // This request said what the key holds, so the result is settled.
-            _ => Change::Set(seen),
-        };
+        let apply =
+            Arc::new(move |value: Option<Value<&str>>| compute(value).map(|(_, encoded)| encoded));
+        let change = state.changes.compose(key, Update { seen, apply });
         self.insert(&mut state, key, change)?;
         Ok(next)
     }
@@ -491,11 +480,11 @@ impl Session {
     /// ```
     pub fn renew(&self) {
         let mut state = self.look();
-        // A new id reaches the client with the response head alone.
-        if state.phase == Phase::Open {
-            state.changes_mut().renew();
-        } else {
-            state.too_late();
+        match self.writable(&state) {
+            Err(Error::Ended) => {}
+            // A new id reaches the client with the response head alone.
+            Ok(()) if state.phase == Phase::Open => state.changes_mut().renew(),
+            _ => state.too_late(),
         }
     }
 
@@ -597,6 +586,7 @@ impl Session {
             let mut state = self.lock();
             match state.phase {
                 Phase::ReadOnly => return Err(Error::ReadOnly),
+                _ if state.ended => return Err(Error::Ended),
                 _ if state.lost => return Err(Error::HeadSent),
                 _ if self.needs_response() => return Ok(()),
                 Phase::Open | Phase::Sent => self.begin_commit(&mut state, true, &()),
@@ -636,25 +626,37 @@ impl Session {
     /// # }
     /// ```
     pub async fn revalidate(&self) -> Result<(), Error> {
-        let opening = {
-            let state = self.look();
-            if state.ended {
-                return Err(Error::Ended);
+        loop {
+            let (opening, token) = {
+                let state = self.look();
+                if state.ended || state.removed {
+                    return Err(Error::Ended);
+                }
+                // There is nothing that could have ended, or it is read anew at each look.
+                if state.record().is_none() || state.live.is_some() {
+                    return Ok(());
+                }
+                let mut tokens = state.tokens.clone();
+                // What this engine keeps, no cookie of an older one brings back.
+                tokens.old.take_if(|_| state.age == 0);
+                if !tokens.name_a_session() {
+                    return Ok(());
+                }
+                (self.0.manager.opening(&tokens, &()), tokens.own)
+            };
+            let opened = opening.await?;
+            let mut state = self.lock();
+            // A clone ended or renewed it in the meantime, so this answer is to another question.
+            if state.ended || state.removed || state.tokens.own != token {
+                continue;
             }
-            // There is nothing that could have ended, or it is read anew at each look.
-            if state.record().is_none() || state.tokens.own.is_none() || state.live.is_some() {
+            state.take(opened, &self.0.manager);
+            if state.record().is_some() {
                 return Ok(());
             }
-            self.0.manager.opening(&state.tokens, &())
-        };
-        let opened = opening.await?;
-        let mut state = self.lock();
-        state.take(opened, &self.0.manager);
-        if state.record().is_some() {
-            return Ok(());
+            state.end();
+            return Err(Error::Ended);
         }
-        state.ended = true;
-        Err(Error::Ended)
     }
 
     /// Keeps what the request did, and says what its response has to carry. Called once, before the
@@ -720,23 +722,33 @@ impl Session {
     }
 
     /// For a request that ends without a response, by a panic or because its client went away:
-    /// ending the session sticks, all else is as if nobody had done it.
+    /// ending the session sticks, all else is as if nobody had done it. Whoever still has the session
+    /// goes on as after any response.
     pub(crate) fn abandon(&self) {
-        let is_due = {
-            let state = self.lock();
-            state.phase == Phase::Open && state.changes.is_destroyed()
-        };
-        if is_due && !self.needs_response() {
-            #[cfg(feature = "server-side")]
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                let session = self.clone();
-                runtime.spawn(async move {
-                    if let Err(error) = session.commit(false, &()).await {
-                        let why = crate::error::chain(&error);
-                        log!(ERROR, "a session could not be ended: {why}");
-                    }
-                });
-            }
+        let mut state = self.lock();
+        if state.phase == Phase::Open {
+            state.phase = Phase::Sent;
+            self.end_anyway(&state);
+        }
+    }
+
+    /// Ends the session in a task of its own, if somebody began to end it here.
+    fn end_anyway(&self, state: &State) {
+        if !state.changes.is_destroyed() || self.needs_response() {
+            return;
+        }
+        #[cfg(feature = "server-side")]
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let session = self.clone();
+            runtime.spawn(async move {
+                let committing = session.begin_commit(&mut session.lock(), false, &());
+                if let Some(committing) = committing
+                    && let Err(error) = session.end_commit(committing).await
+                {
+                    let why = crate::error::chain(&error);
+                    log!(ERROR, "a session could not be ended: {why}");
+                }
+            });
         }
     }
 
@@ -782,6 +794,7 @@ impl Session {
         let future = manager.backend().commit(commit);
         let undo = write.map(|write| Box::new(state.settle(&write)));
         Some(Committing {
+            session: self,
             future,
             writes,
             undo,
@@ -790,12 +803,9 @@ impl Session {
 
     /// Waits for the engine.
     async fn end_commit(&self, committing: Committing<'_>) -> Result<Reply, Error> {
-        let Committing {
-            future,
-            writes,
-            undo,
-        } = committing;
-        let result = future.await;
+        let mut committing = committing;
+        let result = (&mut committing.future).await;
+        let undo = committing.undo.take();
         let mut state = self.lock();
         match result {
             Ok(reply) => {
@@ -803,12 +813,11 @@ impl Session {
                     Reply::Set { token, .. } => {
                         state.tokens.own = Some(token.as_str().into());
                         state.age = 0;
+                        state.removed = false;
                     }
-                    Reply::Gone => {
-                        state.stored = Stored::Known(None);
-                        state.ended = true;
-                    }
-                    Reply::Keep | Reply::Remove => {}
+                    Reply::Gone => state.end(),
+                    Reply::Remove => state.removed = true,
+                    Reply::Keep => {}
                 }
                 Ok(reply)
             }
@@ -816,7 +825,7 @@ impl Session {
                 if let Some(undo) = undo {
                     state.unsettle(*undo);
                 }
-                if writes {
+                if committing.writes {
                     return Err(error);
                 }
                 // The session is as it was, only its end did not move.
@@ -893,15 +902,18 @@ impl Session {
     /// The one way in which the session as a whole is changed.
     fn change(&self, change: impl FnOnce(&mut Changes)) {
         let mut state = self.look();
-        if self.writable(&state).is_ok() {
-            change(state.changes_mut());
-        } else {
-            state.too_late();
+        match self.writable(&state) {
+            Ok(()) => change(state.changes_mut()),
+            // Nothing is left of it.
+            Err(Error::Ended) => {}
+            Err(_) => state.too_late(),
         }
     }
 
     fn writable(&self, state: &State) -> Result<(), Error> {
         match state.phase {
+            Phase::ReadOnly => Err(Error::ReadOnly),
+            _ if state.ended => Err(Error::Ended),
             Phase::Open => Ok(()),
             // The client has an id, and the engine alone can keep what is done under it.
             Phase::Sent
@@ -912,9 +924,7 @@ impl Session {
             {
                 Ok(())
             }
-            Phase::Sent if state.ended => Err(Error::Ended),
             Phase::Sent => Err(Error::HeadSent),
-            Phase::ReadOnly => Err(Error::ReadOnly),
         }
     }
 
@@ -1029,6 +1039,13 @@ impl State {
         self.lost = true;
     }
 
+    /// Somebody else ended it: nothing is left, and nothing that was done here comes back.
+    fn end(&mut self) {
+        self.stored = Stored::Known(None);
+        *self.changes_mut() = Changes::default();
+        self.ended = true;
+    }
+
     /// Takes what was done as done: it shows as stored. What it returns undoes that.
     fn settle(&mut self, write: &Write) -> Settled {
         let changes = std::mem::take(&mut self.changes);
@@ -1063,11 +1080,24 @@ struct Settled {
 
 /// A commit that the engine is at.
 struct Committing<'a> {
+    session: &'a Session,
     future: BackendFuture<'a, Result<Reply, Error>>,
     /// Whether something is written, and not only touched.
     writes: bool,
     /// In a box, because every request's future has room for one.
     undo: Option<Box<Settled>>,
+}
+
+/// Nobody waits for the engine any more, so nobody knows what it did. As after an error, the next
+/// commit does it again.
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        if let Some(undo) = self.undo.take() {
+            let mut state = self.session.lock();
+            state.unsettle(*undo);
+            self.session.end_anyway(&state);
+        }
+    }
 }
 
 fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Value, Error> {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -12,6 +12,9 @@ use session_manager::{
     Applied, Builder, Manager, Record, ServerSide, Store, StoreError, StoreId, Timestamp,
     UserIndex, Write,
 };
+
+#[cfg(feature = "memory")]
+use session_manager::MemoryStore;
 
 use super::{App, Clock, Gates, Server, Web};
 
@@ -64,6 +67,77 @@ impl<S: Store> Store for Counting<S> {
 
     fn users(&self) -> Option<&dyn UserIndex> {
         self.store.users()
+    }
+}
+
+/// How a store is away.
+#[derive(Clone, Copy)]
+pub enum How {
+    Hangs,
+    Refuses,
+    Spoiled,
+}
+
+impl How {
+    /// What the store of that name says.
+    pub async fn answer<T>(self, store: &'static str) -> Result<T, StoreError> {
+        match self {
+            Self::Hangs => std::future::pending().await,
+            Self::Refuses => Err(StoreError::failed(
+                store,
+                std::io::Error::other("connection refused"),
+            )),
+            Self::Spoiled => Err(StoreError::Spoiled {
+                store,
+                why: "it has no version",
+            }),
+        }
+    }
+}
+
+/// Memory that is away while a test says so.
+#[cfg(feature = "memory")]
+#[derive(Clone, Default)]
+pub struct Flaky {
+    store: MemoryStore,
+    away: Arc<Mutex<Option<How>>>,
+}
+
+#[cfg(feature = "memory")]
+impl Flaky {
+    pub fn set(&self, away: Option<How>) {
+        *self.away.lock().unwrap() = away;
+    }
+
+    async fn there(&self) -> Result<&MemoryStore, StoreError> {
+        let away = *self.away.lock().unwrap();
+        match away {
+            Some(how) => how.answer(self.name()).await,
+            None => Ok(&self.store),
+        }
+    }
+}
+
+#[cfg(feature = "memory")]
+impl Store for Flaky {
+    fn name(&self) -> &'static str {
+        "flaky"
+    }
+
+    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        self.there().await?.load(id, now).await
+    }
+
+    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
+        self.there().await?.create(id, write).await
+    }
+
+    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        self.there().await?.apply(id, write).await
+    }
+
+    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
+        self.there().await?.destroy(id).await
     }
 }
 
