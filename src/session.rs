@@ -36,7 +36,8 @@ fn check_key(key: &str) -> Result<(), Error> {
 /// response is a server error (see
 /// [`commit_on_server_error`](crate::Builder::commit_on_server_error)).
 ///
-/// It comes from [`Manager::session`] or, in a handler, as an extractor.
+/// It comes from [`Manager::session`] or, in a handler, as an extractor. In code that goes on after
+/// the response, [`save`](Self::save) keeps what was done: see [there](crate#outside-a-request).
 ///
 /// ```
 /// use session_manager::{Error, Message, Session};
@@ -566,13 +567,18 @@ impl Session {
 
     /// Commits now what was done, for code that outlives the response: a spawned task, a stream.
     ///
+    /// What it cannot keep stays done here, and the next one keeps it: if the store is away, and if
+    /// nobody waits for the end of this call (a timeout). An update may then count twice, because
+    /// nobody knows whether the store had it already.
+    ///
     /// While the response is still to come, a cookie engine has nothing to do here: the cookie goes
     /// with the response.
     ///
     /// # Errors
     ///
-    /// [`Error::HeadSent`], if something was done that can no longer reach the client,
-    /// [`Error::Ended`], if somebody ended the session meanwhile, [`Error::Unavailable`], if the
+    /// [`Error::HeadSent`], from then on, if something was done that can no longer reach the client,
+    /// and nothing more is kept; [`Error::Ended`], if somebody ended or renewed the session meanwhile,
+    /// which is then as [`revalidate`](Self::revalidate) says; [`Error::Unavailable`], if the
     /// engine could not keep it, and [`Error::ReadOnly`].
     ///
     /// ```
@@ -613,7 +619,8 @@ impl Session {
     /// # Errors
     ///
     /// [`Error::Ended`], if somebody ended or renewed the session or its time is over: it is empty
-    /// from then on, and takes no more writes. [`Error::Unavailable`], if the engine cannot tell;
+    /// from then on, takes no more writes, and what was not saved is dropped. It is also said to whoever
+    /// ended it here. [`Error::Unavailable`], if the engine cannot tell;
     /// the session is then as it was.
     ///
     /// ```
