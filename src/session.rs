@@ -3,9 +3,11 @@
 use std::{
     any::{Any, type_name},
     fmt,
+    future::poll_fn,
     hash::{BuildHasher, Hasher, RandomState},
     ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Poll, Waker},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -79,8 +81,11 @@ struct State {
     ended: bool,
     /// Whether it was ended here, and none has begun since.
     removed: bool,
-    /// What `save` left for the response head to tell the client.
+    /// What the response head has to tell the client.
     reply: Reply,
+    /// Whether the engine is at a commit, and who waits for its end.
+    committing: bool,
+    waiting: Vec<Waker>,
 }
 
 enum Stored {
@@ -128,6 +133,8 @@ impl Session {
             ended: false,
             removed: false,
             reply: Reply::Keep,
+            committing: false,
+            waiting: Vec::new(),
         };
         Self(Arc::new(Inner {
             manager,
@@ -588,25 +595,17 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub async fn save(&self) -> Result<(), Error> {
-        let committing = {
-            let mut state = self.lock();
-            match state.phase {
-                Phase::ReadOnly => return Err(Error::ReadOnly),
-                _ if state.ended => return Err(Error::Ended),
-                _ if state.lost => return Err(Error::HeadSent),
-                _ if self.needs_response() => return Ok(()),
-                Phase::Open | Phase::Sent => self.begin_commit(&mut state, true, &()),
-            }
-        };
-        let Some(committing) = committing else {
-            return Ok(());
-        };
-        match self.end_commit(committing).await? {
-            Reply::Keep => {}
-            Reply::Gone => return Err(Error::Ended),
-            reply => self.lock().reply = reply,
+        let committing = self.in_turn(|state| match state.phase {
+            Phase::ReadOnly => Err(Error::ReadOnly),
+            _ if state.ended => Err(Error::Ended),
+            _ if state.lost => Err(Error::HeadSent),
+            _ if self.needs_response() => Ok(None),
+            Phase::Open | Phase::Sent => Ok(self.begin_commit(state, true, &())),
+        });
+        match committing.await? {
+            Some(committing) => self.end_commit(committing).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Looks again whether the session is still there, for code that outlives the request in which it
@@ -634,6 +633,7 @@ impl Session {
     /// ```
     pub async fn revalidate(&self) -> Result<(), Error> {
         loop {
+            self.in_turn(|_| ()).await;
             let (opening, token) = {
                 let state = self.look();
                 if state.ended || state.removed {
@@ -653,8 +653,8 @@ impl Session {
             };
             let opened = opening.await?;
             let mut state = self.lock();
-            // A clone ended or renewed it in the meantime, so this answer is to another question.
-            if state.ended || state.removed || state.tokens.own != token {
+            // A clone ends or renews it in the meantime, so this answer is to another question.
+            if state.ended || state.removed || state.committing || state.tokens.own != token {
                 continue;
             }
             state.take(opened, &self.0.manager);
@@ -676,13 +676,14 @@ impl Session {
         let settings = self.0.manager.settings();
         let mut state = self.lock();
         let vary = state.looked;
-        let saved = std::mem::replace(&mut state.reply, Reply::Keep);
-        let mut committing = None;
+        let (mut committing, mut waits) = (None, None);
         if state.phase == Phase::Open {
             let keep = succeeded || settings.commit_on_server_error();
             if let Some(live) = state.live.clone() {
                 state.write_through();
                 live.end(keep);
+            } else if state.committing {
+                waits = Some(keep);
             } else {
                 committing = self.begin_commit(&mut state, keep, request);
             }
@@ -691,11 +692,17 @@ impl Session {
         drop(state);
 
         async move {
-            let reply = match committing {
-                Some(committing) => self.end_commit(committing).await?,
-                None => Reply::Keep,
-            };
-            let reply = if reply == Reply::Keep { saved } else { reply };
+            if let Some(keep) = waits {
+                let begin = self.in_turn(|state| self.begin_commit(state, keep, &()));
+                committing = begin.await;
+            }
+            if let Some(committing) = committing {
+                match self.end_commit(committing).await {
+                    Ok(()) | Err(Error::Ended) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let reply = std::mem::replace(&mut self.lock().reply, Reply::Keep);
             let (cookie, secure) = (settings.cookie(), self.0.secure);
             let set_cookie = match reply {
                 Reply::Keep | Reply::Gone => None,
@@ -748,8 +755,8 @@ impl Session {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let session = self.clone();
             runtime.spawn(async move {
-                let committing = session.begin_commit(&mut session.lock(), false, &());
-                if let Some(committing) = committing
+                let committing = session.in_turn(|state| session.begin_commit(state, false, &()));
+                if let Some(committing) = committing.await
                     && let Err(error) = session.end_commit(committing).await
                 {
                     let why = crate::error::chain(&error);
@@ -800,8 +807,10 @@ impl Session {
         let write = (!self.needs_response()).then(|| commit.to_write().0);
         let future = manager.backend().commit(commit);
         let undo = write.map(|write| Box::new(state.settle(&write)));
+        state.committing = true;
         Some(Committing {
             session: self,
+            is_over: false,
             future,
             writes,
             undo,
@@ -809,11 +818,10 @@ impl Session {
     }
 
     /// Waits for the engine.
-    async fn end_commit(&self, committing: Committing<'_>) -> Result<Reply, Error> {
-        let mut committing = committing;
+    async fn end_commit(&self, mut committing: Committing<'_>) -> Result<(), Error> {
         let result = (&mut committing.future).await;
-        let undo = committing.undo.take();
         let mut state = self.lock();
+        let undo = committing.end(&mut state);
         match result {
             Ok(reply) => {
                 match &reply {
@@ -822,11 +830,16 @@ impl Session {
                         state.age = 0;
                         state.removed = false;
                     }
-                    Reply::Gone => state.end(),
+                    Reply::Gone => {
+                        state.end();
+                        state.reply = Reply::Keep;
+                        return Err(Error::Ended);
+                    }
                     Reply::Remove => state.removed = true,
-                    Reply::Keep => {}
+                    Reply::Keep => return Ok(()),
                 }
-                Ok(reply)
+                state.reply = reply;
+                Ok(())
             }
             Err(error) => {
                 if let Some(undo) = undo {
@@ -841,9 +854,25 @@ impl Session {
                     WARN,
                     "a session's idle timeout could not be prolonged: {why}"
                 );
-                Ok(Reply::Keep)
+                Ok(())
             }
         }
+    }
+
+    /// Does `f` when the engine is at no commit of this session. What that brings, the next one has to
+    /// know: the id of a session that it begins or renews.
+    fn in_turn<'s, T>(
+        &'s self,
+        mut f: impl FnMut(&mut State) -> T + 's,
+    ) -> impl Future<Output = T> + 's {
+        poll_fn(move |context| {
+            let mut state = self.lock();
+            if state.committing {
+                state.waiting.push(context.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(f(&mut state))
+        })
     }
 
     fn needs_response(&self) -> bool {
@@ -1088,6 +1117,7 @@ struct Settled {
 /// A commit that the engine is at.
 struct Committing<'a> {
     session: &'a Session,
+    is_over: bool,
     future: BackendFuture<'a, Result<Reply, Error>>,
     /// Whether something is written, and not only touched.
     writes: bool,
@@ -1099,11 +1129,23 @@ struct Committing<'a> {
 /// commit does it again.
 impl Drop for Committing<'_> {
     fn drop(&mut self) {
-        if let Some(undo) = self.undo.take() {
+        if !self.is_over {
             let mut state = self.session.lock();
-            state.unsettle(*undo);
-            self.session.end_anyway(&state);
+            if let Some(undo) = self.end(&mut state) {
+                state.unsettle(*undo);
+                self.session.end_anyway(&state);
+            }
         }
+    }
+}
+
+impl Committing<'_> {
+    /// Lets the next one begin, and gives what undoes this one.
+    fn end(&mut self, state: &mut State) -> Option<Box<Settled>> {
+        self.is_over = true;
+        state.committing = false;
+        state.waiting.drain(..).for_each(Waker::wake);
+        self.undo.take()
     }
 }
 

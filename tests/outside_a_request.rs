@@ -547,6 +547,61 @@ fn a_session_that_has_not_moved_yet_takes_no_writes_after_the_head(web: Web) {
     }
 }
 
+fn a_task_and_its_response_that_save_at_once_keep_one_session_with_what_both_did(web: Web) {
+    let pause = Duration::from_millis(50);
+    let store = Flaky::default();
+    let (tell, told) = mpsc::channel();
+    let later = tell.clone();
+    let app = App::new()
+        .get("/task-later/{script}", move |session, script| {
+            let tell = later.clone();
+            async move {
+                let said = run_outside(&session, &script).await;
+                tokio::spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    let said = run_outside(&session, "revalidate,add.task.1,save").await;
+                    tell.send(said).unwrap();
+                });
+                Ok(said)
+            }
+        })
+        .get("/task-first/{script}", move |session, script| {
+            let tell = tell.clone();
+            async move {
+                let in_task = session.clone();
+                tokio::spawn(async move {
+                    let said = run_outside(&in_task, "revalidate,add.task.1,renew,save").await;
+                    tell.send(said).unwrap();
+                });
+                tokio::time::sleep(pause).await;
+                Ok(run_outside(&session, &script).await)
+            }
+        });
+    let manager = Manager::new(ServerSide::new(store.clone()));
+    let server = Server::start(web, app.wrap(manager.middleware()));
+    for (path, said) in [
+        ("/task-later/add.handler.2,renew", "null,null,null"),
+        ("/task-first/add.handler.2", "null,null,done,null"),
+    ] {
+        store.set(None);
+        let old = server.raw("/run/add.user.ada", &[]).cookie();
+        for cookie in ["", &old] {
+            let before = store.len();
+            store.set(Some(How::AnswersLate));
+            let answer = server.with_cookie(path, cookie);
+            assert_eq!(told.recv().unwrap(), said, "{path}");
+            store.set(None);
+            let read = server.with_cookie("/run/get.task,get.handler", answer.cookie());
+            assert_eq!(read.body, "1,2", "{path}");
+            assert_eq!(
+                store.len() - before,
+                usize::from(cookie.is_empty()),
+                "{path}"
+            );
+        }
+    }
+}
+
 /// A client that has asked, and can go away before it is answered.
 fn ask(server: &Server, path: &str, cookie: &str) -> TcpStream {
     let mut client = TcpStream::connect(server.address).unwrap();
@@ -568,7 +623,9 @@ fn a_handler_whose_client_goes_away_keeps_nothing_of_what_it_did_but_the_end_of_
             std::future::pending::<Result<&str, Error>>().await
         }
     });
-    let server = Server::start(web, app.wrap(build(memory()).middleware()));
+    let store = MemoryStore::new();
+    let manager = Manager::new(ServerSide::new(store.clone()));
+    let server = Server::start(web, app.wrap(manager.middleware()));
     let leave = |script: &str, cookie: &str| {
         let client = ask(&server, &format!("/half/{script}"), cookie);
         let (session, dropped) = entered.recv().unwrap();
@@ -599,10 +656,11 @@ fn a_handler_whose_client_goes_away_keeps_nothing_of_what_it_did_but_the_end_of_
     let read = server.with_cookie("/run/get.user,get.n", &cookie).body;
     assert_eq!(read, "ada,1");
 
-    drop(leave("destroy", &cookie));
+    drop(leave("destroy,add.half.1", &cookie));
     until("the session ends", || {
         server.with_cookie("/run/len", &cookie).body == "0"
     });
+    assert_eq!(store.len(), 0, "and no other begins");
 }
 
 fn a_logout_whose_client_goes_away_while_the_store_is_asked_ends_the_session(web: Web) {
@@ -645,6 +703,7 @@ on_every_framework!(
     a_stream_saves_what_it_does_after_the_head,
     a_task_saves_what_it_does_after_the_head,
     a_session_that_has_not_moved_yet_takes_no_writes_after_the_head,
+    a_task_and_its_response_that_save_at_once_keep_one_session_with_what_both_did,
     a_handler_whose_client_goes_away_keeps_nothing_of_what_it_did_but_the_end_of_a_session,
     a_logout_whose_client_goes_away_while_the_store_is_asked_ends_the_session,
 );

@@ -76,13 +76,15 @@ pub enum How {
     Hangs,
     Refuses,
     Spoiled,
+    /// It does what it is asked to, and takes its time to say so.
+    AnswersLate,
 }
 
 impl How {
     /// What the store of that name says.
     pub async fn answer<T>(self, store: &'static str) -> Result<T, StoreError> {
         match self {
-            Self::Hangs => std::future::pending().await,
+            Self::Hangs | Self::AnswersLate => std::future::pending().await,
             Self::Refuses => Err(StoreError::failed(
                 store,
                 std::io::Error::other("connection refused"),
@@ -112,9 +114,21 @@ impl Flaky {
     async fn there(&self) -> Result<&MemoryStore, StoreError> {
         let away = *self.away.lock().unwrap();
         match away {
+            None | Some(How::AnswersLate) => Ok(&self.store),
             Some(how) => how.answer(self.name()).await,
-            None => Ok(&self.store),
         }
+    }
+
+    async fn written<T>(&self, answer: T) -> T {
+        let away = *self.away.lock().unwrap();
+        if let Some(How::AnswersLate) = away {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        answer
+    }
+
+    pub fn len(&self) -> usize {
+        self.store.len()
     }
 }
 
@@ -129,11 +143,13 @@ impl Store for Flaky {
     }
 
     async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
-        self.there().await?.create(id, write).await
+        let created = self.there().await?.create(id, write).await;
+        self.written(created).await
     }
 
     async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
-        self.there().await?.apply(id, write).await
+        let applied = self.there().await?.apply(id, write).await;
+        self.written(applied).await
     }
 
     async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
