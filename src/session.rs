@@ -748,21 +748,21 @@ impl Session {
 
     /// Ends the session in a task of its own, if somebody began to end it here.
     fn end_anyway(&self, state: &State) {
-        if !state.changes.is_destroyed() || self.needs_response() {
-            return;
-        }
-        #[cfg(feature = "server-side")]
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let session = self.clone();
-            runtime.spawn(async move {
-                let committing = session.in_turn(|state| session.begin_commit(state, false, &()));
-                if let Some(committing) = committing.await
-                    && let Err(error) = session.end_commit(committing).await
-                {
-                    let why = crate::error::chain(&error);
-                    log!(ERROR, "a session could not be ended: {why}");
-                }
-            });
+        if state.changes.is_destroyed() && !self.needs_response() {
+            #[cfg(feature = "server-side")]
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                let session = self.clone();
+                runtime.spawn(async move {
+                    let committing =
+                        session.in_turn(|state| session.begin_commit(state, false, &()));
+                    if let Some(committing) = committing.await
+                        && let Err(error) = session.end_commit(committing).await
+                    {
+                        let why = crate::error::chain(&error);
+                        log!(ERROR, "a session could not be ended: {why}");
+                    }
+                });
+            }
         }
     }
 
