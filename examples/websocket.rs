@@ -6,13 +6,13 @@
 //!
 //! Then open <http://127.0.0.1:7000> in two tabs, count, and log out in one of them.
 
-use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, Responder, rt, web};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, rt, web};
 use actix_ws::{Message, MessageStream};
-use session_manager::{Manager, MemoryStore, ServerSide, Session, manager};
+use session_manager::{Error, Manager, MemoryStore, ServerSide, Session, manager};
 
-async fn page(session: Session) -> Result<impl Responder, session_manager::Error> {
+async fn page(session: Session) -> Result<impl Responder, Error> {
     // A WebSocket can write to a session that has begun: who comes without a cookie gets one here.
-    session.add("visits", session.load("visits")?.unwrap_or(0) + 1)?;
+    session.update("visits", |visits: Option<u32>| visits.unwrap_or(0) + 1)?;
     Ok(web::Html::new(include_str!("websocket.html")))
 }
 
@@ -25,7 +25,7 @@ async fn open(
     request: HttpRequest,
     body: web::Payload,
     session: Session,
-) -> Result<HttpResponse, Error> {
+) -> actix_web::Result<HttpResponse> {
     let (response, socket, messages) = actix_ws::handle(&request, body)?;
     rt::spawn(talk(session, socket, messages));
     Ok(response)
@@ -36,9 +36,13 @@ async fn talk(session: Session, mut socket: actix_ws::Session, mut messages: Mes
         let sent = match message {
             Message::Text(_) => match count(&session).await {
                 Ok(count) => socket.text(count.to_string()).await,
+                // Whatever was opened for somebody who is gone has to close.
+                Err(Error::Ended) => {
+                    let _ = socket.text("You were logged out elsewhere.").await;
+                    break;
+                }
                 Err(error) => {
-                    // Logged out elsewhere, or the store is away: whatever was opened has to close.
-                    let _ = socket.text(error.to_string()).await;
+                    eprintln!("{error}");
                     break;
                 }
             },
@@ -55,7 +59,7 @@ async fn talk(session: Session, mut socket: actix_ws::Session, mut messages: Mes
 
 /// Nothing commits for code that outlives its request, so it says when: and before it acts for
 /// somebody, it looks whether they are still logged in.
-async fn count(session: &Session) -> Result<u32, session_manager::Error> {
+async fn count(session: &Session) -> Result<u32, Error> {
     session.revalidate().await?;
     let count = session.update("count", |count: Option<u32>| count.unwrap_or(0) + 1)?;
     session.save().await?;
@@ -65,15 +69,15 @@ async fn count(session: &Session) -> Result<u32, session_manager::Error> {
 #[actix_web::main]
 async fn main() -> std::io::Result<()> {
     manager::set(Manager::new(ServerSide::new(MemoryStore::new())));
-    println!("http://127.0.0.1:7000");
-    HttpServer::new(|| {
+    let address = std::env::var("DEMO_ADDR").unwrap_or("127.0.0.1:7000".into());
+    let server = HttpServer::new(|| {
         App::new()
             .wrap(manager::middleware())
             .route("/", web::get().to(page))
             .route("/socket", web::get().to(open))
             .route("/log-out", web::post().to(log_out))
     })
-    .bind(("127.0.0.1", 7000))?
-    .run()
-    .await
+    .bind(address)?;
+    println!("Open http://{}", server.addrs()[0]);
+    server.run().await
 }

@@ -336,10 +336,15 @@ impl<'a, T> BackendFuture<'a, T> {
     }
 
     /// The result, if it is there.
-    pub(crate) fn now(self) -> Result<T, Self> {
-        match self.0 {
-            State::Ready(Some(result)) => Ok(result),
-            state => Err(Self(state)),
+    pub(crate) fn now(mut self) -> Result<T, Self> {
+        self.take_now().ok_or(self)
+    }
+
+    /// Takes the result out, if it is there.
+    pub(crate) fn take_now(&mut self) -> Option<T> {
+        match &mut self.0 {
+            State::Ready(result) => result.take(),
+            State::Pending(_) => None,
         }
     }
 

@@ -165,7 +165,29 @@ impl Changes {
         }
         self.renewed |= later.renewed;
         self.user = later.user.or(self.user.take());
-        self.entries.extend(later.entries);
+        for (key, change) in later.entries {
+            let change = match change {
+                Change::Update(update) => self.compose(&key, update),
+                change => change,
+            };
+            self.insert(key, change);
+        }
+    }
+
+    /// `update` of `key`, after what was done to it before.
+    pub(crate) fn compose(&self, key: &str, update: Update) -> Change {
+        match self.entry(key) {
+            Some(Change::Update(former)) => {
+                let (former, Update { seen, apply }) = (Arc::clone(&former.apply), update);
+                let apply = Arc::new(move |value: Option<Value<&str>>| {
+                    apply(Some(former(value)?.borrowed()))
+                });
+                Change::Update(Update { seen, apply })
+            }
+            None if !self.hide_stored() => Change::Update(update),
+            // What the key holds was said here, so the result is settled.
+            _ => Change::Set(update.seen),
+        }
     }
 
     /// Ends the session, and forgets what was done to it.

@@ -62,10 +62,12 @@ pub enum Error {
     #[error("a session key must not begin with U+0001 or U+0002, nor hold U+0000: choose another")]
     ReservedKey,
 
-    /// The response head is on its way, and this engine reaches the client only with it.
+    /// The response head is on its way, and what was done reaches the client only with it: what a
+    /// cookie engine keeps, and everywhere a session that begins, moves or gets a new id.
     #[error(
-        "the response head was already sent, and this engine keeps the session in a cookie that \
-         goes with it: write before the handler returns, or keep sessions on the server"
+        "the response head was already sent, and this reaches the client only with it: what an \
+         engine keeps in a cookie, and a session that begins, moves or is renewed. Do it before the \
+         handler returns; a server-side session that has begun takes writes later, too"
     )]
     HeadSent,
 

@@ -45,14 +45,32 @@
 //! }
 //! ```
 //!
+//! In axum it is `Router::layer(manager::middleware())`, and a [`Session`] as an extractor:
+//!
+//! ```no_run
+//! # #[cfg(feature = "axum")] {
+//! use axum::{Router, routing::get};
+//! use session_manager::{Error, Session, manager};
+//!
+//! async fn count(session: Session) -> Result<String, Error> {
+//!     let count = session.update("count", |count: Option<u32>| count.unwrap_or(0) + 1)?;
+//!     Ok(format!("visit {count}"))
+//! }
+//!
+//! let app: Router = Router::new().route("/", get(count)).layer(manager::middleware());
+//! # }
+//! ```
+//!
 //! [`manager::middleware()`] opens the session before a handler runs and keeps it before the
 //! response goes out. Between the two nothing waits: every accessor is synchronous, so flash
 //! messages can be read inside a template function.
 //!
 //! # Reading and writing
 //!
-//! Through the manager with any request at hand ([`HasSession`]: `HttpRequest`, `ServiceRequest`,
-//! `ServiceResponse`, `GuardContext`), or through a [`Session`], which is an extractor too:
+//! Through the manager with any request at hand ([`HasSession`]: actix-web's `HttpRequest`,
+//! `ServiceRequest`, `ServiceResponse` and `GuardContext`; in axum, tonic and tower `http::Request`,
+//! `http::request::Parts` and `http::Extensions`), or through a [`Session`], which is an extractor in
+//! both frameworks:
 //!
 //! ```
 //! use session_manager::{Error, Message, Session};
@@ -84,6 +102,40 @@
 //! `Set-Cookie` is sent only when something changed, with `Cache-Control: no-cache="Set-Cookie"`;
 //! `Vary: Cookie` whenever the session was looked at, so that no cache shows one visitor's page to
 //! another (CVE-2023-30861).
+//!
+//! # Outside a request
+//!
+//! A [`Session`] may move into a task, a WebSocket or a stream. Nobody commits for code that outlives
+//! its response, so it says when; and it looks whether the visitor is still logged in:
+//!
+//! ```
+//! use session_manager::{Error, Session};
+//!
+//! async fn import(session: Session) -> Result<&'static str, Error> {
+//!     session.add("done", 0)?; // a session begins with a response, and never later
+//!     tokio::spawn(async move {
+//!         for _part in 0..100 {
+//!             session.revalidate().await?; // `Error::Ended`: logged out elsewhere
+//!             session.update("done", |done: Option<u32>| done.unwrap_or(0) + 1)?;
+//!             session.save().await?;
+//!         }
+//!         Ok::<_, Error>(())
+//!     });
+//!     Ok("begun")
+//! }
+//! ```
+//!
+//! | after the response head | server-side engines | cookie engines |
+//! |---|---|---|
+//! | reading | as it was, or as of the last `revalidate` | as it was |
+//! | `add`, `update`, `flash` | kept by `save` | [`Error::HeadSent`] |
+//! | `pop`, `clear`, `destroy` | kept by `save` | `save` is `HeadSent` |
+//! | to begin a session, to renew it, to move it ([`migrate_from`](Builder::migrate_from)) | `HeadSent` | `HeadSent` |
+//! | `revalidate` finds | a logout, a renewal, the end of its time | the end of its time |
+//!
+//! A session that ended elsewhere is empty from then on, takes no writes, and nothing revives it. What
+//! `save` could not keep, because the store was away or nobody waited for it, the next one keeps.
+//! `examples/websocket.rs` is a whole application.
 //!
 //! # Engines
 //!
@@ -146,9 +198,12 @@
 //! # Features
 //!
 //! `actix` (actix-web), `cookies` (the two cookie engines and the default manager's key) and
-//! `tracing` (log lines) are on by default. `server-side` is the engine for a [`Store`]; `memory`,
-//! `redis`, `postgres`, `mysql` and `sqlite` are the stores, `redis-tls` and `sql-tls` their TLS, and
-//! `tower-sessions` takes any store of that ecosystem (`TowerStore`); `testing` is the suite that
+//! `tracing` (log lines) are on by default. `axum` is for axum; `tower`, a part of it, for any other
+//! stack of tower services, without the extractor. `actix-session` is for `ActixSession` and
+//! `ActixSessionCookie`: keeping that crate's sessions, and moving away from it. `server-side` is the
+//! engine for a [`Store`]; `memory`, `redis`, `postgres`, `mysql` and `sqlite` are the stores,
+//! `redis-tls` and `sql-tls` their TLS, and `tower-sessions` takes any store of that ecosystem
+//! (`TowerStore`; with `tower-sessions-0-14` those for its core 0.14); `testing` is the suite that
 //! every store passes.
 
 mod backend;
@@ -237,6 +292,13 @@ pub use web::actix_session::{ActixSession, ActixSessionCookie};
 #[cfg_attr(docsrs, doc(cfg(any(feature = "actix", feature = "tower"))))]
 pub use web::{SessionFuture, SessionService};
 
-#[cfg(all(doctest, feature = "actix", feature = "cookies", feature = "redis"))]
+#[cfg(all(
+    doctest,
+    feature = "actix",
+    feature = "axum",
+    feature = "cookies",
+    feature = "redis",
+    feature = "actix-session"
+))]
 #[doc = include_str!("../README.md")]
 struct ReadmeExamples;

@@ -3,9 +3,11 @@
 use std::{
     any::{Any, type_name},
     fmt,
+    future::poll_fn,
     hash::{BuildHasher, Hasher, RandomState},
     ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    task::{Poll, Waker},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -38,7 +40,8 @@ fn check_key(key: &str) -> Result<(), Error> {
 /// response is a server error (see
 /// [`commit_on_server_error`](crate::Builder::commit_on_server_error)).
 ///
-/// It comes from [`Manager::session`] or, in a handler, as an extractor.
+/// It comes from [`Manager::session`] or, in a handler, as an extractor. In code that goes on after
+/// the response, [`save`](Self::save) keeps what was done: see [there](crate#outside-a-request).
 ///
 /// ```
 /// use session_manager::{Error, Message, Session};
@@ -88,10 +91,15 @@ struct State {
     phase: Phase,
     /// Whether something was done that can no longer be kept.
     lost: bool,
-    /// Whether somebody ended or renewed the session meanwhile.
+    /// Whether somebody else ended or renewed the session, or its time is over.
     ended: bool,
-    /// What `save` left for the response head to tell the client.
+    /// Whether it was ended here, and none has begun since.
+    removed: bool,
+    /// What the response head has to tell the client.
     reply: Reply,
+    /// Whether the engine is at a commit, and who waits for its end.
+    committing: bool,
+    waiting: Vec<Waker>,
 }
 
 enum Stored {
@@ -145,7 +153,10 @@ impl Session {
             phase: Phase::Open,
             lost: false,
             ended: false,
+            removed: false,
             reply: Reply::Keep,
+            committing: false,
+            waiting: Vec::new(),
         };
         Self(Arc::new(Inner {
             manager,
@@ -454,23 +465,9 @@ impl Session {
                 break (next, seen, state);
             }
         };
-        let change = match state.changes.entry(key) {
-            Some(Change::Update(former)) => {
-                let former = Arc::clone(&former.apply);
-                let apply = Arc::new(move |value: Option<Value<&str>>| {
-                    compute(Some(former(value)?.borrowed())).map(|(_, encoded)| encoded)
-                });
-                Change::Update(Update { seen, apply })
-            }
-            None if !state.changes.hide_stored() => {
-                let apply = Arc::new(move |value: Option<Value<&str>>| {
-                    compute(value).map(|(_, encoded)| encoded)
-                });
-                Change::Update(Update { seen, apply })
-            }
-            // This request said what the key holds, so the result is settled.
-            _ => Change::Set(seen),
-        };
+        let apply =
+            Arc::new(move |value: Option<Value<&str>>| compute(value).map(|(_, encoded)| encoded));
+        let change = state.changes.compose(key, Update { seen, apply });
         self.insert(&mut state, key, change)?;
         Ok(next)
     }
@@ -551,11 +548,11 @@ impl Session {
     /// ```
     pub fn renew(&self) {
         let mut state = self.look();
-        // A new id reaches the client with the response head alone.
-        if state.phase == Phase::Open {
-            state.changes_mut().renew();
-        } else {
-            state.too_late();
+        match self.writable(&state) {
+            Err(Error::Ended) => {}
+            // A new id reaches the client with the response head alone.
+            Ok(()) if state.phase == Phase::Open => state.changes_mut().renew(),
+            _ => state.too_late(),
         }
     }
 
@@ -637,13 +634,18 @@ impl Session {
 
     /// Commits now what was done, for code that outlives the response: a spawned task, a stream.
     ///
+    /// What it cannot keep stays done here, and the next one keeps it: if the store is away, and if
+    /// nobody waits for the end of this call (a timeout). An update may then count twice, because
+    /// nobody knows whether the store had it already.
+    ///
     /// While the response is still to come, a cookie engine has nothing to do here: the cookie goes
     /// with the response.
     ///
     /// # Errors
     ///
-    /// [`Error::HeadSent`], if something was done that can no longer reach the client,
-    /// [`Error::Ended`], if somebody ended the session meanwhile, [`Error::Unavailable`], if the
+    /// [`Error::HeadSent`], from then on, if something was done that can no longer reach the client,
+    /// and nothing more is kept; [`Error::Ended`], if somebody ended or renewed the session meanwhile,
+    /// which is then as [`revalidate`](Self::revalidate) says; [`Error::Unavailable`], if the
     /// engine could not keep it, and [`Error::ReadOnly`].
     ///
     /// ```
@@ -653,24 +655,17 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub async fn save(&self) -> Result<(), Error> {
-        let committing = {
-            let mut state = self.lock();
-            match state.phase {
-                Phase::ReadOnly => return Err(Error::ReadOnly),
-                _ if state.lost => return Err(Error::HeadSent),
-                _ if self.needs_response() => return Ok(()),
-                Phase::Open | Phase::Sent => self.begin_commit(&mut state, true),
-            }
-        };
-        let Some((committing, undo)) = committing else {
-            return Ok(());
-        };
-        match self.end_commit(committing.await, undo)? {
-            Reply::Keep => {}
-            Reply::Gone => return Err(Error::Ended),
-            reply => self.lock().reply = reply,
+        let committing = self.in_turn(|state| match state.phase {
+            Phase::ReadOnly => Err(Error::ReadOnly),
+            _ if state.ended => Err(Error::Ended),
+            _ if state.lost => Err(Error::HeadSent),
+            _ if self.needs_response() => Ok(None),
+            Phase::Open | Phase::Sent => Ok(self.begin_commit(state, true)),
+        });
+        match committing.await? {
+            Some(committing) => committing.end().await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Looks again whether the session is still there, for code that outlives the request in which it
@@ -683,7 +678,8 @@ impl Session {
     /// # Errors
     ///
     /// [`Error::Ended`], if somebody ended or renewed the session or its time is over: it is empty
-    /// from then on, and takes no more writes. [`Error::Unavailable`], if the engine cannot tell;
+    /// from then on, takes no more writes, and what was not saved is dropped. It is also said to whoever
+    /// ended it here. [`Error::Unavailable`], if the engine cannot tell;
     /// the session is then as it was.
     ///
     /// ```
@@ -696,25 +692,38 @@ impl Session {
     /// # }
     /// ```
     pub async fn revalidate(&self) -> Result<(), Error> {
-        let opening = {
-            let state = self.look();
-            if state.ended {
-                return Err(Error::Ended);
+        loop {
+            self.in_turn(|_| ()).await;
+            let (opening, token) = {
+                let state = self.look();
+                if state.ended || state.removed {
+                    return Err(Error::Ended);
+                }
+                // There is nothing that could have ended, or it is read anew at each look.
+                if state.record().is_none() || state.live.is_some() {
+                    return Ok(());
+                }
+                let mut tokens = state.tokens.clone();
+                // What this engine keeps, no cookie of an older one brings back.
+                tokens.old.take_if(|_| state.age == 0);
+                if !tokens.name_a_session() {
+                    return Ok(());
+                }
+                (self.0.manager.opening(&tokens, &()), tokens.own)
+            };
+            let opened = opening.await?;
+            let mut state = self.lock();
+            // A clone ends or renews it in the meantime, so this answer is to another question.
+            if state.ended || state.removed || state.committing || state.tokens.own != token {
+                continue;
             }
-            // There is nothing that could have ended, or it is read anew at each look.
-            if state.record().is_none() || state.tokens.own.is_none() || state.live.is_some() {
+            state.take(opened, &self.0.manager);
+            if state.record().is_some() {
                 return Ok(());
             }
-            self.0.manager.opening(&state.tokens, &())
-        };
-        let opened = opening.await?;
-        let mut state = self.lock();
-        state.take(opened, &self.0.manager);
-        if state.record().is_some() {
-            return Ok(());
+            state.end();
+            return Err(Error::Ended);
         }
-        state.ended = true;
-        Err(Error::Ended)
     }
 
     /// Keeps what the request did, and says what its response has to carry. Called once, before the
@@ -722,42 +731,51 @@ impl Session {
     pub(crate) fn commit(&self, succeeded: bool) -> BackendFuture<'static, Result<Headers, Error>> {
         let mut state = self.lock();
         let vary = state.looked;
-        let saved = std::mem::replace(&mut state.reply, Reply::Keep);
-        let mut committing = None;
+        let (mut committing, mut waits) = (None, None);
         if state.phase == Phase::Open {
             let keep = succeeded || self.0.manager.settings().commit_on_server_error();
             if let Some(live) = state.live.clone() {
                 state.write_through();
                 live.end(keep);
+            } else if state.committing {
+                waits = Some(keep);
             } else {
                 committing = self.begin_commit(&mut state, keep);
             }
             state.phase = Phase::Sent;
         }
         drop(state);
-        let Some((committing, undo)) = committing else {
-            return BackendFuture::ready(Ok(self.headers(saved, vary)));
-        };
-        let headers = move |session: &Self, reply| {
-            let reply = session.end_commit(reply, undo)?;
-            let reply = if reply == Reply::Keep { saved } else { reply };
-            Ok(session.headers(reply, vary))
-        };
-        match committing.now() {
-            Ok(reply) => BackendFuture::ready(headers(self, reply)),
-            Err(committing) => {
-                let session = self.clone();
-                BackendFuture::pending(async move { headers(&session, committing.await) })
+        if waits.is_none() {
+            let Some(begun) = committing else {
+                return BackendFuture::ready(Ok(self.headers(vary)));
+            };
+            match begun.now() {
+                Ok(result) => {
+                    return BackendFuture::ready(answered(result).map(|()| self.headers(vary)));
+                }
+                Err(pending) => committing = Some(pending),
             }
         }
+        let session = self.clone();
+        BackendFuture::pending(async move {
+            if let Some(keep) = waits {
+                let begin = session.in_turn(|state| session.begin_commit(state, keep));
+                committing = begin.await;
+            }
+            if let Some(committing) = committing {
+                answered(committing.end().await)?;
+            }
+            Ok(session.headers(vary))
+        })
     }
 
-    fn headers(&self, reply: Reply, vary: bool) -> Headers {
+    fn headers(&self, vary: bool) -> Headers {
         let settings = self.0.manager.settings();
         let cookie = settings.cookie();
-        let (secure, now) = {
-            let state = self.lock();
-            (state.secure, state.committed)
+        let (reply, secure, now) = {
+            let mut state = self.lock();
+            let reply = std::mem::replace(&mut state.reply, Reply::Keep);
+            (reply, state.secure, state.committed)
         };
         let set_cookie = match reply {
             Reply::Keep | Reply::Gone => None,
@@ -788,18 +806,27 @@ impl Session {
     }
 
     /// For a request that ends without a response, by a panic or because its client went away:
-    /// ending the session sticks, all else is as if nobody had done it.
+    /// ending the session sticks, all else is as if nobody had done it. Whoever still has the session
+    /// goes on as after any response.
     pub(crate) fn abandon(&self) {
-        let is_due = {
-            let state = self.lock();
-            state.phase == Phase::Open && state.changes.is_destroyed()
-        };
-        if is_due && !self.needs_response() {
+        let mut state = self.lock();
+        if state.phase == Phase::Open {
+            state.phase = Phase::Sent;
+            self.end_anyway(&state);
+        }
+    }
+
+    /// Ends the session in a task of its own, if somebody began to end it here.
+    fn end_anyway(&self, state: &State) {
+        if state.changes.is_destroyed() && !self.needs_response() {
             #[cfg(feature = "server-side")]
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 let session = self.clone();
                 runtime.spawn(async move {
-                    if let Err(error) = session.commit(false).await {
+                    let committing = session.in_turn(|state| session.begin_commit(state, false));
+                    if let Some(committing) = committing.await
+                        && let Err(error) = committing.end().await
+                    {
                         let why = crate::error::chain(&error);
                         log!(ERROR, "a session could not be ended: {why}");
                     }
@@ -810,11 +837,7 @@ impl Session {
 
     /// Gives the engine what was done, if anything was or a touch is due. If not `keep`, only what
     /// survives a failed request is given, and all else is as if nobody had done it.
-    fn begin_commit(
-        &self,
-        state: &mut State,
-        keep: bool,
-    ) -> Option<(BackendFuture<'static, Result<Reply, Error>>, Undo)> {
+    fn begin_commit(&self, state: &mut State, keep: bool) -> Option<Committing> {
         let manager = &self.0.manager;
         let settings = manager.settings();
         if !keep {
@@ -847,45 +870,15 @@ impl Session {
         let write = (!self.needs_response()).then(|| commit.to_write().0);
         let future = manager.engine_arc().commit(commit);
         state.committed = now;
-        let settled = write.map(|write| Box::new(state.settle(&write)));
-        Some((future, Undo { writes, settled }))
-    }
-
-    /// Takes what the engine says.
-    fn end_commit(&self, result: Result<Reply, Error>, undo: Undo) -> Result<Reply, Error> {
-        let mut state = self.lock();
-        match result {
-            Ok(reply) => {
-                match &reply {
-                    // Nobody asks a cookie engine again before the next request.
-                    Reply::Set { token, .. } if !self.needs_response() => {
-                        state.tokens.own = Some(token.as_str().into());
-                        state.age = 0;
-                    }
-                    Reply::Gone => {
-                        state.stored = Stored::Known(None);
-                        state.ended = true;
-                    }
-                    _ => {}
-                }
-                Ok(reply)
-            }
-            Err(error) => {
-                if let Some(settled) = undo.settled {
-                    state.unsettle(*settled);
-                }
-                if undo.writes {
-                    return Err(error);
-                }
-                // The session is as it was, only its end did not move.
-                let why = crate::error::chain(&error);
-                log!(
-                    WARN,
-                    "a session's idle timeout could not be prolonged: {why}"
-                );
-                Ok(Reply::Keep)
-            }
-        }
+        let undo = write.map(|write| Box::new(state.settle(&write)));
+        state.committing = true;
+        Some(Committing {
+            session: self.clone(),
+            is_over: false,
+            future,
+            writes,
+            undo,
+        })
     }
 
     /// Whether its engine is asked when somebody looks, and not before.
@@ -893,6 +886,22 @@ impl Session {
     pub(crate) fn waits_for_demand(&self) -> bool {
         let is_named = || self.lock().tokens.name_a_session();
         self.0.manager.settings().loads_on_demand() && !self.needs_response() && is_named()
+    }
+
+    /// Does `f` when the engine is at no commit of this session. What that brings, the next one has to
+    /// know: the id of a session that it begins or renews.
+    fn in_turn<'s, T>(
+        &'s self,
+        mut f: impl FnMut(&mut State) -> T + 's,
+    ) -> impl Future<Output = T> + 's {
+        poll_fn(move |context| {
+            let mut state = self.lock();
+            if state.committing {
+                state.waiting.push(context.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(f(&mut state))
+        })
     }
 
     fn needs_response(&self) -> bool {
@@ -968,15 +977,18 @@ impl Session {
     /// The one way in which the session as a whole is changed.
     fn change(&self, change: impl FnOnce(&mut Changes)) {
         let mut state = self.look();
-        if self.writable(&state).is_ok() {
-            change(state.changes_mut());
-        } else {
-            state.too_late();
+        match self.writable(&state) {
+            Ok(()) => change(state.changes_mut()),
+            // Nothing is left of it.
+            Err(Error::Ended) => {}
+            Err(_) => state.too_late(),
         }
     }
 
     fn writable(&self, state: &State) -> Result<(), Error> {
         match state.phase {
+            Phase::ReadOnly => Err(Error::ReadOnly),
+            _ if state.ended => Err(Error::Ended),
             Phase::Open => Ok(()),
             // The client has an id, and the engine alone can keep what is done under it.
             Phase::Sent
@@ -987,9 +999,7 @@ impl Session {
             {
                 Ok(())
             }
-            Phase::Sent if state.ended => Err(Error::Ended),
             Phase::Sent => Err(Error::HeadSent),
-            Phase::ReadOnly => Err(Error::ReadOnly),
         }
     }
 
@@ -1116,6 +1126,13 @@ impl State {
         self.lost = true;
     }
 
+    /// Somebody else ended it: nothing is left, and nothing that was done here comes back.
+    fn end(&mut self) {
+        self.stored = Stored::Known(None);
+        *self.changes_mut() = Changes::default();
+        self.ended = true;
+    }
+
     /// Takes what was done as done: it shows as stored. What it returns undoes that.
     fn settle(&mut self, write: &Write) -> Settled {
         let changes = std::mem::take(&mut self.changes);
@@ -1148,11 +1165,106 @@ struct Settled {
     stored: Stored,
 }
 
-/// What is undone if the engine fails.
-struct Undo {
+/// What a response is told of a commit: that somebody ended the session is no fault of its request.
+fn answered(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(Error::Ended) => Ok(()),
+        result => result,
+    }
+}
+
+/// A commit that the engine is at.
+struct Committing {
+    session: Session,
+    is_over: bool,
+    future: BackendFuture<'static, Result<Reply, Error>>,
     /// Whether something is written, and not only touched.
     writes: bool,
-    settled: Option<Box<Settled>>,
+    /// What undoes it, where it shows as done already.
+    undo: Option<Box<Settled>>,
+}
+
+/// Nobody waits for the engine any more, so nobody knows what it did. As after an error, the next
+/// commit does it again.
+impl Drop for Committing {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let session = self.session.clone();
+            let mut state = session.lock();
+            if let Some(undo) = self.let_next(&mut state) {
+                state.unsettle(*undo);
+                session.end_anyway(&state);
+            }
+        }
+    }
+}
+
+impl Committing {
+    /// What became of it, if the engine says so at once.
+    fn now(mut self) -> Result<Result<(), Error>, Self> {
+        match self.future.take_now() {
+            Some(result) => Ok(self.take(result)),
+            None => Err(self),
+        }
+    }
+
+    /// Waits for the engine.
+    async fn end(mut self) -> Result<(), Error> {
+        let result = (&mut self.future).await;
+        self.take(result)
+    }
+
+    /// Takes what the engine says.
+    fn take(mut self, result: Result<Reply, Error>) -> Result<(), Error> {
+        let session = self.session.clone();
+        let mut state = session.lock();
+        let undo = self.let_next(&mut state);
+        match result {
+            Ok(reply) => {
+                match &reply {
+                    // Nobody asks a cookie engine again before the next request.
+                    Reply::Set { token, .. } if !session.needs_response() => {
+                        state.tokens.own = Some(token.as_str().into());
+                        state.age = 0;
+                        state.removed = false;
+                    }
+                    Reply::Set { .. } => {}
+                    Reply::Gone => {
+                        state.end();
+                        state.reply = Reply::Keep;
+                        return Err(Error::Ended);
+                    }
+                    Reply::Remove => state.removed = true,
+                    Reply::Keep => return Ok(()),
+                }
+                state.reply = reply;
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(undo) = undo {
+                    state.unsettle(*undo);
+                }
+                if self.writes {
+                    return Err(error);
+                }
+                // The session is as it was, only its end did not move.
+                let why = crate::error::chain(&error);
+                log!(
+                    WARN,
+                    "a session's idle timeout could not be prolonged: {why}"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets the next one begin, and gives what undoes this one.
+    fn let_next(&mut self, state: &mut State) -> Option<Box<Settled>> {
+        self.is_over = true;
+        state.committing = false;
+        state.waiting.drain(..).for_each(Waker::wake);
+        self.undo.take()
+    }
 }
 
 fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Value, Error> {

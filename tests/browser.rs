@@ -1,13 +1,15 @@
-//! The demo in a real browser: headless Chromium, driven through chromedriver.
+//! The demo and the WebSocket example in a real browser: headless Chromium, driven through chromedriver.
 //!
 //! Both must be in `PATH` (Debian: `apt-get install chromium chromium-driver`), so these tests run
-//! only when asked for: `cargo test --all-features --test browser -- --ignored`. Each has a demo of
-//! its own, and a browser or two with a driver each.
+//! only when asked for: `cargo test --all-features --test browser -- --ignored`. Each has an example
+//! of its own, and a browser or two with a driver each.
 
 #[path = "browser/driver.rs"]
 mod driver;
+#[path = "common/process.rs"]
+mod process;
 
-use driver::{Browser, Demo};
+use driver::{Browser, Example};
 use serde_json::json;
 
 fn log_in(browser: &Browser) {
@@ -247,7 +249,7 @@ const SAFARI: &str = "--user-agent=Mozilla/5.0 (iPhone; CPU iPhone OS 18_7 like 
 #[test]
 #[ignore = "needs chromium and chromedriver: tests/run.sh"]
 fn a_session_ended_from_another_browser_is_logged_out_at_its_next_click() {
-    let demo = Demo::start("memory");
+    let demo = Example::demo("memory");
     let (here, there) = (
         Browser::on(&demo, &[FIREFOX]),
         Browser::on(&demo, &[SAFARI]),
@@ -282,7 +284,7 @@ fn a_session_ended_from_another_browser_is_logged_out_at_its_next_click() {
 #[test]
 #[ignore = "needs chromium and chromedriver: tests/run.sh"]
 fn ending_all_others_keeps_this_session_and_ending_this_one_logs_out() {
-    let demo = Demo::start("memory");
+    let demo = Example::demo("memory");
     let (here, there) = (
         Browser::on(&demo, &[FIREFOX]),
         Browser::on(&demo, &[SAFARI]),
@@ -302,4 +304,39 @@ fn ending_all_others_keeps_this_session_and_ending_this_one_logs_out() {
     assert_eq!(here.path(), "/login");
     assert_eq!(messages(&here), message("info", "You are logged out"));
     assert_eq!(user(&here), json!(null));
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: tests/run.sh"]
+fn a_socket_closes_at_its_next_message_after_a_logout_in_another_tab() {
+    let browser = Browser::on(&Example::websocket(), &[]);
+    let says = |text: &str| {
+        browser.wait_until(text, || {
+            browser.script("return document.querySelector('output').textContent") == text
+        });
+    };
+    browser.open("/");
+    let first = browser.tab();
+    browser.click("Count");
+    says("1");
+
+    browser.switch_to(None);
+    browser.open("/");
+    let second = browser.tab();
+    browser.click("Count");
+    says("2");
+    browser.switch_to(Some(first.clone()));
+    browser.click("Count");
+    says("3");
+
+    browser.switch_to(Some(second));
+    browser.press("Log out");
+    browser.switch_to(Some(first));
+    says("3");
+    browser.click("Count");
+    says("You were logged out elsewhere. (closed)");
+
+    browser.reload();
+    browser.click("Count");
+    says("1");
 }

@@ -113,7 +113,7 @@ start_redis "$services" || fail 'Redis could not be started'
 start_postgres "$services" || fail 'PostgreSQL could not be started'
 start_mariadb "$services" || fail 'MariaDB could not be started'
 suite 'every store on its real server' cargo test --all-features --test 'store_*' -- --include-ignored
-suite 'the demo in a browser' cargo test --all-features --test browser -- --ignored
+suite 'the demo and the WebSocket example in a browser' cargo test --all-features --test browser -- --ignored
 check 'the benches do what they measure' cargo test --quiet --all-features --bench overhead -- --test
 check 'the bench of the memory store runs' cargo test --quiet --all-features --bench memory_store -- --test
 check 'the package' cargo package --quiet --allow-dirty

@@ -12,16 +12,12 @@ mod common;
 use std::{
     io::Write as _,
     net::TcpStream,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::{Duration, Instant},
 };
 
 use common::{
     App, Log, Server, Web, block_on, on_every_framework,
-    server_side::{self, check_promises},
+    server_side::{self, Flaky, How, check_promises},
     until,
 };
 use session_manager::{
@@ -205,42 +201,19 @@ fn a_cookie_engine_cannot_find_a_users_sessions_and_says_why() {
 #[derive(Clone, Copy)]
 struct Away(How, Web);
 
-#[derive(Clone, Copy)]
-enum How {
-    Hangs,
-    Refuses,
-    Spoiled,
-}
-
-impl Away {
-    async fn answer<T>(self) -> Result<T, StoreError> {
-        match self.0 {
-            How::Hangs => std::future::pending().await,
-            How::Refuses => Err(StoreError::failed(
-                self.name(),
-                std::io::Error::other("connection refused"),
-            )),
-            How::Spoiled => Err(StoreError::Spoiled {
-                store: self.name(),
-                why: "it has no version",
-            }),
-        }
-    }
-}
-
 impl Store for Away {
     fn name(&self) -> &'static str {
         self.1.name()
     }
 
     async fn load(&self, _: StoreId, _: Timestamp) -> Result<Option<Record>, StoreError> {
-        self.answer().await
+        self.0.answer(self.name()).await
     }
 
     async fn create(&self, _: StoreId, _: &Write) -> Result<bool, StoreError> {
         match self.0 {
             How::Spoiled => Ok(true),
-            _ => self.answer().await,
+            _ => self.0.answer(self.name()).await,
         }
     }
 
@@ -323,51 +296,15 @@ fn a_record_that_another_program_spoiled_is_an_empty_session_and_left_alone(web:
     );
 }
 
-/// Memory that fails its next write when it is told to.
-#[derive(Clone, Default)]
-struct Flaky {
-    store: MemoryStore,
-    fails: Arc<AtomicBool>,
-}
-
-impl Store for Flaky {
-    fn name(&self) -> &'static str {
-        "flaky"
-    }
-
-    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
-        self.store.load(id, now).await
-    }
-
-    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
-        self.store.create(id, write).await
-    }
-
-    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
-        if self.fails.swap(false, Ordering::SeqCst) {
-            return Err(StoreError::failed(
-                "flaky",
-                std::io::Error::other("connection reset"),
-            ));
-        }
-        self.store.apply(id, write).await
-    }
-
-    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
-        self.store.destroy(id).await
-    }
-}
-
 fn what_save_could_not_keep_is_kept_by_the_next_one(web: Web) {
     let store = Flaky::default();
-    let fails = Arc::clone(&store.fails);
-    let manager = Manager::new(ServerSide::new(store));
+    let manager = Manager::new(ServerSide::new(store.clone()));
     let app = App::new().get("/save", move |session, _| {
-        let fails = Arc::clone(&fails);
+        let store = store.clone();
         async move {
             session.add("key", "value")?;
             session.pop("old");
-            fails.store(true, Ordering::SeqCst);
+            store.set(Some(How::Refuses));
             let failed = session.save().await;
             assert!(
                 matches!(failed, Err(Error::Unavailable { .. })),
@@ -375,6 +312,7 @@ fn what_save_could_not_keep_is_kept_by_the_next_one(web: Web) {
             );
             assert_eq!(session.get("key").as_deref(), Some("value"));
             assert_eq!(session.get("old"), None);
+            store.set(None);
             session.save().await?;
             Ok("saved")
         }

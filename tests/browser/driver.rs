@@ -1,15 +1,14 @@
-//! A demo, a chromedriver and a Chromium that end with their test, and as much of the WebDriver
+//! An example, a chromedriver and a Chromium that end with their test, and as much of the WebDriver
 //! protocol (<https://www.w3.org/TR/webdriver2/>) as the tests need.
 
 use std::{
     env::{self, consts::EXE_SUFFIX},
     fs,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{self, Child, ChildStdout, Command, Stdio},
+    process::{self, Command},
     rc::Rc,
     sync::{
-        OnceLock,
+        Once,
         atomic::{AtomicU32, Ordering},
     },
     thread,
@@ -19,12 +18,14 @@ use std::{
 use serde_json::{Value, json};
 use ureq::{Agent, http::Method};
 
+use crate::process::Process;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a WebDriver answer names an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// Features that change what the demo can do: it is built with those that the test was built with.
+/// Features that change what an example can do: it is built with those that the test was built with.
 const FEATURES: [(&str, bool); 5] = [
     ("memory", cfg!(feature = "memory")),
     ("redis", cfg!(feature = "redis")),
@@ -33,23 +34,32 @@ const FEATURES: [(&str, bool); 5] = [
     ("sqlite", cfg!(feature = "sqlite")),
 ];
 
-/// A demo, for as long as it or a browser that looks at it is there.
+/// An example that runs, for as long as it or a browser that looks at it is there.
 #[derive(Clone)]
-pub(crate) struct Demo(Rc<Running>);
+pub(crate) struct Example(Rc<Running>);
 
 struct Running {
     address: String,
     _process: Process,
 }
 
-impl Demo {
+impl Example {
     /// Starts a demo whose sessions live where `SESSION_STORE` says.
-    pub(crate) fn start(session_store: &str) -> Self {
-        let mut demo = Command::new(demo_program());
-        demo.env("DEMO_ADDR", "127.0.0.1:0")
-            .env("SESSION_STORE", session_store)
+    pub(crate) fn demo(session_store: &str) -> Self {
+        Self::start("demo", &[("SESSION_STORE", session_store)])
+    }
+
+    pub(crate) fn websocket() -> Self {
+        Self::start("websocket", &[])
+    }
+
+    fn start(name: &str, variables: &[(&str, &str)]) -> Self {
+        let mut example = Command::new(program(name));
+        example
+            .env("DEMO_ADDR", "127.0.0.1:0")
+            .envs(variables.iter().copied())
             .env_remove("SESSION_SECRET");
-        let (process, address) = Process::start(&mut demo, |line| {
+        let (process, address) = Process::start(&mut example, |line| {
             line.strip_prefix("Open ").map(str::to_owned)
         });
         Self(Rc::new(Running {
@@ -59,13 +69,13 @@ impl Demo {
     }
 }
 
-/// A headless Chromium with nothing in it, and the demo that it looks at. Every method panics with
+/// A headless Chromium with nothing in it, and the example that it looks at. Every method panics with
 /// what the driver says if it cannot do its work.
 pub(crate) struct Browser {
     agent: Agent,
     /// The address of the WebDriver session.
     session: String,
-    demo: Demo,
+    example: Example,
     _driver: Process,
     // Goes last, when nobody writes to it any more.
     _profile: TempDir,
@@ -74,11 +84,11 @@ pub(crate) struct Browser {
 impl Browser {
     /// A browser with a demo of its own.
     pub(crate) fn start() -> Self {
-        Self::on(&Demo::start("signed"), &[])
+        Self::on(&Example::demo("signed"), &[])
     }
 
-    /// Another browser, started with these flags, that looks at `demo`.
-    pub(crate) fn on(demo: &Demo, flags: &[&str]) -> Self {
+    /// Another browser, started with these flags, that looks at `example`.
+    pub(crate) fn on(example: &Example, flags: &[&str]) -> Self {
         let profile = TempDir::new();
         let mut driver = Command::new("chromedriver");
         driver
@@ -98,7 +108,7 @@ impl Browser {
         let mut browser = Self {
             agent,
             session: format!("http://127.0.0.1:{port}"),
-            demo: demo.clone(),
+            example: example.clone(),
             _driver: driver,
             _profile: profile,
         };
@@ -117,10 +127,24 @@ impl Browser {
         browser
     }
 
-    /// Opens a page of the demo.
+    /// Opens a page of the example.
     pub(crate) fn open(&self, path: &str) {
-        let url = format!("{}{path}", self.demo.0.address);
+        let url = format!("{}{path}", self.example.0.address);
         self.post("/url", &json!({ "url": url }));
+    }
+
+    /// The tab that is in front.
+    pub(crate) fn tab(&self) -> Value {
+        self.command(Method::GET, "/window", &Value::Null).unwrap()
+    }
+
+    /// Brings another tab to the front: a new one, or one that was there.
+    pub(crate) fn switch_to(&self, tab: Option<Value>) {
+        let tab = tab.unwrap_or_else(|| {
+            let new = self.post("/window/new", &json!({ "type": "tab" }));
+            new["handle"].clone()
+        });
+        self.post("/window", &json!({ "handle": tab }));
     }
 
     pub(crate) fn reload(&self) {
@@ -139,9 +163,14 @@ impl Browser {
 
     /// Presses the button that says `label`, or is labelled so for a screen reader.
     pub(crate) fn press(&self, label: &str) {
+        self.leave(|| self.click(label));
+    }
+
+    /// As [`press`](Self::press), where it leads to no other page.
+    pub(crate) fn click(&self, label: &str) -> Value {
         let path = format!("//button[normalize-space()='{label}' or @aria-label='{label}']");
         let button = self.find("xpath", &path);
-        self.leave(|| self.post(&format!("/element/{button}/click"), &json!({})));
+        self.post(&format!("/element/{button}/click"), &json!({}))
     }
 
     /// The path of the page that is shown.
@@ -213,7 +242,7 @@ impl Browser {
         }
     }
 
-    fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+    pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
         let start = Instant::now();
         while !is_so() {
             assert!(start.elapsed() < PATIENCE, "waited for long until {what}");
@@ -242,70 +271,31 @@ fn chromium_flags(profile: &Path, more: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// The demo as it is now: `cargo test --test browser` alone builds no example.
-fn demo_program() -> &'static Path {
-    static DEMO: OnceLock<PathBuf> = OnceLock::new();
-    DEMO.get_or_init(|| {
+/// An example as it is now: `cargo test --test browser` alone builds none.
+fn program(name: &str) -> PathBuf {
+    static BUILT: Once = Once::new();
+    BUILT.call_once(|| {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--example", "demo"]);
+        cargo.args([
+            "build",
+            "--quiet",
+            "--example",
+            "demo",
+            "--example",
+            "websocket",
+        ]);
         for (feature, _) in FEATURES.iter().filter(|(_, is_on)| *is_on) {
             cargo.args(["--features", feature]);
         }
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
-        assert!(cargo.status().unwrap().success(), "the demo does not build");
-        // This is target/<profile>/deps/browser-<hash>.
-        let this = env::current_exe().unwrap();
-        let demo = this
-            .ancestors()
-            .nth(2)
-            .unwrap()
-            .join(format!("examples/demo{EXE_SUFFIX}"));
-        assert!(demo.exists(), "`{cargo:?}` did not make {}", demo.display());
-        demo
-    })
-}
-
-/// A child process that ends with its owner.
-struct Process {
-    child: Child,
-    // Kept open: who writes to a closed pipe dies of it.
-    _stdout: BufReader<ChildStdout>,
-}
-
-impl Process {
-    /// Starts a program and reads what it prints until `find` finds something there.
-    fn start(command: &mut Command, find: impl Fn(&str) -> Option<String>) -> (Self, String) {
-        let name = command.get_program().to_owned();
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let mut child = child.unwrap_or_else(|error| panic!("cannot start {name:?}: {error}"));
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut this = Self {
-            child,
-            _stdout: stdout,
-        };
-        loop {
-            let mut line = String::new();
-            if this._stdout.read_line(&mut line).unwrap() == 0 {
-                panic!("{name:?} ended before it was ready: start it by hand to see why");
-            }
-            if let Some(found) = find(line.trim_end()) {
-                return (this, found);
-            }
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+        assert!(cargo.status().unwrap().success(), "{cargo:?}");
+    });
+    // This is target/<profile>/deps/browser-<hash>.
+    let this = env::current_exe().unwrap();
+    let profile = this.ancestors().nth(2).unwrap();
+    profile.join(format!("examples/{name}{EXE_SUFFIX}"))
 }
 
 struct TempDir(PathBuf);

@@ -1,13 +1,20 @@
 //! An application, described once and built in every web framework.
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
+use actix_web::web::Bytes;
 use axum::{
     extract::Request as AxumRequest,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use session_manager::{Error, HasSession, Middleware, Session, Sessions, manager};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Answer, script};
 
@@ -97,10 +104,75 @@ where
     })
 }
 
+/// The server's end of a conversation that goes on after the response head.
+pub struct Talk {
+    heard: UnboundedReceiver<String>,
+    say: UnboundedSender<String>,
+}
+
+impl Talk {
+    /// The next message; `None` when there will be none.
+    pub async fn hear(&mut self) -> Option<String> {
+        self.heard.recv().await
+    }
+
+    pub fn say(&self, text: impl Into<String>) {
+        let _ = self.say.send(text.into());
+    }
+
+    /// The conversation, and what its framework tells it and hears of it.
+    fn begin() -> (Self, UnboundedSender<String>, UnboundedReceiver<String>) {
+        let ((tell, heard), (say, said)) = (unbounded_channel(), unbounded_channel());
+        (Self { heard, say }, tell, said)
+    }
+}
+
+type Talking = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Talker = Arc<dyn Fn(Session, Talk) -> Talking + Send + Sync>;
+
+pub fn talker<F>(f: impl Fn(Session, Talk) -> F + Send + Sync + 'static) -> Talker
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    Arc::new(move |session, talk| Box::pin(f(session, talk)))
+}
+
+/// A body of server-sent events, made while it is sent: a client that goes away ends that.
+struct Events {
+    talking: Option<Talking>,
+    said: UnboundedReceiver<String>,
+}
+
+impl Events {
+    const TYPE: &str = "text/event-stream";
+
+    fn new(session: Session, script: String, talker: &Talker) -> Self {
+        let (talk, tell, said) = Talk::begin();
+        tell.send(script).unwrap();
+        Self {
+            talking: Some(talker(session, talk)),
+            said,
+        }
+    }
+}
+
+impl futures_core::Stream for Events {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.talking
+            .take_if(|talking| talking.as_mut().poll(context).is_ready());
+        let said = self.said.poll_recv(context);
+        said.map(|text| text.map(|text| Ok(format!("data: {text}\n\n").into())))
+    }
+}
+
 #[derive(Clone)]
 enum Route {
     Session(&'static str, Handler<Session>),
     Request(&'static str, Handler<Request>),
+    Socket(&'static str, Talker),
+    Events(&'static str, Talker),
 }
 
 #[derive(Clone)]
@@ -157,6 +229,19 @@ impl App {
         self
     }
 
+    /// A WebSocket: `talker` goes on after the response head, and hears and says its messages.
+    pub fn socket(mut self, path: &'static str, talker: Talker) -> Self {
+        self.routes.push(Route::Socket(path, talker));
+        self
+    }
+
+    /// Server-sent events, made after the response head: `talker` hears what stands in the path's
+    /// braces, and says the events.
+    pub fn events(mut self, path: &'static str, talker: Talker) -> Self {
+        self.routes.push(Route::Events(path, talker));
+        self
+    }
+
     /// Mounts `middleware` around all there is so far.
     pub fn wrap(mut self, middleware: Middleware) -> Self {
         self.layers.push(Layer::Sessions(middleware));
@@ -198,6 +283,8 @@ impl App {
                         handler(Request::of(&request), rest)
                     })),
                 ),
+                Route::Socket(path, talker) => scope.route(path, actix_socket(talker)),
+                Route::Events(path, talker) => scope.route(path, actix_events(talker)),
             };
         }
         for layer in layers {
@@ -230,6 +317,8 @@ impl App {
                         handler(Request::of(&request), rest)
                     })),
                 ),
+                Route::Socket(path, talker) => router.route(path, axum_socket(talker)),
+                Route::Events(path, talker) => router.route(path, axum_events(talker)),
             };
         }
         for layer in self.layers {
@@ -315,5 +404,80 @@ where
             response.headers_mut().append(name, value.parse().unwrap());
         }
         Ok::<_, Response>(response)
+    })
+}
+
+fn actix_socket(talker: Talker) -> actix_web::Route {
+    use actix_web::{HttpRequest, web};
+    use actix_ws::Message;
+
+    web::get().to(
+        move |request: HttpRequest, body: web::Payload, session: Session| {
+            let (talk, tell, mut said) = Talk::begin();
+            let talking = talker(session, talk);
+            async move {
+                let (response, mut socket, mut messages) = actix_ws::handle(&request, body)?;
+                tokio::spawn(talking);
+                actix_web::rt::spawn(async move {
+                    loop {
+                        tokio::select! {
+                            heard = messages.recv() => match heard {
+                                Some(Ok(Message::Text(text))) => drop(tell.send(text.to_string())),
+                                _ => break,
+                            },
+                            said = said.recv() => match said {
+                                Some(text) => socket.text(text).await.unwrap(),
+                                None => break,
+                            },
+                        }
+                    }
+                    let _ = socket.close(None).await;
+                });
+                Ok::<_, actix_web::Error>(response)
+            }
+        },
+    )
+}
+
+fn axum_socket(talker: Talker) -> axum::routing::MethodRouter {
+    use axum::extract::ws::{Message, WebSocketUpgrade};
+
+    axum::routing::get(async move |session: Session, upgrade: WebSocketUpgrade| {
+        let (talk, tell, mut said) = Talk::begin();
+        tokio::spawn(talker(session, talk));
+        upgrade.on_upgrade(async move |mut socket| {
+            loop {
+                tokio::select! {
+                    heard = socket.recv() => match heard {
+                        Some(Ok(Message::Text(text))) => drop(tell.send(text.to_string())),
+                        _ => break,
+                    },
+                    said = said.recv() => match said {
+                        Some(text) => socket.send(Message::text(text)).await.unwrap(),
+                        None => break,
+                    },
+                }
+            }
+        })
+    })
+}
+
+fn actix_events(talker: Talker) -> actix_web::Route {
+    use actix_web::{HttpResponse, web};
+
+    web::get().to(move |session: Session, script: web::Path<String>| {
+        let events = Events::new(session, script.into_inner(), &talker);
+        let mut response = HttpResponse::Ok();
+        let response = response.content_type(Events::TYPE).streaming(events);
+        async { response }
+    })
+}
+
+fn axum_events(talker: Talker) -> axum::routing::MethodRouter {
+    use axum::{body::Body, extract::Path, http::header::CONTENT_TYPE};
+
+    axum::routing::get(async move |session: Session, Path(script): Path<String>| {
+        let events = Events::new(session, script, &talker);
+        ([(CONTENT_TYPE, Events::TYPE)], Body::from_stream(events))
     })
 }

@@ -9,9 +9,11 @@
 )]
 
 pub mod app;
+pub mod process;
 pub mod script;
 #[cfg(feature = "server-side")]
 pub mod server_side;
+pub mod socket;
 
 use std::{
     io::{Read, Write},
@@ -30,8 +32,9 @@ use actix_web::{
     body::MessageBody,
     dev::{ServiceFactory, ServiceRequest, ServiceResponse},
 };
-pub use app::{App, Page, Request, Web};
+pub use app::{App, Page, Request, Talk, Web, talker};
 use session_manager::{Builder, Key, Manager, Middleware, PrivateCookie, SignedCookie};
+pub use socket::Socket;
 use tokio::sync::Barrier;
 
 /// Makes of each function a test in every web framework: `on_actix::name` and `on_axum::name`.
@@ -101,6 +104,8 @@ impl Server {
         Self::on_a_thread(|tell| {
             block_on(async move {
                 let server = HttpServer::new(app).workers(2).disable_signals();
+                // A client that has gone away ends its handler, as in axum.
+                let server = server.h1_allow_half_closed(false);
                 let server = server.bind(("127.0.0.1", 0)).unwrap();
                 let address = server.addrs()[0];
                 let server = server.run();
@@ -181,6 +186,11 @@ impl Server {
             headers: Answer::headers(lines.map(|line| line.split_once(": ").unwrap())),
             body: body.to_owned(),
         }
+    }
+
+    /// Opens a WebSocket with this `Cookie` header.
+    pub fn socket(&self, path: &str, cookie: &str) -> Socket {
+        Socket::open(self.address, path, cookie)
     }
 
     /// Sends a request with this `Cookie` header.
@@ -269,6 +279,14 @@ impl Visitor {
         Self {
             agent: config.into(),
             address,
+        }
+    }
+
+    /// The same visitor, with the same cookies, at another port.
+    pub fn at(&self, server: SocketAddr) -> Self {
+        Self {
+            agent: self.agent.clone(),
+            address: server,
         }
     }
 

@@ -50,6 +50,19 @@ pub fn run(session: &Session, script: &str) -> Result<Page, Error> {
     Ok(page)
 }
 
+/// As [`run`], with the steps `save` and `revalidate`, which wait.
+pub async fn run_outside(session: &Session, script: &str) -> String {
+    let mut answers = Vec::new();
+    for step in script.split(',') {
+        answers.push(match step {
+            "save" => outcome(session.save().await),
+            "revalidate" => outcome(session.revalidate().await),
+            step => run(session, step).unwrap().body,
+        });
+    }
+    answers.join(",")
+}
+
 fn outcome<T: Serialize>(result: Result<T, Error>) -> String {
     match result {
         Ok(value) => serde_json::to_string(&value).unwrap(),
@@ -58,6 +71,8 @@ fn outcome<T: Serialize>(result: Result<T, Error>) -> String {
         Err(Error::WrongType { .. }) => "wrong type".into(),
         Err(Error::HeadSent) => "head sent".into(),
         Err(Error::ReadOnly) => "read only".into(),
+        Err(Error::Ended) => "ended".into(),
+        Err(Error::Unavailable { .. }) => "unavailable".into(),
         Err(Error::ReservedKey) => "reserved".into(),
         Err(error) => panic!("{error}"),
     }

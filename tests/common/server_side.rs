@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -12,6 +12,9 @@ use session_manager::{
     Applied, Builder, Error, Manager, Record, ServerSide, Store, StoreError, StoreId, Timestamp,
     UserIndex, Write,
 };
+
+#[cfg(feature = "memory")]
+use session_manager::MemoryStore;
 
 use super::{App, Clock, Gates, Server, Web, block_on};
 
@@ -64,6 +67,93 @@ impl<S: Store> Store for Counting<S> {
 
     fn users(&self) -> Option<&dyn UserIndex> {
         self.store.users()
+    }
+}
+
+/// How a store is away.
+#[derive(Clone, Copy)]
+pub enum How {
+    Hangs,
+    Refuses,
+    Spoiled,
+    /// It does what it is asked to, and takes its time to say so.
+    AnswersLate,
+}
+
+impl How {
+    /// What the store of that name says.
+    pub async fn answer<T>(self, store: &'static str) -> Result<T, StoreError> {
+        match self {
+            Self::Hangs | Self::AnswersLate => std::future::pending().await,
+            Self::Refuses => Err(StoreError::failed(
+                store,
+                std::io::Error::other("connection refused"),
+            )),
+            Self::Spoiled => Err(StoreError::Spoiled {
+                store,
+                why: "it has no version",
+            }),
+        }
+    }
+}
+
+/// Memory that is away while a test says so.
+#[cfg(feature = "memory")]
+#[derive(Clone, Default)]
+pub struct Flaky {
+    store: MemoryStore,
+    away: Arc<Mutex<Option<How>>>,
+}
+
+#[cfg(feature = "memory")]
+impl Flaky {
+    pub fn set(&self, away: Option<How>) {
+        *self.away.lock().unwrap() = away;
+    }
+
+    async fn there(&self) -> Result<&MemoryStore, StoreError> {
+        let away = *self.away.lock().unwrap();
+        match away {
+            None | Some(How::AnswersLate) => Ok(&self.store),
+            Some(how) => how.answer(self.name()).await,
+        }
+    }
+
+    async fn written<T>(&self, answer: T) -> T {
+        let away = *self.away.lock().unwrap();
+        if let Some(How::AnswersLate) = away {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        answer
+    }
+
+    pub fn len(&self) -> usize {
+        self.store.len()
+    }
+}
+
+#[cfg(feature = "memory")]
+impl Store for Flaky {
+    fn name(&self) -> &'static str {
+        "flaky"
+    }
+
+    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        self.there().await?.load(id, now).await
+    }
+
+    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
+        let created = self.there().await?.create(id, write).await;
+        self.written(created).await
+    }
+
+    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        let applied = self.there().await?.apply(id, write).await;
+        self.written(applied).await
+    }
+
+    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
+        self.there().await?.destroy(id).await
     }
 }
 

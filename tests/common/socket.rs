@@ -1,0 +1,33 @@
+//! The client's end of a WebSocket.
+
+use std::{
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use tungstenite::{Message, WebSocket, client::IntoClientRequest};
+
+pub struct Socket(WebSocket<TcpStream>);
+
+impl Socket {
+    pub(super) fn open(server: SocketAddr, path: &str, cookie: &str) -> Self {
+        let request = format!("ws://{server}{path}").into_client_request();
+        let mut request = request.unwrap();
+        if !cookie.is_empty() {
+            let headers = request.headers_mut();
+            headers.insert("cookie", cookie.parse().unwrap());
+        }
+        let stream = TcpStream::connect(server).unwrap();
+        let patience = Some(Duration::from_secs(20));
+        stream.set_read_timeout(patience).unwrap();
+        let (socket, _) = tungstenite::client(request, stream).unwrap();
+        Self(socket)
+    }
+
+    /// Says something, and gives the answer.
+    #[track_caller]
+    pub fn ask(&mut self, text: &str) -> String {
+        self.0.send(Message::text(text)).unwrap();
+        self.0.read().unwrap().into_text().unwrap().to_string()
+    }
+}
