@@ -5,7 +5,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use crate::{
@@ -345,6 +345,19 @@ impl<'a, T> BackendFuture<'a, T> {
         match &mut self.0 {
             State::Ready(result) => result.take(),
             State::Pending(_) => None,
+        }
+    }
+
+    /// The result may take time: asked once, so that what is there at once (a store in memory) is
+    /// finished where it stands. Whoever waits asks again, and is woken then.
+    pub(crate) fn begun(future: impl Future<Output = T> + Send + 'a) -> Self {
+        let mut future = Box::pin(future);
+        match future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(result) => Self::ready(result),
+            Poll::Pending => Self(State::Pending(future)),
         }
     }
 

@@ -87,7 +87,8 @@ impl Manager {
     /// A middleware that opens and commits sessions with this manager.
     ///
     /// [`manager::middleware`](middleware()) follows the process-wide manager instead, which is what
-    /// an application mounts as a rule; this is for a second session beside it.
+    /// an application mounts as a rule; this is for a second session beside it, with a cookie name of
+    /// its own: of two under one name the client keeps the outer one's.
     pub fn middleware(&self) -> Middleware {
         Middleware::fixed(self.clone())
     }

@@ -1,6 +1,6 @@
 //! Sessions in a store; the cookie holds a random id.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use sha2::{Digest, Sha256};
@@ -64,14 +64,19 @@ impl<S: Store> ServerSide<S> {
         &self,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        tokio::time::timeout(self.time_limit, call)
-            .await
-            .unwrap_or_else(|_| {
-                Err(StoreError::TimedOut {
-                    store: self.store.name(),
-                    millis: self.time_limit.as_millis().try_into().unwrap_or(u64::MAX),
-                })
+        // A timer took longer than a store in memory (bench `overhead`).
+        let mut call = pin!(call);
+        let at_once = poll_fn(|context| Poll::Ready(call.as_mut().poll(context)));
+        if let Poll::Ready(answer) = at_once.await {
+            return answer;
+        }
+        let answer = tokio::time::timeout(self.time_limit, call).await;
+        answer.unwrap_or_else(|_| {
+            Err(StoreError::TimedOut {
+                store: self.store.name(),
+                millis: self.time_limit.as_millis().try_into().unwrap_or(u64::MAX),
             })
+        })
     }
 
     async fn create(&self, mut write: Write) -> Result<Reply, Error> {
@@ -132,7 +137,7 @@ impl<S: Store> Backend for ServerSide<S> {
             return BackendFuture::ready(Ok(Opened::Refused(Refused::Malformed)));
         };
         let (now, expiry) = (request.settings.now(), *request.settings.expiry());
-        BackendFuture::pending(async move {
+        BackendFuture::begun(async move {
             match self.limited(self.store.load(id.stored(), now)).await {
                 // Not in constant time: these are hashes, and who learns how one begins is no nearer
                 // to a secret of 256 random bits.
@@ -172,7 +177,7 @@ impl<S: Store> Backend for ServerSide<S> {
                     .expiry()
                     .touch_due(stored.created, stored.expires, commit.now)
             });
-        BackendFuture::pending(async move {
+        BackendFuture::begun(async move {
             let id = match id {
                 Some(id) if destroyed => {
                     self.limited(self.store.destroy(id.stored())).await?;
