@@ -31,7 +31,7 @@ use actix_web::{
     dev::{ServiceFactory, ServiceRequest, ServiceResponse},
 };
 pub use app::{App, Page, Request, Web};
-use session_manager::{Builder, Key, Manager, Middleware, PrivateCookie, SignedCookie};
+use session_manager::{Builder, Key, Manager, Middleware, PrivateCookie, SignedCookie, manager};
 use tokio::sync::Barrier;
 
 /// Makes of each function a test in every web framework: `on_actix::name` and `on_axum::name`.
@@ -63,6 +63,17 @@ pub fn engines() -> [Engine; 2] {
         ("signed", || Manager::builder(SignedCookie::new(key()))),
         ("private", || Manager::builder(PrivateCookie::new(key()))),
     ]
+}
+
+/// A manager that one knows by its cookie's name.
+pub fn named(name: &str) -> Manager {
+    let builder = Manager::builder(SignedCookie::new(key())).cookie_name(name);
+    builder.build().unwrap()
+}
+
+/// The name of the manager that a library would get now.
+pub fn current() -> String {
+    manager::get().settings().cookie_name().to_owned()
 }
 
 /// A server on a free loopback port, stopped when it is dropped.
