@@ -15,7 +15,7 @@ for target in $(basename -s .rs fuzz_targets/*.rs); do
     mkdir -p "$corpus" "$(dirname "$found")"
     printf '\n%s: ' "$target"
     "$CARGO_TARGET_DIR/$host/release/$target" "$corpus" "seeds/$target" \
-        -max_total_time="$seconds" -timeout=60 -max_len=8192 -verbosity=1 -print_final_stats=1 \
+        -max_total_time="$seconds" -timeout=300 -max_len=8192 -verbosity=1 -print_final_stats=1 \
         -artifact_prefix="$found" >"$found"log 2>&1 ||
         { tail -n 40 "$found"log; exit 1; }
     awk '/DONE/ { cov = $4; ft = $6; corp = $8 }

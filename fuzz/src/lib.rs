@@ -7,7 +7,7 @@ use hmac::{Hmac, Mac};
 use session_manager::Value;
 use sha2::Sha256;
 use stats_alloc::{Region, StatsAlloc};
-use std::alloc::System;
+use std::{alloc::System, time::Duration};
 
 #[global_allocator]
 static ALLOCATOR: StatsAlloc<System> = StatsAlloc::system();
@@ -21,18 +21,27 @@ pub fn bounded<R>(len: usize, f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Also runs one input in 1,024 many times over, so long that what grows as the square of it would
-/// take minutes: more than libFuzzer's `-timeout` gives it, which is long because others may have the
-/// processor.
+/// Also runs one input in 1,024 many times over, so long that what grows as the square of it takes
+/// longer than it may. The processor's time counts, because others may have the processor.
 pub fn also_long(data: &[u8], check: impl Fn(&[u8])) {
-    const LONG: usize = 1 << 19;
+    const LONG: usize = 1 << 17;
     check(data);
     let hash = data.iter().fold(7_u32, |hash, byte| {
         hash.wrapping_mul(16_777_619) ^ u32::from(*byte)
     });
     if hash >> 22 == 0 && !data.is_empty() {
+        let begun = processor_time();
         check(&data.repeat(LONG / data.len() + 1));
+        let took = processor_time().saturating_sub(begun);
+        assert!(took < Duration::from_secs(2), "{took:?} for {LONG} bytes");
     }
+}
+
+/// How long this thread has run, where Linux tells.
+fn processor_time() -> Duration {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = told.split(' ').next().and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or_default())
 }
 
 pub type Entry = (Box<str>, Value);
