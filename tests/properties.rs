@@ -331,7 +331,7 @@ fn json() -> impl Strategy<Value = Json> {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => (key(), json()).prop_map(|(key, value)| Op::Add(key, value)),
-        1 => (0..60_usize).prop_map(Op::Fill),
+        1 => (30..60_usize).prop_map(Op::Fill),
         3 => key().prop_map(Op::Get),
         3 => key().prop_map(Op::Pop),
         2 => key().prop_map(Op::Load),
