@@ -48,8 +48,8 @@ pub type Entry = (Box<str>, Value);
 
 /// Entries made of what a fuzzer gave; their keys may be the same.
 pub fn entries(data: &[u8]) -> Vec<Entry> {
-    let made: Result<Vec<(Box<str>, bool, Box<str>)>, _> =
-        arbitrary::Unstructured::new(data).arbitrary();
+    type Parts = (Box<str>, bool, Box<str>);
+    let made: Result<Vec<Parts>, _> = arbitrary::Unstructured::new(data).arbitrary();
     let value = |is_json, text| {
         if is_json {
             Value::Json(text)
