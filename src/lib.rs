@@ -212,6 +212,9 @@ mod cookie;
 mod error;
 mod expiry;
 mod finite;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "cookies")]
 mod key;
 #[cfg(doc)]

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Value;
+
 /// A flash message: text to show once, and its kind.
 ///
 /// Text is text: a template escapes it, as it escapes any other. A message that is HTML has its own
@@ -113,8 +115,8 @@ impl Message {
         stored
     }
 
-    pub(crate) fn from_stored(stored: Vec<String>) -> Option<Self> {
-        let mut parts = stored.into_iter();
+    pub(crate) fn from_stored(stored: Value<&str>) -> Option<Self> {
+        let mut parts = stored.decode::<Vec<String>>().ok()?.into_iter();
         let (kind, text) = (parts.next()?, parts.next()?);
         Some(Self {
             text,

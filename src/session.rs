@@ -412,8 +412,7 @@ impl Session {
         keys.sort_unstable();
         let mut messages = Vec::with_capacity(keys.len());
         for key in keys {
-            let stored = state.view().get(&key).and_then(|value| value.decode().ok());
-            match stored.and_then(Message::from_stored) {
+            match state.view().get(&key).and_then(Message::from_stored) {
                 Some(message) => messages.push(message),
                 None => log!(WARN, "a flash message that cannot be read was dropped"),
             }

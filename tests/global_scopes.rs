@@ -9,19 +9,8 @@ use std::{
     task::{Context, Waker},
 };
 
-use common::{App, Web, block_on, key, on_every_framework};
-use session_manager::{Manager, SignedCookie, manager};
-
-fn named(name: &str) -> Manager {
-    Manager::builder(SignedCookie::new(key()))
-        .cookie_name(name)
-        .build()
-        .unwrap()
-}
-
-fn current() -> String {
-    manager::get().settings().cookie_name().to_owned()
-}
+use common::{App, Web, block_on, current, named, on_every_framework};
+use session_manager::manager;
 
 #[test]
 fn scopes_in_parallel_each_see_their_own_manager() {

@@ -77,6 +77,8 @@ compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgres
 need redis-cli redis-tools
 need python3 python3
 need openssl openssl
+# What libFuzzer is built with.
+need c++ g++
 if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         fail "missing: ${missing[*]} (Debian's package names). Install them, or run this as root where apt-get is"
@@ -98,6 +100,7 @@ for feature in $features; do
     check "clippy, feature $feature alone" \
         cargo clippy --quiet --no-default-features --features "$feature" -- -D warnings
 done
+check 'format, fuzz targets' cargo fmt --manifest-path fuzz/Cargo.toml --check
 check 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --all-features
 
 # What needs a browser or a database is run below; everything else runs anywhere.
@@ -114,6 +117,7 @@ start_postgres "$services" || fail 'PostgreSQL could not be started'
 start_mariadb "$services" || fail 'MariaDB could not be started'
 suite 'every store on its real server' cargo test --all-features --test 'store_*' -- --include-ignored
 suite 'the demo and the WebSocket example in a browser' cargo test --all-features --test browser -- --ignored
+check 'fuzzing, a minute in all' fuzz/run.sh 12
 check 'the benches do what they measure' cargo test --quiet --all-features --bench overhead -- --test
 check 'the bench of the memory store runs' cargo test --quiet --all-features --bench memory_store -- --test
 check 'the package' cargo package --quiet --allow-dirty

@@ -419,7 +419,7 @@ fn parse_id(id: &Reply) -> Option<StoreId> {
 }
 
 /// The record in a hash, if there is one.
-fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
+pub(crate) fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
     // RESP2 has no maps.
     let fields: Vec<_> = match reply {
         Reply::Map(fields) => fields.iter().map(|(field, value)| (field, value)).collect(),

@@ -337,13 +337,18 @@ impl App {
 
     /// Calls the application without a server, in the task at hand.
     pub async fn call(self, web: Web, path: &str) -> Answer {
+        self.call_with(web, path, "").await
+    }
+
+    /// The same with this `Cookie` header.
+    pub async fn call_with(self, web: Web, path: &str, cookie: &str) -> Answer {
         let text = |body: &[u8]| String::from_utf8(body.to_vec()).unwrap();
         match web {
             Web::Actix => {
                 use actix_web::test;
                 let app = test::init_service(self.actix()).await;
-                let request = test::TestRequest::with_uri(path).to_request();
-                let response = test::call_service(&app, request).await;
+                let request = test::TestRequest::with_uri(path).insert_header(("cookie", cookie));
+                let response = test::call_service(&app, request.to_request()).await;
                 Answer {
                     status: response.status().as_u16(),
                     headers: Answer::headers(response.headers()),
@@ -351,7 +356,8 @@ impl App {
                 }
             }
             Web::Axum => {
-                let request = AxumRequest::get(path).body(axum::body::Body::empty());
+                let request = AxumRequest::get(path).header("cookie", cookie);
+                let request = request.body(axum::body::Body::empty());
                 let response = tower_service::Service::call(&mut self.axum(), request.unwrap());
                 let response = response.await.unwrap();
                 let (head, body) = response.into_parts();

@@ -33,7 +33,7 @@ use actix_web::{
     dev::{ServiceFactory, ServiceRequest, ServiceResponse},
 };
 pub use app::{App, Page, Request, Talk, Web, talker};
-use session_manager::{Builder, Key, Manager, Middleware, PrivateCookie, SignedCookie};
+use session_manager::{Builder, Key, Manager, Middleware, PrivateCookie, SignedCookie, manager};
 pub use socket::Socket;
 use tokio::sync::Barrier;
 
@@ -66,6 +66,17 @@ pub fn engines() -> [Engine; 2] {
         ("signed", || Manager::builder(SignedCookie::new(key()))),
         ("private", || Manager::builder(PrivateCookie::new(key()))),
     ]
+}
+
+/// A manager that one knows by its cookie's name.
+pub fn named(name: &str) -> Manager {
+    let builder = Manager::builder(SignedCookie::new(key())).cookie_name(name);
+    builder.build().unwrap()
+}
+
+/// The name of the manager that a library would get now.
+pub fn current() -> String {
+    manager::get().settings().cookie_name().to_owned()
 }
 
 /// A server on a free loopback port, stopped when it is dropped.

@@ -1,0 +1,110 @@
+//! Both cookie engines: what a client sends, and what is authentic, so that what reads the body is
+//! reached. The first bytes of an input say which engine and version, and what a thief changes.
+#![no_main]
+
+use std::{
+    sync::LazyLock,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use libfuzzer_sys::fuzz_target;
+use session_manager::{Backend, Key, Manager, PrivateCookie, Record, Refused, SignedCookie};
+use session_manager_fuzz::{also_long, body, bounded, entries, private, signed};
+
+const SECRET: [u8; 32] = [7; 32];
+const NAME: &str = "_session";
+
+struct Engines {
+    signed: SignedCookie,
+    private: PrivateCookie,
+    manager: Manager,
+    elsewhere: Manager,
+}
+
+static ENGINES: LazyLock<Engines> = LazyLock::new(|| {
+    let key = || Key::from_secret(SECRET).unwrap();
+    let manager = |name| {
+        Manager::builder(SignedCookie::new(key()))
+            .cookie_name(name)
+            .absolute_timeout(Duration::MAX)
+            .clock(|| UNIX_EPOCH)
+            .build()
+            .unwrap()
+    };
+    Engines {
+        signed: SignedCookie::new(key()),
+        private: PrivateCookie::new(key()),
+        manager: manager(NAME),
+        elsewhere: manager("elsewhere"),
+    }
+});
+
+fn parts(record: &Record) -> Vec<session_manager_fuzz::Entry> {
+    let entries = record.entries.iter();
+    entries
+        .map(|(key, value)| (key.into(), value.into_owned()))
+        .collect()
+}
+
+fn check(data: &[u8]) {
+    let Some(([mode, at, at_2, other], rest)) = data.split_first_chunk() else {
+        return;
+    };
+    let engines = &*ENGINES;
+    type Making = fn(&[u8], &str, u8, &[u8]) -> String;
+    let (engine, another, make): (&dyn Backend, &dyn Backend, Making) = match mode & 1 {
+        0 => (&engines.signed, &engines.private, signed),
+        _ => (&engines.private, &engines.signed, private),
+    };
+    let version = 1 + (mode >> 1 & 1);
+    let open = |token: &str| {
+        bounded(token.len(), || {
+            engine.unseal(token, engines.manager.settings())
+        })
+    };
+
+    // What a client sends, without a key.
+    if let Ok(text) = std::str::from_utf8(rest) {
+        assert!(open(text).is_err(), "it was not sealed");
+    }
+
+    // What is authentic.
+    let token = make(&SECRET, NAME, version, rest);
+    match open(&token) {
+        Ok(record) => {
+            let entries = parts(&record);
+            let again = open(&make(&SECRET, NAME, 2, &body(&entries, 9)));
+            // Nothing is kept of a session without values.
+            if !entries.is_empty() {
+                assert_eq!(parts(&again.unwrap()), entries);
+            }
+        }
+        Err(why) => assert!(
+            matches!(why, Refused::Malformed | Refused::Expired),
+            "{why}"
+        ),
+    }
+
+    // What was, until somebody changed one letter, the name, the engine or the key.
+    let mut changed = token.clone().into_bytes();
+    let at = usize::from(u16::from_le_bytes([*at, *at_2])) % changed.len();
+    changed[at] = *other;
+    if let Ok(changed) = String::from_utf8(changed)
+        && changed != token
+    {
+        assert!(open(&changed).is_err(), "one letter was changed");
+    }
+    assert!(engine.unseal(&token, engines.elsewhere.settings()).is_err());
+    assert!(another.unseal(&token, engines.manager.settings()).is_err());
+    assert!(open(&make(&[8; 32], NAME, version, rest)).is_err());
+
+    // What another program with the key wrote.
+    let entries = entries(rest);
+    if !entries.is_empty() {
+        let record = open(&make(&SECRET, NAME, 2, &body(&entries, 9))).unwrap();
+        assert_eq!(parts(&record), entries);
+        assert_eq!(record.expires.millis(), 9_000);
+    }
+}
+
+fuzz_target!(|data: &[u8]| also_long(data, check));

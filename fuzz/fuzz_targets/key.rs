@@ -1,0 +1,38 @@
+//! A key of a secret of any bytes: an error if it is too short, and else the key that the
+//! documentation describes, on which every byte has its influence.
+#![no_main]
+
+use std::time::UNIX_EPOCH;
+
+use libfuzzer_sys::fuzz_target;
+use session_manager::{Backend, Key, Manager, SignedCookie, Value};
+use session_manager_fuzz::{body, bounded, signed};
+
+fuzz_target!(|data: &[u8]| {
+    let key = match bounded(data.len(), || Key::from_secret(data)) {
+        Err(error) => {
+            assert!(data.len() < Key::MIN_LEN);
+            assert!(error.to_string().contains(&format!("{} bytes", data.len())));
+            return;
+        }
+        Ok(key) => key,
+    };
+    assert!(data.len() >= Key::MIN_LEN);
+    assert_eq!(format!("{key:?}"), "Key(..)");
+    let manager = Manager::builder(SignedCookie::new(key.clone()))
+        .clock(|| UNIX_EPOCH)
+        .build()
+        .unwrap();
+    let body = body(&[("a".into(), Value::Text("b".into()))], 60);
+    let opens = |secret: &[u8]| {
+        let token = signed(secret, "_session", 2, &body);
+        SignedCookie::new(key.clone())
+            .unseal(&token, manager.settings())
+            .is_ok()
+    };
+    assert!(opens(data));
+    let mut other = data.to_vec();
+    other[usize::from(data[0]) % data.len()] ^= 1;
+    assert!(!opens(&other));
+    assert!(!opens(&data[1..]));
+});

@@ -1,0 +1,65 @@
+//! A stored record: the JSON object in a database's row, and the hash of Redis, whose fields and
+//! values stand on a line each.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use session_manager::{
+    Entries, Value,
+    fuzzing::{redis_record, sql_entries, sql_object},
+};
+use session_manager_fuzz::{Entry, also_long, bounded, entries};
+
+fn parts(entries: &Entries) -> Vec<Entry> {
+    let entries = entries.iter();
+    entries
+        .map(|(key, value)| (key.into(), value.into_owned()))
+        .collect()
+}
+
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// A hash as the scripts write it.
+fn fields(entries: &[Entry]) -> Fields {
+    let field = |field: &str, value: String| (field.as_bytes().to_vec(), value.into_bytes());
+    let own = [("created", 1), ("seen", 2), ("expires", 3), ("version", 4)];
+    let own = own.map(|(name, number)| field(name, number.to_string()));
+    let holder = field("holder", "A".repeat(43));
+    let values = entries.iter().map(|(key, value)| {
+        let value = match value {
+            Value::Text(text) => format!("t{text}"),
+            Value::Json(text) => format!("j{text}"),
+        };
+        field(&format!(".{key}"), value)
+    });
+    own.into_iter().chain([holder]).chain(values).collect()
+}
+
+fn come_back(entries: &[Entry]) {
+    assert_eq!(parts(&sql_entries(&sql_object(entries)).unwrap()), entries);
+    let record = redis_record(&fields(entries)).unwrap();
+    assert_eq!(parts(&record.entries), entries);
+    let numbers = [record.created, record.seen, record.expires].map(|time| time.millis());
+    assert_eq!((numbers, record.version), ([1, 2, 3], 4));
+}
+
+fn check(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Some(entries) = bounded(data.len(), || sql_entries(text))
+    {
+        come_back(&parts(&entries));
+    }
+    let lines: Vec<_> = data
+        .split(|byte| *byte == b'\n')
+        .map(<[u8]>::to_vec)
+        .collect();
+    let pairs = lines.chunks_exact(2);
+    let hash: Fields = pairs
+        .map(|pair| (pair[0].clone(), pair[1].clone()))
+        .collect();
+    if let Some(record) = bounded(data.len(), || redis_record(&hash)) {
+        come_back(&parts(&record.entries));
+    }
+    come_back(&entries(data));
+}
+
+fuzz_target!(|data: &[u8]| also_long(data, check));

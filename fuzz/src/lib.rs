@@ -1,0 +1,129 @@
+//! What the fuzz targets share: a limit on what an input may cost, and a second implementation of
+//! this crate's cookies, written from their documentation.
+
+use aes_gcm_siv::{AeadInOut, Aes128GcmSiv, Aes256GcmSiv, KeyInit, Nonce};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use hmac::{Hmac, Mac};
+use session_manager::Value;
+use sha2::Sha256;
+use stats_alloc::{Region, StatsAlloc};
+use std::{alloc::System, time::Duration};
+
+#[global_allocator]
+static ALLOCATOR: StatsAlloc<System> = StatsAlloc::system();
+
+/// Runs `f`, which may allocate so much for an input of `len` bytes, and no more.
+pub fn bounded<R>(len: usize, f: impl FnOnce() -> R) -> R {
+    let region = Region::new(&ALLOCATOR);
+    let result = f();
+    let used = region.change().bytes_allocated;
+    assert!(used <= 4_096 + 128 * len, "{used} bytes for {len}");
+    result
+}
+
+/// Also runs one input in 1,024 many times over, so long that what grows as the square of it takes
+/// longer than it may. The processor's time counts, because others may have the processor.
+pub fn also_long(data: &[u8], check: impl Fn(&[u8])) {
+    const LONG: usize = 1 << 17;
+    check(data);
+    let hash = data.iter().fold(7_u32, |hash, byte| {
+        hash.wrapping_mul(16_777_619) ^ u32::from(*byte)
+    });
+    if hash >> 22 == 0 && !data.is_empty() {
+        let begun = processor_time();
+        check(&data.repeat(LONG / data.len() + 1));
+        let took = processor_time().saturating_sub(begun);
+        assert!(took < Duration::from_secs(2), "{took:?} for {LONG} bytes");
+    }
+}
+
+/// How long this thread has run, where Linux tells.
+fn processor_time() -> Duration {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = told.split(' ').next().and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or_default())
+}
+
+pub type Entry = (Box<str>, Value);
+
+/// Entries made of what a fuzzer gave; their keys may be the same.
+pub fn entries(data: &[u8]) -> Vec<Entry> {
+    type Parts = (Box<str>, bool, Box<str>);
+    let made: Result<Vec<Parts>, _> = arbitrary::Unstructured::new(data).arbitrary();
+    let value = |is_json, text| {
+        if is_json {
+            Value::Json(text)
+        } else {
+            Value::Text(text)
+        }
+    };
+    made.unwrap_or_default()
+        .into_iter()
+        .map(|(key, is_json, text)| (key, value(is_json, text)))
+        .collect()
+}
+
+/// The body of a cookie of version 2 that begins at the epoch and lasts so many seconds.
+pub fn body(entries: &[Entry], seconds: u64) -> Vec<u8> {
+    let mut body = Vec::new();
+    let mut number = |mut number: u64| {
+        while number >= 0x80 {
+            body.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        body.push(number as u8);
+    };
+    number(0);
+    number(seconds * 2 + 1);
+    for (key, value) in entries {
+        number(key.len() as u64);
+        let is_json = matches!(value, Value::Json(_));
+        number(value.as_str().len() as u64 * 2 + u64::from(is_json));
+    }
+    for (key, value) in entries {
+        body.extend(key.as_bytes());
+        body.extend(value.as_str().as_bytes());
+    }
+    body
+}
+
+fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+fn derive(secret: &[u8], purpose: &str) -> [u8; 32] {
+    let extracted = hmac(b"session-manager", &[secret]);
+    hmac(&extracted, &[purpose.as_bytes(), &[1]])
+}
+
+/// A signed cookie as whoever has the secret could make it.
+pub fn signed(secret: &[u8], name: &str, version: u8, body: &[u8]) -> String {
+    let tag = hmac(
+        &derive(secret, "signed cookie"),
+        &[name.as_bytes(), &[0, version], body],
+    );
+    let tag = if version == 1 { &tag[..] } else { &tag[..16] };
+    BASE64.encode([&[version], body, tag].concat())
+}
+
+/// A private cookie as whoever has the secret could make it.
+pub fn private(secret: &[u8], name: &str, version: u8, body: &[u8]) -> String {
+    let nonce = Nonce::from([7; 12]);
+    let mut sealed = body.to_vec();
+    let buffer = sealed.as_mut_slice().into();
+    let tag = if version == 1 {
+        let cipher = Aes256GcmSiv::new(&derive(secret, "private cookie").into());
+        let associated = [&[1], name.as_bytes()].concat();
+        cipher.encrypt_inout_detached(&nonce, &associated, buffer)
+    } else {
+        let key = derive(secret, "private cookie, version 2");
+        let cipher = Aes128GcmSiv::new_from_slice(&key[..16]).unwrap();
+        let associated = [name.as_bytes(), &[0, version]].concat();
+        cipher.encrypt_inout_detached(&nonce, &associated, buffer)
+    };
+    BASE64.encode([&[version], &nonce[..], &sealed, &tag.unwrap()].concat())
+}

@@ -1,0 +1,56 @@
+//! What the fuzz targets in `fuzz/` call and nobody else can: built with `--cfg fuzzing` alone.
+
+use ::redis::Value as Reply;
+
+use crate::{
+    Entries, Message, Record, Value,
+    cookie::{Attributes, Found, SessionCookie},
+    store::redis,
+};
+
+// Here a second time, so that no database's client has to be built.
+#[path = "store/values.rs"]
+mod values;
+
+/// The session cookie `name` in these `Cookie` headers; an error if it is there, but of no use.
+pub fn find<'h>(name: &str, headers: &[&'h [u8]]) -> Result<Option<&'h str>, &'static str> {
+    let attributes = Attributes {
+        name: name.to_owned(),
+        ..Attributes::default()
+    };
+    let cookie = SessionCookie::new(attributes).map_err(|_| "it is no name")?;
+    match cookie.find(headers.iter().copied()) {
+        Found::Nothing => Ok(None),
+        Found::One(value) => Ok(Some(value)),
+        Found::Refused(why) => Err(why),
+    }
+}
+
+/// The record in a hash of Redis.
+pub fn redis_record(fields: &[(Vec<u8>, Vec<u8>)]) -> Option<Record> {
+    let text = |bytes: &[u8]| Reply::BulkString(bytes.to_vec());
+    let fields = fields
+        .iter()
+        .map(|(field, value)| (text(field), text(value)));
+    redis::read(&Reply::Map(fields.collect())).ok()?
+}
+
+/// The values in a row of a database.
+pub fn sql_entries(object: &str) -> Option<Entries> {
+    values::entries(object).ok()
+}
+
+/// What a database is given as the values of a row.
+pub fn sql_object(set: &[(Box<str>, Value)]) -> String {
+    values::object(set, &[])
+}
+
+/// The flash message that was stored so.
+pub fn message(stored: Value<&str>) -> Option<Message> {
+    Message::from_stored(stored)
+}
+
+/// The stored form of a flash message.
+pub fn stored_message(message: &Message) -> Option<Value> {
+    Value::encode(&message.to_stored()).ok()
+}

@@ -1,0 +1,544 @@
+//! What happens at once, in every order in which it can. No tool for this knows the locks that the
+//! crate stands on (those of the standard library and `arc-swap`), so its own steps are what is put in
+//! order: each call of a store, each poll of a scope. What happens inside of one step, threads try.
+#![cfg(all(
+    feature = "actix",
+    feature = "axum",
+    feature = "cookies",
+    feature = "memory"
+))]
+
+mod common;
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    sync::{Arc, Barrier, Mutex},
+    task::{Context, Poll, Waker},
+    thread,
+    time::Duration,
+};
+
+use common::{Answer, App, Web, block_on, current, named};
+use session_manager::{
+    Applied, Error, Holder, Manager, MemoryStore, Record, ServerSide, Session, Store, StoreError,
+    StoreId, Timestamp, Value, Write, manager,
+};
+
+/// Calls `run` once for every way in which it can choose, and says how many there were. `run` is given
+/// what chooses one of so many.
+fn every_schedule(mut run: impl FnMut(&mut dyn FnMut(usize) -> usize)) -> usize {
+    let mut choices: Vec<(usize, usize)> = Vec::new();
+    for count in 1.. {
+        let mut depth = 0;
+        run(&mut |of| {
+            if depth == choices.len() {
+                choices.push((0, of));
+            }
+            let (chosen, was_of) = choices[depth];
+            assert_eq!(of, was_of, "the same choices lead to the same state");
+            depth += 1;
+            chosen
+        });
+        while choices.pop_if(|(chosen, of)| *chosen + 1 == *of).is_some() {}
+        match choices.last_mut() {
+            Some((chosen, _)) => *chosen += 1,
+            None => return count,
+        }
+    }
+    unreachable!("it has an end")
+}
+
+thread_local! {
+    /// How often a test has polled: what goes on within one poll is one turn.
+    static TURN: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Waits for the next turn.
+async fn step() {
+    let begun = TURN.get();
+    poll_fn(|_| match TURN.get() > begun {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
+}
+
+fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+    TURN.set(TURN.get() + 1);
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// A store that waits before each call until the next turn.
+#[derive(Clone, Default)]
+struct Stepwise(MemoryStore);
+
+impl Store for Stepwise {
+    fn name(&self) -> &'static str {
+        "stepwise"
+    }
+
+    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        step().await;
+        self.0.load(id, now).await
+    }
+
+    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
+        step().await;
+        self.0.create(id, write).await
+    }
+
+    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        step().await;
+        self.0.apply(id, write).await
+    }
+
+    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
+        step().await;
+        self.0.destroy(id).await
+    }
+}
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Does {
+    Look,
+    Count,
+    Add,
+    /// In two steps.
+    AddTwice,
+    Clear,
+    Renew,
+    Destroy,
+}
+
+impl Does {
+    const WRITES: [Self; 6] = [
+        Self::Count,
+        Self::Add,
+        Self::AddTwice,
+        Self::Clear,
+        Self::Renew,
+        Self::Destroy,
+    ];
+
+    async fn on_session(self, session: &Session, own: &str) -> Result<(), Error> {
+        match self {
+            Self::Look => {
+                session.get("n");
+            }
+            Self::Count => {
+                session.update("n", |n: Option<i64>| n.unwrap_or(0) + 1)?;
+            }
+            Self::Add => session.add(own, 1)?,
+            Self::AddTwice => {
+                session.add(own, 1)?;
+                session.save().await?;
+                session.add(own, 2)?;
+            }
+            Self::Clear => {
+                session.clear();
+                session.add(own, 1)?;
+            }
+            Self::Renew => {
+                session.renew();
+                session.add(own, 1)?;
+            }
+            Self::Destroy => session.destroy(),
+        }
+        Ok(())
+    }
+
+    /// The writes that it consists of.
+    fn writes(self) -> Vec<Self> {
+        match self {
+            Self::Look => vec![],
+            Self::AddTwice => vec![Self::Add, Self::AddTwice],
+            other => vec![other],
+        }
+    }
+
+    /// What may be there after one of its writes. The cookie that all began with opens nothing after a
+    /// renewal; who was in by then can still end the session.
+    fn after(self, model: &Model, own: &str) -> Vec<Model> {
+        let Some((is_renewed, values)) = model else {
+            return vec![None];
+        };
+        if *is_renewed {
+            let mut after = vec![model.clone()];
+            after.extend((self == Self::Destroy).then_some(None));
+            return after;
+        }
+        let mut values = values.clone();
+        match self {
+            Self::Look => {}
+            Self::Count => *values.entry("n".into()).or_default() += 1,
+            Self::AddTwice => *values.entry(own.into()).or_default() = 2,
+            Self::Destroy => return vec![None],
+            Self::Clear => values.clear(),
+            Self::Add | Self::Renew => {}
+        }
+        if matches!(self, Self::Add | Self::Clear | Self::Renew) {
+            values.insert(own.into(), 1);
+        }
+        vec![Some((self == Self::Renew, values))]
+    }
+}
+
+/// Whether it was renewed, and its values; `None` when it is gone.
+type Model = Option<(bool, BTreeMap<String, i64>)>;
+
+/// What there may be after these lists of writes, in every order in which each keeps its own.
+fn explained(model: Model, writes: &[Vec<Does>; 3]) -> BTreeSet<Model> {
+    let mut all = BTreeSet::new();
+    for at in 0..3 {
+        if let Some((first, rest)) = writes[at].split_first() {
+            let mut left = writes.clone();
+            left[at] = rest.to_vec();
+            for model in first.after(&model, OWN[at]) {
+                all.extend(explained(model, &left));
+            }
+        }
+    }
+    if writes.iter().all(Vec::is_empty) {
+        all.insert(model);
+    }
+    all
+}
+
+const OWN: [&str; 3] = ["x", "y", "z"];
+
+fn call(
+    manager: &Manager,
+    does: Does,
+    own: &'static str,
+    cookie: &str,
+) -> Pin<Box<dyn Future<Output = Answer>>> {
+    let app = App::new().get("/do", move |session, _| async move {
+        let handle = session.handle();
+        does.on_session(&session, own).await?;
+        Ok(handle.unwrap_or_default())
+    });
+    let (app, cookie) = (app.wrap(manager.middleware()), cookie.to_owned());
+    Box::pin(async move { app.call_with(Web::Axum, "/do", &cookie).await })
+}
+
+fn finish(mut future: Pin<Box<dyn Future<Output = Answer>>>) -> Answer {
+    loop {
+        if let Poll::Ready(answer) = poll(future.as_mut()) {
+            return answer;
+        }
+    }
+}
+
+/// Three requests of one session, and every order of their calls of the store.
+fn run(does: [Does; 3]) -> usize {
+    let begun = Some((false, BTreeMap::from([("n".to_owned(), 1)])));
+    let explained = explained(begun, &does.map(Does::writes));
+    every_schedule(|choose| {
+        let store = Stepwise::default();
+        let manager = Manager::new(ServerSide::new(store.clone()));
+        let cookie = finish(call(&manager, Does::Count, "", "")).cookie();
+        let handle = finish(call(&manager, Does::Look, "", &cookie)).body;
+        let mut under_way: Vec<_> = OWN
+            .into_iter()
+            .zip(does)
+            .map(|(own, does)| call(&manager, does, own, &cookie))
+            .collect();
+        for request in &mut under_way {
+            assert!(
+                poll(request.as_mut()).is_pending(),
+                "each opens its session first"
+            );
+        }
+        while !under_way.is_empty() {
+            let at = match under_way.len() {
+                1 => 0,
+                several => choose(several),
+            };
+            if let Poll::Ready(answer) = poll(under_way[at].as_mut()) {
+                // One that saves is told when its session has ended.
+                let may_fail = does.contains(&Does::AddTwice);
+                assert!(answer.status == 200 || may_fail, "{does:?}: {answer:?}");
+                drop(under_way.remove(at));
+            }
+        }
+        let record = block(store.0.load(id(&handle), manager.settings().now()));
+        let after = record.unwrap().map(|record| {
+            let value =
+                |(key, value): (&str, Value<&str>)| (key.to_owned(), value.decode().unwrap());
+            record
+                .entries
+                .iter()
+                .map(value)
+                .collect::<BTreeMap<String, i64>>()
+        });
+        let is_explained = explained
+            .iter()
+            .any(|model| model.as_ref().map(|(_, values)| values) == after.as_ref());
+        assert!(is_explained, "{does:?}: {after:?} is none of {explained:?}");
+    })
+}
+
+/// Runs a future that never waits.
+fn block<T>(future: impl Future<Output = T>) -> T {
+    match poll(pin!(future)) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+fn id(handle: &str) -> StoreId {
+    let digits = |at| u8::from_str_radix(&handle[2 * at..2 * at + 2], 16).unwrap();
+    StoreId::from_bytes(std::array::from_fn(digits))
+}
+
+#[test]
+fn three_requests_of_one_session_are_explained_by_an_order_of_their_writes() {
+    let schedules = block_on(async {
+        let mut schedules = 0;
+        for (a, first) in Does::WRITES.into_iter().enumerate() {
+            for (b, second) in Does::WRITES.into_iter().enumerate().skip(a) {
+                for third in Does::WRITES.into_iter().skip(b) {
+                    schedules += run([first, second, third]);
+                }
+            }
+        }
+        schedules
+    });
+    println!("{schedules} schedules");
+    assert!(schedules > 5_000, "{schedules}");
+}
+
+/// One call of a store, on the one record that there is.
+#[derive(Clone, Copy, Debug)]
+enum Call {
+    Load,
+    Create,
+    Add(i64),
+    AddIf(u64),
+    Renew,
+    Destroy,
+}
+
+impl Call {
+    /// The call that a number stands for.
+    fn of(number: u64) -> Self {
+        match number % 8 {
+            0 => Self::Load,
+            1 | 2 => Self::Create,
+            3 => Self::AddIf(number / 8 % 3 + 1),
+            4 => Self::Renew,
+            5 => Self::Destroy,
+            _ => Self::Add((number / 8 % 9) as i64),
+        }
+    }
+
+    fn on(self, store: &MemoryStore) -> String {
+        let id = StoreId::from_bytes([1; 32]);
+        let (old, new) = (Holder::from_bytes([2; 32]), Holder::from_bytes([3; 32]));
+        let now = Timestamp::from_millis(1_000);
+        let mut write = Write::touch(old, now, now, now.plus(Duration::from_secs(60)));
+        let set = |number: i64| vec![("a".into(), Value::Json(number.to_string().into()))];
+        match self {
+            Self::Load => {
+                let record = block(store.load(id, now)).unwrap();
+                let shown = record.map(|record| {
+                    let value = record
+                        .entries
+                        .get("a")
+                        .map(|value| value.as_str().to_owned());
+                    (record.version, record.holder, record.user, value)
+                });
+                return format!("{shown:?}");
+            }
+            Self::Create => {
+                write.user = Some("ada".into());
+                return block(store.create(id, &write)).unwrap().to_string();
+            }
+            Self::Add(number) => write.set = set(number),
+            Self::AddIf(version) => {
+                write.set = set(-1);
+                write.if_version = Some(version);
+            }
+            Self::Renew => {
+                write.new_holder = Some(new);
+                write.user = Some("grace".into());
+            }
+            Self::Destroy => return format!("{:?}", block(store.destroy(id)).unwrap()),
+        }
+        format!("{:?}", block(store.apply(id, &write)).unwrap())
+    }
+}
+
+/// Whether the calls that each thread made, with what came of them, can have been made in one order,
+/// and left what was found.
+fn is_linear(made: &[Vec<(Call, String)>], found: &str) -> bool {
+    fn go(
+        made: &[Vec<(Call, String)>],
+        done: &mut [usize],
+        order: &mut Vec<Call>,
+        found: &str,
+    ) -> bool {
+        let store = MemoryStore::with_capacity(1);
+        for call in order.iter() {
+            call.on(&store);
+        }
+        let mut is_last = true;
+        for at in 0..made.len() {
+            let Some((call, result)) = made[at].get(done[at]) else {
+                continue;
+            };
+            is_last = false;
+            let copy = MemoryStore::with_capacity(1);
+            for call in order.iter() {
+                call.on(&copy);
+            }
+            if call.on(&copy) == *result {
+                done[at] += 1;
+                order.push(*call);
+                if go(made, done, order, found) {
+                    return true;
+                }
+                order.pop();
+                done[at] -= 1;
+            }
+        }
+        is_last && Call::Load.on(&store) == found
+    }
+    go(made, &mut vec![0; made.len()], &mut Vec::new(), found)
+}
+
+#[test]
+fn what_three_threads_do_to_one_record_at_once_has_an_order() {
+    const ROUNDS: u64 = 2_000;
+    let stores: Vec<_> = (0..ROUNDS).map(|_| MemoryStore::with_capacity(1)).collect();
+    let together = Barrier::new(3);
+    let made: Vec<Vec<Vec<_>>> = thread::scope(|scope| {
+        let threads = (0..3_u64).map(|thread| {
+            let (stores, together) = (&stores, &together);
+            scope.spawn(move || {
+                let mut random = 0x9e37_79b9_7f4a_7c15 ^ (thread + 1);
+                let mut next = move || {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    random >> 11
+                };
+                let round = |store| {
+                    let calls: Vec<_> = (0..3).map(|_| Call::of(next())).collect();
+                    together.wait();
+                    let made = calls.into_iter().map(|call| (call, call.on(store)));
+                    made.collect::<Vec<_>>()
+                };
+                stores.iter().map(round).collect()
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    for (round, store) in stores.iter().enumerate() {
+        let made: Vec<_> = made.iter().map(|thread| thread[round].clone()).collect();
+        let found = Call::Load.on(store);
+        assert!(is_linear(&made, &found), "{made:?} left {found}");
+    }
+}
+
+/// Every thread replaces the manager at once, and others look: each manager is taken out once, by
+/// whoever came next, and nobody who looks ever sees one that was taken out before.
+#[test]
+fn managers_that_are_set_at_once_follow_one_another() {
+    const EACH: usize = 300;
+    let first = named("first");
+    manager::set(first);
+    let taken = Mutex::new(BTreeSet::new());
+    thread::scope(|scope| {
+        for setter in 0..4 {
+            let taken = &taken;
+            scope.spawn(move || {
+                for number in 0..EACH {
+                    let former = manager::set(named(&format!("m{setter}-{number}")));
+                    let name = former.settings().cookie_name().to_owned();
+                    assert!(taken.lock().unwrap().insert(name), "taken out twice");
+                }
+            });
+        }
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut last = [0; 4];
+                for _ in 0..10 * EACH {
+                    let name = current();
+                    let Some((setter, number)) =
+                        name.strip_prefix('m').and_then(|name| name.split_once('-'))
+                    else {
+                        continue;
+                    };
+                    let (setter, number): (usize, usize) =
+                        (setter.parse().unwrap(), number.parse().unwrap());
+                    assert!(number >= last[setter], "an old one came back");
+                    last[setter] = number;
+                }
+            });
+        }
+    });
+    let mut taken = taken.into_inner().unwrap();
+    assert!(taken.insert(current()), "the last one is still there");
+    assert_eq!(taken.len(), 4 * EACH + 1, "none was lost");
+}
+
+/// Polled in every order: one that nests, one that panics, and one that is dropped half-way.
+#[test]
+fn scopes_that_take_turns_in_any_order_each_see_their_own_manager() {
+    let names = ["one", "two", "three"];
+    let managers = names.map(|name| Arc::new(named(name)));
+    let inner = Arc::new(named("inner"));
+    let outer = named("outer");
+    let schedules = manager::with(outer, || {
+        every_schedule(|choose| {
+            let task = |at: usize| {
+                let inner = Arc::clone(&inner);
+                manager::scope(Arc::clone(&managers[at]), async move {
+                    for turn in 0..3 {
+                        assert_eq!(current(), names[at]);
+                        match (at, turn) {
+                            (0, 1) => {
+                                let nested = async {
+                                    assert_eq!(current(), "inner");
+                                    step().await;
+                                    assert_eq!(current(), "inner");
+                                };
+                                manager::scope(Arc::clone(&inner), nested).await;
+                            }
+                            (1, 2) => manager::with(Arc::clone(&inner), || panic!("asked for")),
+                            _ => step().await,
+                        }
+                        assert_eq!(current(), names[at]);
+                    }
+                })
+            };
+            let mut tasks: Vec<_> = (0..3).map(|at| (at, 0, Box::pin(task(at)))).collect();
+            while !tasks.is_empty() {
+                let chosen = match tasks.len() {
+                    1 => 0,
+                    several => choose(several),
+                };
+                let (at, polls, task) = &mut tasks[chosen];
+                *polls += 1;
+                let polled = catch_unwind(AssertUnwindSafe(|| poll(task.as_mut())));
+                assert_eq!(current(), "outer");
+                assert!(polled.is_ok() || *at == 1);
+                if !matches!(polled, Ok(Poll::Pending)) || (*at == 2 && *polls == 2) {
+                    drop(tasks.remove(chosen));
+                    assert_eq!(current(), "outer");
+                }
+            }
+        })
+    });
+    assert!(schedules > 100, "{schedules}");
+}
