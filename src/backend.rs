@@ -5,7 +5,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use crate::{
@@ -350,11 +350,12 @@ impl<'a, T> BackendFuture<'a, T> {
 
     /// The result may take time: asked once, so that what is there at once (a store in memory) is
     /// finished where it stands. Whoever waits asks again, and is woken then.
+    #[cfg(feature = "server-side")]
     pub(crate) fn begun(future: impl Future<Output = T> + Send + 'a) -> Self {
         let mut future = Box::pin(future);
         match future
             .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
+            .poll(&mut Context::from_waker(std::task::Waker::noop()))
         {
             Poll::Ready(result) => Self::ready(result),
             Poll::Pending => Self(State::Pending(future)),

@@ -94,7 +94,7 @@ check 'clippy, all features' cargo clippy --quiet --workspace --all-targets --al
 check 'clippy, default features' cargo clippy --quiet -- -D warnings
 check 'clippy, no feature' cargo clippy --quiet --no-default-features -- -D warnings
 features=$(cargo metadata --no-deps --format-version 1 |
-    grep -o '"features":{[^}]*}' | grep -o '"[a-z-]*":\[' | tr -d '":[' | grep -vx default)
+    grep -o '"features":{[^}]*}' | grep -o '"[a-z0-9-]*":\[' | tr -d '":[' | grep -vx default)
 [ -n "$features" ] || fail 'no feature found in Cargo.toml'
 for feature in $features; do
     check "clippy, feature $feature alone" \
