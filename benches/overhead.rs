@@ -10,7 +10,11 @@
 //! serves every row of the table with all of them, one after another in an order that rotates, so
 //! that whatever else the machine does hits all alike. The tables show medians over the rounds.
 
-#![allow(clippy::print_stdout, reason = "it prints its tables")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench that cannot go on stops, and it prints its tables"
+)]
 
 mod common;
 
@@ -24,7 +28,8 @@ use std::{
 use actix_web::rt::{System as Runtime, SystemRunner};
 use arc_swap::ArcSwap;
 use common::{
-    Application, Mounted, REQUESTS, ROWS, Row, median, name_and_value, print_head, print_row,
+    Application, BARE, Framework, Mounted, REQUESTS, Row, median, name_and_value, print_head,
+    print_row,
     visit::{STORED, Visitor},
 };
 use once_cell::sync::Lazy;
@@ -42,22 +47,26 @@ const CALLS: usize = 1_000_000;
 /// What one request costs: nanoseconds, allocations on the heap, and bytes of these.
 type Cost = [f64; 3];
 
-/// The applications of one framework on this thread; the bare one comes first.
-struct Framework<'a> {
+/// The applications of one framework on this thread.
+struct Side<'a> {
+    rows: &'static [Row],
     applications: &'a [Application],
     mounted: Vec<Mounted<'a>>,
 }
 
-impl<'a> Framework<'a> {
-    fn new(applications: &'a [Application], runtime: &'a SystemRunner) -> Self {
-        let mounted = applications.iter().map(|it| it.mount(runtime)).collect();
+impl<'a> Side<'a> {
+    fn new(framework: &'a Framework, runtime: &'a SystemRunner) -> Self {
+        let rows = framework.rows;
+        let applications = &framework.applications;
+        let mounted = applications.iter().map(|it| it.mount(rows, runtime));
         Self {
+            rows,
             applications,
-            mounted,
+            mounted: mounted.collect(),
         }
     }
 
-    fn serve(&self, which: usize, row: &Row) -> Cost {
+    fn serve(&self, which: usize, row: usize) -> Cost {
         let mut time = Duration::ZERO;
         let mut allocations = 0;
         let mut bytes = 0;
@@ -77,9 +86,9 @@ impl<'a> Framework<'a> {
     /// For each row what each application costs; all but the bare one without what that costs.
     fn overheads(&self) -> Vec<Vec<Cost>> {
         let count = self.applications.len();
-        let mut rounds = vec![vec![Vec::new(); count]; ROWS.len()];
+        let mut rounds = vec![vec![Vec::new(); count]; self.rows.len()];
         for round in 0..ROUNDS {
-            for (row, costs) in ROWS.iter().zip(&mut rounds) {
+            for (row, costs) in rounds.iter_mut().enumerate() {
                 let mut served = vec![Cost::default(); count];
                 for turn in 0..count {
                     let which = (round + turn) % count;
@@ -113,7 +122,7 @@ impl<'a> Framework<'a> {
                 head.extend([pair[0].name, pair[1].name, "ratio"]);
             }
             print_head(&head);
-            for (row, costs) in ROWS.iter().zip(&overheads) {
+            for (row, costs) in self.rows.iter().zip(&overheads) {
                 let mut cells = vec![row.name.to_owned(), format!("{:.0}", costs[0][part])];
                 for pair in costs[1..].chunks(2) {
                     let [ours, theirs] = [pair[0][part], pair[1][part]];
@@ -148,8 +157,8 @@ fn ways_to_the_manager(calls: usize) -> [f64; 4] {
 
 fn main() {
     let runtime = Runtime::new();
-    let frameworks = common::applications();
-    let frameworks = frameworks.each_ref().map(|it| Framework::new(it, &runtime));
+    let frameworks = common::frameworks();
+    let frameworks = frameworks.each_ref().map(|it| Side::new(it, &runtime));
     if common::is_test() {
         ways_to_the_manager(1);
         println!("every case does what it should; nothing was measured");
@@ -160,23 +169,21 @@ fn main() {
         "{}; {ROUNDS} rounds of {REQUESTS} requests.",
         common::machine()
     );
-    frameworks.iter().for_each(Framework::print_overheads);
+    frameworks.iter().for_each(Side::print_overheads);
     print_cookies(&frameworks);
     print_ways_to_the_manager();
 }
 
-fn print_cookies(frameworks: &[Framework<'_>]) {
+fn print_cookies(frameworks: &[Side<'_>]) {
     let Visitor { user, name, visits } = STORED;
     let data = ["user", user, "name", name, "visits", &visits.to_string()].concat();
     println!("\nThe session's keys and values have {} bytes.", data.len());
     print_head(&["Bytes of", "`Set-Cookie`", "the cookie's value in it"]);
     for framework in frameworks {
         for (application, mounted) in framework.applications.iter().zip(&framework.mounted) {
-            if let Some((set_cookie, (_, value))) = mounted
-                .begun
-                .as_deref()
-                .and_then(|it| Some((it, name_and_value(it).split_once('=')?)))
-            {
+            if application.name != BARE {
+                let set_cookie = mounted.sessions.iter().flatten().next().unwrap();
+                let (_, value) = name_and_value(set_cookie).split_once('=').unwrap();
                 print_row(&[
                     application.name.to_owned(),
                     set_cookie.len().to_string(),

@@ -1,5 +1,4 @@
-//! The applications that the benches measure, each with the default settings of its crate: for every
-//! framework a bare one, then each of ours before its peer.
+//! The applications that the benches measure, each with the default settings of its crate.
 
 #![allow(
     clippy::unwrap_used,
@@ -35,33 +34,39 @@ pub(crate) const BATCHES: usize = 40;
 /// processor's cache; and actix-web keeps 128 at most for reuse.
 const BATCH: usize = 100;
 
-/// What the requests of one row are, and whether their responses set a cookie if it is the session.
+/// The requests of one row.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     path: &'static str,
-    has_cookie: bool,
-    writes: bool,
+    /// The path that begins the session whose cookie they have.
+    begin: Option<&'static str>,
 }
 
-const fn row(name: &'static str, path: &'static str, has_cookie: bool, writes: bool) -> Row {
-    Row {
-        name,
-        path,
-        has_cookie,
-        writes,
+impl Row {
+    const fn new(name: &'static str, path: &'static str, begin: Option<&'static str>) -> Self {
+        Self { name, path, begin }
+    }
+
+    /// Whether their responses set a cookie if it is the session.
+    fn writes(&self) -> bool {
+        self.path == "/write-three"
     }
 }
 
-pub(crate) const ROWS: [Row; 5] = [
-    row("no cookie", "/untouched", false, false),
-    row("cookie, untouched", "/untouched", true, false),
-    row("read one key", "/read-one", true, false),
-    row("read three keys", "/read-three", true, false),
-    row("write three keys", "/write-three", true, true),
+const ROWS: [Row; 8] = [
+    Row::new("no cookie", "/untouched", None),
+    Row::new("cookie, untouched", "/untouched", Some("/begin")),
+    Row::new("read one key", "/read-one", Some("/begin")),
+    Row::new("read three keys", "/read-three", Some("/begin")),
+    Row::new("write three keys", "/write-three", Some("/begin")),
+    // What no cookie can hold.
+    Row::new("read one key of 10", "/read-one", Some("/begin/10")),
+    Row::new("read one key of 100", "/read-one", Some("/begin/100")),
+    Row::new("read one key of 1,000", "/read-one", Some("/begin/1000")),
 ];
 
 /// How a framework is called, without a socket.
-trait Framework {
+trait Call {
     type Request;
     type Response;
 
@@ -80,7 +85,7 @@ struct Actix<S, R> {
     finish: fn(TestRequest) -> R,
 }
 
-impl<S, R, B> Framework for Actix<S, R>
+impl<S, R, B> Call for Actix<S, R>
 where
     S: Service<R, Response = ServiceResponse<B>, Error = actix_web::Error>,
     B: MessageBody,
@@ -107,7 +112,7 @@ where
     }
 }
 
-impl Framework for Router {
+impl Call for Router {
     type Request = Request;
     type Response = Response;
 
@@ -142,7 +147,7 @@ trait Serve {
     fn once(&self, path: &str, cookie: Option<&str>) -> Option<String>;
 }
 
-impl<F: Framework> Serve for (&SystemRunner, F) {
+impl<C: Call> Serve for (&SystemRunner, C) {
     fn batch(&self, path: &str, cookie: Option<&str>) -> Box<dyn FnOnce() + '_> {
         let (runtime, app) = self;
         let requests: Vec<_> = (0..BATCH).map(|_| app.request(path, cookie)).collect();
@@ -158,7 +163,7 @@ impl<F: Framework> Serve for (&SystemRunner, F) {
     fn once(&self, path: &str, cookie: Option<&str>) -> Option<String> {
         let (runtime, app) = self;
         let response = runtime.block_on(app.call(app.request(path, cookie)));
-        let mut cookies = F::set_cookies(&response);
+        let mut cookies = C::set_cookies(&response);
         assert!(cookies.len() < 2, "a response has one cookie at most");
         cookies.pop()
     }
@@ -183,25 +188,27 @@ impl Application {
         }
     }
 
-    /// Begins one session to be read and another to be written, unless this is a bare application,
-    /// and proves that it does what the rows say.
-    pub(crate) fn mount<'r>(&self, runtime: &'r SystemRunner) -> Mounted<'r> {
+    /// Begins a session for each row, unless this is a bare application, and proves that it does what
+    /// the rows say.
+    pub(crate) fn mount<'r>(&self, rows: &'static [Row], runtime: &'r SystemRunner) -> Mounted<'r> {
         self.enter();
         let app = (self.mount)(runtime);
-        let [begun, written] = if self.name == BARE {
-            [None, None]
+        let begin = |row: &Row| Some(app.once(row.begin?, None).expect("a session begins"));
+        let sessions = if self.name == BARE {
+            let cookie = |row: &Row| row.begin.map(|_| "bare=application".to_owned());
+            rows.iter().map(cookie).collect()
         } else {
-            [(); 2].map(|()| Some(app.once("/begin", None).unwrap()))
+            rows.iter().map(begin).collect()
         };
         let mounted = Mounted {
             app,
-            begun,
-            written,
+            rows,
+            sessions,
         };
-        for row in &ROWS {
-            let cookie = mounted.cookie(row);
+        for (i, row) in rows.iter().enumerate() {
+            let cookie = mounted.cookie(i);
             let set_cookie = mounted.app.once(row.path, cookie);
-            if !row.writes || self.name == BARE {
+            if !row.writes() || self.name == BARE {
                 assert_eq!(set_cookie, None, "{}: {}", self.name, row.name);
             } else {
                 // A server-side session keeps its id, and need not send it again.
@@ -216,27 +223,22 @@ impl Application {
 /// An application on one thread.
 pub(crate) struct Mounted<'r> {
     app: Box<dyn Serve + 'r>,
-    /// The `Set-Cookie` value that began the session; `None` for a bare application.
-    pub(crate) begun: Option<String>,
-    written: Option<String>,
+    rows: &'static [Row],
+    /// For each row the `Set-Cookie` value that began its session; no more than a cookie for a bare
+    /// application.
+    pub(crate) sessions: Vec<Option<String>>,
 }
 
 impl Mounted<'_> {
     /// Serves [`REQUESTS`], a batch at a time by `measure`, which is to call what it is given.
-    pub(crate) fn serve(&self, row: &Row, mut measure: impl FnMut(Box<dyn FnOnce() + '_>)) {
+    pub(crate) fn serve(&self, row: usize, mut measure: impl FnMut(Box<dyn FnOnce() + '_>)) {
         for _ in 0..BATCHES {
-            measure(self.app.batch(row.path, self.cookie(row)));
+            measure(self.app.batch(self.rows[row].path, self.cookie(row)));
         }
     }
 
-    fn cookie(&self, row: &Row) -> Option<&str> {
-        let session = if row.writes {
-            &self.written
-        } else {
-            &self.begun
-        };
-        let set_cookie = session.as_deref().unwrap_or("bare=application");
-        row.has_cookie.then(|| name_and_value(set_cookie))
+    fn cookie(&self, row: usize) -> Option<&str> {
+        self.sessions[row].as_deref().map(name_and_value)
     }
 }
 
@@ -245,33 +247,37 @@ pub(crate) fn name_and_value(set_cookie: &str) -> &str {
     set_cookie.split(';').next().unwrap()
 }
 
-const BARE: &str = "bare application";
+pub(crate) const BARE: &str = "bare application";
 
-/// The applications of each framework.
-pub(crate) fn applications() -> [Vec<Application>; 2] {
-    [
-        vec![
+/// What is measured beside each other.
+pub(crate) struct Framework {
+    pub(crate) rows: &'static [Row],
+    /// The bare one, then each of ours before its peer.
+    pub(crate) applications: Vec<Application>,
+}
+
+pub(crate) fn frameworks() -> [Framework; 2] {
+    let (signed, private) = (Key::generate(), Key::generate());
+    let actix = Framework {
+        rows: &ROWS[..5],
+        applications: vec![
             actix_bare(),
-            actix_ours(
-                "session-manager, signed",
-                SignedCookie::new(Key::generate()),
-            ),
+            actix_ours("session-manager, signed", SignedCookie::new(signed)),
             actix_theirs("actix-session, signed", CookieContentSecurity::Signed),
-            actix_ours(
-                "session-manager, private",
-                PrivateCookie::new(Key::generate()),
-            ),
+            actix_ours("session-manager, private", PrivateCookie::new(private)),
             actix_theirs("actix-session, private", CookieContentSecurity::Private),
         ],
-        vec![
+    };
+    let memory = ServerSide::new(MemoryStore::new());
+    let axum = Framework {
+        rows: &ROWS,
+        applications: vec![
             axum_bare(),
-            axum_ours(
-                "session-manager, memory",
-                ServerSide::new(MemoryStore::new()),
-            ),
+            axum_ours("session-manager, memory", memory),
             axum_theirs("tower-sessions, memory"),
         ],
-    ]
+    };
+    [actix, axum]
 }
 
 /// `init_service` and [`TestRequest::to_request`], whose types actix-web does not export.

@@ -3,7 +3,11 @@
 use std::{cell::Cell, future::ready};
 
 use actix_web::web::{self, ServiceConfig};
-use axum::{Router, extract::FromRequestParts, routing::get};
+use axum::{
+    Router,
+    extract::{FromRequestParts, Path},
+    routing::get,
+};
 use serde::Serialize;
 
 /// What a session holds.
@@ -124,6 +128,14 @@ async fn put_three(session: impl Visit, visitor: Visitor) -> &'static str {
     untouched().await
 }
 
+/// Begins a session of so many keys.
+async fn begin_large(session: impl Visit, keys: usize) -> &'static str {
+    for key in 3..keys {
+        session.put(&format!("key{key}"), "value").await;
+    }
+    put_three(session, STORED).await
+}
+
 async fn write_three(session: impl Visit) -> &'static str {
     WRITES.set(WRITES.get() + 1);
     put_three(session, last_written()).await
@@ -153,7 +165,7 @@ pub(crate) fn bare_actix_routes(config: &mut ServiceConfig) {
     }
 }
 
-/// The same for axum.
+/// The same for axum, where sessions may also be larger than a cookie.
 pub(crate) fn axum_routes<S: Visit + FromRequestParts<()> + Send + Sync>() -> Router {
     Router::new()
         .route("/untouched", get(untouched))
@@ -162,6 +174,10 @@ pub(crate) fn axum_routes<S: Visit + FromRequestParts<()> + Send + Sync>() -> Ro
         .route("/write-three", get(|s: S| write_three(s)))
         .route("/begin", get(|s: S| put_three(s, STORED)))
         .route("/written", get(|s: S| read_three(s, last_written())))
+        .route(
+            "/begin/{keys}",
+            get(|Path(keys): Path<usize>, s: S| begin_large(s, keys)),
+        )
 }
 
 pub(crate) fn bare_axum_routes() -> Router {
