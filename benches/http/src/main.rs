@@ -42,10 +42,11 @@ async fn main() -> io::Result<()> {
                 .await
         }
         "actix-ours-signed" => actix_ours(SignedCookie::new(Key::generate()), port).await,
-        "actix-session-signed" => actix_theirs(CookieSessionStore::default(), port).await,
+        "actix-session-signed" => actix_theirs(CookieSessionStore::default, port).await,
         "actix-ours-redis" => actix_ours(in_redis().await, port).await,
         "actix-session-redis" => {
-            actix_theirs(RedisSessionStore::new(redis).await.unwrap(), port).await
+            let store = RedisSessionStore::new(redis).await.unwrap();
+            actix_theirs(move || store.clone(), port).await
         }
         "axum-bare" => axum_serve(visit::bare_axum_routes(), port).await,
         "axum-ours-memory" => axum_ours(ServerSide::new(MemoryStore::new()), port).await,
@@ -75,15 +76,15 @@ async fn actix_ours(engine: impl Backend, port: u16) -> io::Result<()> {
     .await
 }
 
-async fn actix_theirs(
-    store: impl SessionStore + Clone + Send + 'static,
+async fn actix_theirs<S: SessionStore + 'static>(
+    store: impl Fn() -> S + Clone + Send + 'static,
     port: u16,
 ) -> io::Result<()> {
     let key = cookie::Key::generate();
     HttpServer::new(move || {
         App::new()
             .configure(visit::actix_routes::<actix_session::Session>)
-            .wrap(SessionMiddleware::new(store.clone(), key.clone()))
+            .wrap(SessionMiddleware::new(store(), key.clone()))
     })
     .workers(1)
     .bind(("127.0.0.1", port))?
