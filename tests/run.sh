@@ -90,6 +90,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 check 'format' cargo fmt --all --check
+check 'format, the server of benches/http' cargo fmt --check --manifest-path benches/http/Cargo.toml
 check 'clippy, all features' cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings
 check 'clippy, default features' cargo clippy --quiet -- -D warnings
 check 'clippy, no feature' cargo clippy --quiet --no-default-features -- -D warnings
@@ -118,7 +119,7 @@ start_mariadb "$services" || fail 'MariaDB could not be started'
 suite 'every store on its real server' cargo test --all-features --test 'store_*' -- --include-ignored
 suite 'the demo and the WebSocket example in a browser' cargo test --all-features --test browser -- --ignored
 check 'fuzzing, a minute in all' fuzz/run.sh 12
-check 'the benches do what they measure' cargo test --quiet --all-features --bench overhead -- --test
+check 'the benches do what they measure' cargo test --quiet --all-features --bench overhead --bench two_threads -- --test
 check 'the bench of the memory store runs' cargo test --quiet --all-features --bench memory_store -- --test
 check 'the package' cargo package --quiet --allow-dirty
 
