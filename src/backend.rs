@@ -5,7 +5,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use crate::{
@@ -335,30 +335,26 @@ impl<'a, T> BackendFuture<'a, T> {
         Self(State::Ready(Some(result)))
     }
 
-    /// The result, if it is there.
-    pub(crate) fn now(mut self) -> Result<T, Self> {
+    /// The result, if it is there or comes when it is asked for once: what answers at once, as a store
+    /// in memory does, is finished where it stands. Whoever waits then asks again, and is woken.
+    ///
+    /// Not to be called with a session locked: an engine may call what the application gave to
+    /// [`update`](crate::Session::update).
+    pub(crate) fn now(mut self) -> Result<T, Self>
+    where
+        T: Unpin,
+    {
         self.take_now().ok_or(self)
     }
 
-    /// Takes the result out, if it is there.
-    pub(crate) fn take_now(&mut self) -> Option<T> {
-        match &mut self.0 {
-            State::Ready(result) => result.take(),
-            State::Pending(_) => None,
-        }
-    }
-
-    /// The result may take time: asked once, so that what is there at once (a store in memory) is
-    /// finished where it stands. Whoever waits asks again, and is woken then.
-    #[cfg(feature = "server-side")]
-    pub(crate) fn begun(future: impl Future<Output = T> + Send + 'a) -> Self {
-        let mut future = Box::pin(future);
-        match future
-            .as_mut()
-            .poll(&mut Context::from_waker(std::task::Waker::noop()))
-        {
-            Poll::Ready(result) => Self::ready(result),
-            Poll::Pending => Self(State::Pending(future)),
+    /// As [`now`](Self::now), and leaves what has still to be waited for.
+    pub(crate) fn take_now(&mut self) -> Option<T>
+    where
+        T: Unpin,
+    {
+        match Pin::new(self).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => None,
         }
     }
 

@@ -12,6 +12,7 @@ mod common;
 use std::{
     io::Write as _,
     net::TcpStream,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,6 +25,7 @@ use session_manager::{
     Applied, Error, Manager, MemoryStore, OnStoreError, Record, ServerSide, Session, SignedCookie,
     Store, StoreError, StoreId, Timestamp, Write,
 };
+use tokio::sync::Barrier;
 
 #[tokio::test]
 async fn the_memory_store_keeps_the_contract_of_a_store() {
@@ -326,8 +328,36 @@ fn what_save_could_not_keep_is_kept_by_the_next_one(web: Web) {
     );
 }
 
+/// What is computed anew when another request was faster is the application's own code.
+fn an_update_that_is_computed_anew_may_use_the_session_itself(web: Web) {
+    let together = Arc::new(Barrier::new(2));
+    let app = App::new().get("/count", move |session, _| {
+        let together = Arc::clone(&together);
+        async move {
+            together.wait().await;
+            let itself = session.clone();
+            session.update("count", move |count: Option<i64>| {
+                count.unwrap_or(0) + itself.load::<i64>("step").unwrap().unwrap()
+            })?;
+            Ok("counted")
+        }
+    });
+    let manager = Manager::new(ServerSide::new(MemoryStore::new()));
+    let server = Server::start(web, app.wrap(manager.middleware()));
+    let cookie = server.raw("/run/count.step", &[]).cookie();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                assert_eq!(server.with_cookie("/count", &cookie).body, "counted");
+            });
+        }
+    });
+    assert_eq!(server.with_cookie("/run/get.count", &cookie).body, "2");
+}
+
 on_every_framework!(
     the_memory_store_keeps_every_promise_over_http,
+    an_update_that_is_computed_anew_may_use_the_session_itself,
     #[cfg(feature = "tower-sessions")]
     a_store_of_tower_sessions_keeps_every_promise_over_http,
     a_full_memory_store_drops_the_session_written_longest_ago,

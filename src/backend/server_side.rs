@@ -137,7 +137,7 @@ impl<S: Store> Backend for ServerSide<S> {
             return BackendFuture::ready(Ok(Opened::Refused(Refused::Malformed)));
         };
         let (now, expiry) = (request.settings.now(), *request.settings.expiry());
-        BackendFuture::begun(async move {
+        BackendFuture::pending(async move {
             match self.limited(self.store.load(id.stored(), now)).await {
                 // Not in constant time: these are hashes, and who learns how one begins is no nearer
                 // to a secret of 256 random bits.
@@ -177,7 +177,7 @@ impl<S: Store> Backend for ServerSide<S> {
                     .expiry()
                     .touch_due(stored.created, stored.expires, commit.now)
             });
-        BackendFuture::begun(async move {
+        BackendFuture::pending(async move {
             let id = match id {
                 Some(id) if destroyed => {
                     self.limited(self.store.destroy(id.stored())).await?;
