@@ -224,6 +224,62 @@ trait Fields {
     fn append(&mut self, field: Field, value: Cow<'static, str>) -> bool;
 }
 
+/// The headers of requests and responses, written once for the types of both frameworks: they have the
+/// same names, and come from two versions of the crate `http`.
+macro_rules! reads_and_writes_headers {
+    () => {
+        impl Fields for HeaderMap {
+            fn all(&self, field: Field) -> impl Iterator<Item = &[u8]> {
+                let values = self.get_all(name(field)).into_iter();
+                values.map(HeaderValue::as_bytes)
+            }
+
+            fn append(&mut self, field: Field, value: Cow<'static, str>) -> bool {
+                let value = match value {
+                    Cow::Borrowed(value) => Ok(HeaderValue::from_static(value)),
+                    Cow::Owned(value) => HeaderValue::try_from(value),
+                };
+                let appended = value.map(|value| HeaderMap::append(self, name(field), value));
+                appended.is_ok()
+            }
+        }
+
+        fn name(field: Field) -> HeaderName {
+            match field {
+                Field::CacheControl => header::CACHE_CONTROL,
+                Field::SetCookie => header::SET_COOKIE,
+                Field::Vary => header::VARY,
+            }
+        }
+
+        /// A request as this crate reads it.
+        struct Head<'r> {
+            uri: &'r Uri,
+            version: Version,
+            headers: &'r HeaderMap,
+        }
+
+        impl RequestHead for Head<'_> {
+            fn find<'r>(&'r self, cookie: &SessionCookie) -> Found<'r> {
+                let lines = self.headers.get_all(header::COOKIE).into_iter();
+                cookie.find(lines.map(HeaderValue::as_bytes))
+            }
+
+            fn is_to_loopback(&self) -> bool {
+                // A host in the request line, as in HTTP/2, counts before the header (RFC 9112,
+                // section 3.2).
+                let host = || self.headers.get(header::HOST)?.to_str().ok();
+                is_to_loopback(
+                    self.uri.host().or_else(host),
+                    self.version <= Version::HTTP_10,
+                    |field| self.headers.contains_key(field),
+                )
+            }
+        }
+    };
+}
+use reads_and_writes_headers;
+
 impl Headers {
     fn write(self, fields: &mut impl Fields) {
         if self.vary && !varies_by_cookie(fields.all(Field::Vary)) {

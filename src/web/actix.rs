@@ -17,7 +17,10 @@ use actix_web::{
     },
 };
 
-use super::{Answer, Call, Field, Fields, SessionFuture, SessionService, is_to_loopback};
+use super::{
+    Answer, Call, Field, Fields, SessionFuture, SessionService, is_to_loopback,
+    reads_and_writes_headers,
+};
 use crate::{
     BackendFuture, Error, HasSession, Middleware, Session, Sessions,
     cookie::{Found, SessionCookie},
@@ -122,36 +125,7 @@ impl<B> Answer for Result<ServiceResponse<B>, actix_web::Error> {
     }
 }
 
-impl Fields for HeaderMap {
-    fn all(&self, field: Field) -> impl Iterator<Item = &[u8]> {
-        self.get_all(name(field)).map(HeaderValue::as_bytes)
-    }
-
-    fn append(&mut self, field: Field, value: Cow<'static, str>) -> bool {
-        let value = match value {
-            Cow::Borrowed(value) => Ok(HeaderValue::from_static(value)),
-            Cow::Owned(value) => HeaderValue::try_from(value),
-        };
-        value
-            .map(|value| HeaderMap::append(self, name(field), value))
-            .is_ok()
-    }
-}
-
-fn name(field: Field) -> HeaderName {
-    match field {
-        Field::CacheControl => header::CACHE_CONTROL,
-        Field::SetCookie => header::SET_COOKIE,
-        Field::Vary => header::VARY,
-    }
-}
-
-/// A request as this crate reads it.
-struct Head<'r> {
-    uri: &'r Uri,
-    version: Version,
-    headers: &'r HeaderMap,
-}
+reads_and_writes_headers!();
 
 impl<'r> Head<'r> {
     fn of(head: &'r dev::RequestHead) -> Self {
@@ -160,23 +134,6 @@ impl<'r> Head<'r> {
             version: head.version,
             headers: &head.headers,
         }
-    }
-}
-
-impl RequestHead for Head<'_> {
-    fn find<'r>(&'r self, cookie: &SessionCookie) -> Found<'r> {
-        let lines = self.headers.get_all(header::COOKIE);
-        cookie.find(lines.map(HeaderValue::as_bytes))
-    }
-
-    fn is_to_loopback(&self) -> bool {
-        // A host in the request line, as in HTTP/2, counts before the header (RFC 9112, section 3.2).
-        let host = || self.headers.get(header::HOST)?.to_str().ok();
-        is_to_loopback(
-            self.uri.host().or_else(host),
-            self.version <= Version::HTTP_10,
-            |field| self.headers.contains_key(field),
-        )
     }
 }
 

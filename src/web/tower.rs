@@ -13,7 +13,10 @@ use http::{
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Answer, Call, Field, Fields, SessionFuture, SessionService, is_to_loopback};
+use super::{
+    Answer, Call, Field, Fields, SessionFuture, SessionService, is_to_loopback,
+    reads_and_writes_headers,
+};
 use crate::{
     BackendFuture, Error, HasSession, Middleware, Sessions,
     cookie::{Found, SessionCookie},
@@ -109,36 +112,7 @@ pub(super) fn status(error: &Error) -> StatusCode {
     StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-impl Fields for HeaderMap {
-    fn all(&self, field: Field) -> impl Iterator<Item = &[u8]> {
-        self.get_all(name(field)).iter().map(HeaderValue::as_bytes)
-    }
-
-    fn append(&mut self, field: Field, value: Cow<'static, str>) -> bool {
-        let value = match value {
-            Cow::Borrowed(value) => Ok(HeaderValue::from_static(value)),
-            Cow::Owned(value) => HeaderValue::try_from(value),
-        };
-        value
-            .map(|value| HeaderMap::append(self, name(field), value))
-            .is_ok()
-    }
-}
-
-fn name(field: Field) -> HeaderName {
-    match field {
-        Field::CacheControl => header::CACHE_CONTROL,
-        Field::SetCookie => header::SET_COOKIE,
-        Field::Vary => header::VARY,
-    }
-}
-
-/// A request without its body.
-struct Head<'r> {
-    uri: &'r Uri,
-    version: Version,
-    headers: &'r HeaderMap,
-}
+reads_and_writes_headers!();
 
 impl<'r> Head<'r> {
     fn of<B>(request: &'r Request<B>) -> Self {
@@ -147,23 +121,6 @@ impl<'r> Head<'r> {
             version: request.version(),
             headers: request.headers(),
         }
-    }
-}
-
-impl RequestHead for Head<'_> {
-    fn find<'r>(&'r self, cookie: &SessionCookie) -> Found<'r> {
-        let lines = self.headers.get_all(header::COOKIE).iter();
-        cookie.find(lines.map(HeaderValue::as_bytes))
-    }
-
-    fn is_to_loopback(&self) -> bool {
-        // A host in the request line, as in HTTP/2, counts before the header (RFC 9112, section 3.2).
-        let host = || self.headers.get(header::HOST)?.to_str().ok();
-        is_to_loopback(
-            self.uri.host().or_else(host),
-            self.version <= Version::HTTP_10,
-            |field| self.headers.contains_key(field),
-        )
     }
 }
 
