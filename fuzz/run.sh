@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 seconds=${1:?how many seconds for each target}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/../target}
 host=$(rustc -vV | sed -n 's/^host: //p')
-cargo build --quiet --release --locked
+cargo build --quiet --release
 for target in $(basename -s .rs fuzz_targets/*.rs); do
     corpus="$CARGO_TARGET_DIR/fuzz/$target"
     found="$CARGO_TARGET_DIR/fuzz/found/$target-"

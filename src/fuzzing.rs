@@ -42,7 +42,10 @@ pub fn sql_entries(object: &str) -> Option<Entries> {
 
 /// What a database is given as the values of a row.
 pub fn sql_object(set: &[(Box<str>, Value)]) -> String {
-    values::object(set, &[])
+    values::object(
+        set.iter().map(|(key, value)| (&**key, value.borrowed())),
+        &[],
+    )
 }
 
 /// The flash message that was stored so.

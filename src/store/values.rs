@@ -91,7 +91,13 @@ fn value(mut written: String) -> Option<Value<String>> {
 }
 
 /// The values that were written so.
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite", test))]
+#[cfg(any(
+    feature = "postgres",
+    feature = "mysql",
+    feature = "sqlite",
+    fuzzing,
+    test
+))]
 pub(crate) fn entries(object: &str) -> Result<Entries, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_str(object);
     let entries = deserialize(&mut reader)?;
