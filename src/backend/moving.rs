@@ -78,12 +78,7 @@ impl Moving {
                 "a session was moved, and its old record is left: {why}"
             );
         }
-        // Nothing was left to keep, so nothing is left of its cookie.
-        Ok(if reply == Reply::Keep {
-            Reply::Remove
-        } else {
-            reply
-        })
+        Ok(without_old_cookie(reply))
     }
 
     async fn carry(self: Arc<Self>, commit: Owned) -> Result<Reply, Error> {
@@ -92,11 +87,7 @@ impl Moving {
             let mut ending = commit.here(commit.token.as_deref(), &commit.changes);
             ending.stored = ending.stored.filter(|_| commit.age == 0);
             let reply = self.new_arc().commit(ending).await?;
-            return Ok(if reply == Reply::Keep {
-                Reply::Remove
-            } else {
-                reply
-            });
+            return Ok(without_old_cookie(reply));
         }
         if let Some(Size { used, limit }) = self.new.size(commit.view(), &commit.settings)
             && used > limit
@@ -246,6 +237,14 @@ impl Backend for Moving {
             new.await?;
             old.await
         })
+    }
+}
+
+/// Where nothing was left to keep, nothing is left of its cookie.
+fn without_old_cookie(reply: Reply) -> Reply {
+    match reply {
+        Reply::Keep => Reply::Remove,
+        reply => reply,
     }
 }
 

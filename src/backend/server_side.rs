@@ -64,7 +64,7 @@ impl<S: Store> ServerSide<S> {
         &self,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        // A timer took longer than a store in memory (bench `overhead`).
+        // What is there at once needs no timer.
         let mut call = pin!(call);
         let at_once = poll_fn(|context| Poll::Ready(call.as_mut().poll(context)));
         if let Poll::Ready(answer) = at_once.await {
