@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The applications of one framework serve the same requests: a bare one, and one for each engine of
-//! either crate, with the default settings of both. What the bare one costs is taken off. Each round
+//! either crate, with the default settings of both. What the bare one costs is taken off; what a
+//! middleware costs that does nothing at all is the floor. Each round
 //! serves every row of the table with all of them, one after another in an order that rotates, so
 //! that whatever else the machine does hits all alike. The tables show medians over the rounds.
 
@@ -28,7 +29,7 @@ use std::{
 use actix_web::rt::{System as Runtime, SystemRunner};
 use arc_swap::ArcSwap;
 use common::{
-    Application, BARE, Framework, Mounted, REQUESTS, Row, median, name_and_value, print_head,
+    Application, Framework, Mounted, REQUESTS, Row, median, name_and_value, print_head,
     print_row,
     visit::{STORED, Visitor},
 };
@@ -117,14 +118,15 @@ impl<'a> Side<'a> {
         .into_iter()
         .enumerate()
         {
-            let mut head = vec![title, self.applications[0].name];
-            for pair in self.applications[1..].chunks(2) {
+            let mut head = vec![title, self.applications[0].name, self.applications[1].name];
+            for pair in self.applications[2..].chunks(2) {
                 head.extend([pair[0].name, pair[1].name, "ratio"]);
             }
             print_head(&head);
             for (row, costs) in self.rows.iter().zip(&overheads) {
                 let mut cells = vec![row.name.to_owned(), format!("{:.0}", costs[0][part])];
-                for pair in costs[1..].chunks(2) {
+                cells.push(format!("+{:.0}", costs[1][part]));
+                for pair in costs[2..].chunks(2) {
                     let [ours, theirs] = [pair[0][part], pair[1][part]];
                     cells.extend([format!("+{ours:.0}"), format!("+{theirs:.0}")]);
                     cells.push(format!("{:.2}", ours / theirs));
@@ -181,7 +183,7 @@ fn print_cookies(frameworks: &[Side<'_>]) {
     print_head(&["Bytes of", "`Set-Cookie`", "the cookie's value in it"]);
     for framework in frameworks {
         for (application, mounted) in framework.applications.iter().zip(&framework.mounted) {
-            if application.name != BARE {
+            if application.has_sessions() {
                 let set_cookie = mounted.sessions.iter().flatten().next().unwrap();
                 let (_, value) = name_and_value(set_cookie).split_once('=').unwrap();
                 print_row(&[

@@ -25,6 +25,7 @@ use axum::{Router, body::Body, extract::Request, response::Response};
 use session_manager::{
     Backend, Key, Manager, MemoryStore, PrivateCookie, ServerSide, Session, SignedCookie, manager,
 };
+use tower_layer::Identity;
 use tower_sessions::SessionManagerLayer;
 
 /// Requests per row and application in each round.
@@ -188,13 +189,17 @@ impl Application {
         }
     }
 
-    /// Begins a session for each row, unless this is a bare application, and proves that it does what
-    /// the rows say.
+    /// Whether it is one of those whose sessions are measured.
+    pub(crate) fn has_sessions(&self) -> bool {
+        ![BARE, EMPTY].contains(&self.name)
+    }
+
+    /// Begins a session for each row, unless there are none, and proves that it does what the rows say.
     pub(crate) fn mount<'r>(&self, rows: &'static [Row], runtime: &'r SystemRunner) -> Mounted<'r> {
         self.enter();
         let app = (self.mount)(runtime);
         let begin = |row: &Row| Some(app.once(row.begin?, None).expect("a session begins"));
-        let sessions = if self.name == BARE {
+        let sessions = if !self.has_sessions() {
             let cookie = |row: &Row| row.begin.map(|_| "bare=application".to_owned());
             rows.iter().map(cookie).collect()
         } else {
@@ -208,7 +213,7 @@ impl Application {
         for (i, row) in rows.iter().enumerate() {
             let cookie = mounted.cookie(i);
             let set_cookie = mounted.app.once(row.path, cookie);
-            if !row.writes() || self.name == BARE {
+            if !row.writes() || !self.has_sessions() {
                 assert_eq!(set_cookie, None, "{}: {}", self.name, row.name);
             } else {
                 // A server-side session keeps its id, and need not send it again.
@@ -248,11 +253,13 @@ pub(crate) fn name_and_value(set_cookie: &str) -> &str {
 }
 
 pub(crate) const BARE: &str = "bare application";
+/// What no middleware can cost less than.
+pub(crate) const EMPTY: &str = "a middleware that does nothing";
 
 /// What is measured beside each other.
 pub(crate) struct Framework {
     pub(crate) rows: &'static [Row],
-    /// The bare one, then each of ours before its peer.
+    /// The bare one, the one with an empty middleware, then each of ours before its peer.
     pub(crate) applications: Vec<Application>,
 }
 
@@ -262,6 +269,7 @@ pub(crate) fn frameworks() -> [Framework; 2] {
         rows: &ROWS[..5],
         applications: vec![
             actix_bare(),
+            actix_empty(),
             actix_ours("session-manager, signed", SignedCookie::new(signed)),
             actix_theirs("actix-session, signed", CookieContentSecurity::Signed),
             actix_ours("session-manager, private", PrivateCookie::new(private)),
@@ -273,6 +281,7 @@ pub(crate) fn frameworks() -> [Framework; 2] {
         rows: &ROWS,
         applications: vec![
             axum_bare(),
+            axum_empty(),
             axum_ours("session-manager, memory", memory),
             axum_theirs("tower-sessions, memory"),
         ],
@@ -295,6 +304,17 @@ fn actix_bare() -> Application {
         name: BARE,
         mount: Box::new(|runtime| {
             mount_actix!(runtime, App::new().configure(visit::bare_actix_routes))
+        }),
+        manager: None,
+    }
+}
+
+fn actix_empty() -> Application {
+    Application {
+        name: EMPTY,
+        mount: Box::new(|runtime| {
+            let app = App::new().configure(visit::bare_actix_routes);
+            mount_actix!(runtime, app.wrap_fn(|request, inside| inside.call(request)))
         }),
         manager: None,
     }
@@ -330,6 +350,17 @@ fn axum_bare() -> Application {
     Application {
         name: BARE,
         mount: Box::new(|runtime| Box::new((runtime, visit::bare_axum_routes()))),
+        manager: None,
+    }
+}
+
+fn axum_empty() -> Application {
+    Application {
+        name: EMPTY,
+        mount: Box::new(|runtime| {
+            let routes = visit::bare_axum_routes().layer(Identity::new());
+            Box::new((runtime, routes))
+        }),
         manager: None,
     }
 }

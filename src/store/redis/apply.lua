@@ -6,7 +6,7 @@ if state == 'live' and record.write == write then return { DONE, record.owner } 
 if state ~= 'live' or record.holder ~= holder then return { GONE } end
 if if_version ~= '' and if_version ~= record.version then return { CONFLICT } end
 reindex(record.owner, owner ~= '' and owner or record.owner)
-if touch == '' then redis.call('HINCRBY', KEYS[1], 'version', 1) end
+local version = tonumber(record.version) + (touch == '' and 1 or 0)
 if new_holder ~= '' then redis.call('HSET', KEYS[1], 'holder', new_holder, 'created', created) end
-merge(KEYS[1])
+merge(KEYS[1], string.format('%.0f', version))
 return { DONE, record.owner }

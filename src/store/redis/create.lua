@@ -5,6 +5,6 @@ if state == 'spoiled' then return { SPOILED } end
 if state == 'live' then return { old.write == write and DONE or GONE } end
 reindex(old.owner, owner)
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'version', 1, 'created', created, 'holder', holder)
-merge(KEYS[1])
+redis.call('HSET', KEYS[1], 'created', created, 'holder', holder)
+merge(KEYS[1], 1)
 return { DONE }

@@ -13,14 +13,13 @@ end
 
 -- Whether there is a record under `key`: 'none', 'over', 'live' or 'spoiled'; and its fields.
 local function look(key)
-    local kind = redis.call('TYPE', key).ok
-    if kind == 'none' then return 'none', {} end
-    if kind ~= 'hash' then return 'spoiled', {} end
-    local f = redis.call('HMGET', key, 'version', 'expires', 'created', 'seen', 'owner', 'write', 'holder')
-    local record = { version = f[1], owner = f[5], write = f[6], holder = f[7] }
+    local f = redis.pcall('HMGET', key, 'version', 'expires', 'created', 'seen', 'owner', 'write', 'holder')
+    -- It is no hash, unless something else is wrong.
+    if f.err then return string.find(f.err, 'WRONGTYPE') and 'spoiled' or error(f.err), {} end
     if not (is_number(f[1]) and is_number(f[2]) and is_number(f[3]) and is_number(f[4]) and f[7]) then
-        return 'spoiled', {}
+        return redis.call('EXISTS', key) == 0 and 'none' or 'spoiled', {}
     end
+    local record = { version = f[1], owner = f[5], write = f[6], holder = f[7] }
     if tonumber(f[2]) <= tonumber(now) then return 'over', record end
     return 'live', record
 end
@@ -47,8 +46,9 @@ local function each_chunk(command, key, list, from, to)
     end
 end
 
--- Writes the keys that are set, deletes those that are removed, and says when the record ends.
-local function merge(key)
+-- Writes the keys that are set, deletes those that are removed, and says when the record ends and how
+-- often it was written.
+local function merge(key, version)
     if clear == '1' then
         local gone = {}
         for _, field in ipairs(redis.call('HKEYS', key)) do
@@ -57,9 +57,12 @@ local function merge(key)
         each_chunk('HDEL', key, gone, 1, #gone)
     end
     local last_set = 15 + tonumber(ARGV[15])
-    each_chunk('HSET', key, ARGV, 16, last_set)
+    -- In one command, as a rule: each costs as much again.
+    local last = math.min(last_set, 15 + CHUNK)
+    redis.call('HSET', key, 'version', version, 'seen', now, 'expires', expires, 'write', write,
+        unpack(ARGV, 16, last))
+    each_chunk('HSET', key, ARGV, last + 1, last_set)
     each_chunk('HDEL', key, ARGV, last_set + 1, #ARGV)
-    redis.call('HSET', key, 'seen', now, 'expires', expires, 'write', write)
     if owner ~= '' then redis.call('HSET', key, 'user', user, 'owner', owner) end
     redis.call('PEXPIRE', key, ttl)
 end
