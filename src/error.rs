@@ -189,7 +189,7 @@ macro_rules! debug_as_display {
 }
 
 debug_as_display!(Error, ConfigError);
-#[cfg(feature = "cookies")]
+#[cfg(any(feature = "cookies", feature = "server-side"))]
 debug_as_display!(crate::KeyError);
 
 /// An error for a log line. The source of [`Error::Unavailable`] belongs to it; that of a value's
