@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Applied, Backend, BackendFuture, Commit, Error, Holder, Key, Opened, Opening, Record, Refused,
-    Reply, Settings, Store, StoreError, StoreId, Timestamp, Update, Write,
+    Reply, Settings, Size, Store, StoreError, StoreId, Timestamp, Update, View, Write,
     key::{self, TAG},
     log::log,
     random,
@@ -44,6 +44,7 @@ use crate::{
 pub struct ServerSide<S> {
     store: S,
     time_limit: Duration,
+    max_size: usize,
     /// What signs ids; without it nobody asks for signatures.
     signer: Option<Hmac<Sha256>>,
     /// What signed them before.
@@ -52,11 +53,15 @@ pub struct ServerSide<S> {
 }
 
 impl<S: Store> ServerSide<S> {
+    /// How large a session may be unless [`max_size`](Self::max_size) says otherwise, in bytes: 1 MiB.
+    pub const DEFAULT_MAX_SIZE: usize = 1 << 20;
+
     /// Keeps sessions in `store`.
     pub fn new(store: S) -> Self {
         Self {
             store,
             time_limit: Duration::from_secs(2),
+            max_size: Self::DEFAULT_MAX_SIZE,
             signer: None,
             accepted: Vec::new(),
             unsigned_until: Timestamp::from_millis(0),
@@ -69,6 +74,26 @@ impl<S: Store> ServerSide<S> {
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
+        self
+    }
+
+    /// How large a session may be, in bytes: all keys, and all values as they are stored, text or JSON
+    /// in UTF-8. Default: [`DEFAULT_MAX_SIZE`](Self::DEFAULT_MAX_SIZE).
+    ///
+    /// A write that would go over it is [`Error::TooLarge`] where it is made, and the session is as it
+    /// was. Requests that overlap each see the session as it was when they came, so that together they
+    /// may go over it; what writes next is told then. A session that was larger before stays readable.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use session_manager::{MemoryStore, ServerSide};
+    ///
+    /// let engine = ServerSide::new(MemoryStore::new()).max_size(64 * 1024);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn max_size(mut self, bytes: usize) -> Self {
+        self.max_size = bytes;
         self
     }
 
@@ -214,6 +239,13 @@ impl<S: Store> Backend for ServerSide<S> {
 
     fn needs_response(&self) -> bool {
         false
+    }
+
+    fn size(&self, session: View<'_>, _: &Settings) -> Option<Size> {
+        Some(Size {
+            used: session.bytes(),
+            limit: self.max_size,
+        })
     }
 
     fn open(
