@@ -276,6 +276,19 @@ impl<'a> View<'a> {
         untouched.chain(set)
     }
 
+    /// How many bytes keys and values have. What this takes follows what the request changed, not how
+    /// large the session is.
+    #[cfg(feature = "server-side")]
+    pub(crate) fn bytes(&self) -> usize {
+        let stored = self.stored.map_or(0, Entries::bytes);
+        let changed = self.changes.entries.iter();
+        changed.fold(stored, |bytes, (key, change)| {
+            let len = |value: Value<&str>| key.len() + value.as_str().len();
+            let old = self.stored.and_then(|stored| stored.get(key));
+            bytes + change.seen().map_or(0, len) - old.map_or(0, len)
+        })
+    }
+
     /// Whether there is no value at all.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()

@@ -17,22 +17,27 @@ pub enum Error {
     )]
     NotMounted,
 
-    /// The session would not fit into its cookie, so nothing was stored and all is as it was.
+    /// The session would take more room than its engine has for one, so nothing was stored and all is
+    /// as it was.
     #[error(
-        "the session cookie would be {size} bytes long, and browsers keep no more than {limit}: \
-         store less in it, or keep sessions on the server"
+        "the session would take {size} bytes, and may take no more than {limit}: store less in it. \
+         Browsers set the limit of a cookie, and `ServerSide::max_size` that of a session on the \
+         server"
     )]
     TooLarge {
-        /// The whole `Set-Cookie` value, in bytes.
+        /// What it would take, in bytes: of a cookie the whole `Set-Cookie` value, on the server all
+        /// keys and values.
         size: usize,
-        /// The most that it may have, in bytes.
+        /// The most that it may take, in bytes.
         limit: usize,
     },
 
-    /// JSON cannot express the value. What was stored under the key before is still there.
+    /// JSON cannot express the value, or nobody could read it again. What was stored under the key
+    /// before is still there.
     #[error(
-        "the value for the session key `{key}` cannot be written as JSON, which has no maps with \
-         keys other than strings and no infinite numbers; what was stored before is kept"
+        "the value for the session key `{key}` cannot be kept as JSON, which has no maps with keys \
+         other than strings and no infinite numbers, and is read no deeper than 127 arrays and \
+         objects; what was stored before is kept"
     )]
     Unserializable {
         /// The key.
@@ -189,7 +194,7 @@ macro_rules! debug_as_display {
 }
 
 debug_as_display!(Error, ConfigError);
-#[cfg(feature = "cookies")]
+#[cfg(any(feature = "cookies", feature = "server-side"))]
 debug_as_display!(crate::KeyError);
 
 /// An error for a log line. The source of [`Error::Unavailable`] belongs to it; that of a value's

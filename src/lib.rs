@@ -215,7 +215,7 @@ mod finite;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(feature = "cookies")]
+#[cfg(any(feature = "cookies", feature = "server-side"))]
 mod key;
 #[cfg(doc)]
 pub mod library_authors;
@@ -249,8 +249,8 @@ pub use backend::{private_cookie::PrivateCookie, signed_cookie::SignedCookie};
 pub use changes::{Change, Changes, Update, View};
 pub use error::{ConfigError, Error};
 pub use expiry::{Expiry, Timestamp};
-#[cfg(feature = "cookies")]
-#[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]
+#[cfg(any(feature = "cookies", feature = "server-side"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "cookies", feature = "server-side"))))]
 pub use key::{Key, KeyError};
 pub use manager::{Builder, HasSession, Manager, Middleware, OnStoreError, Sessions, Settings};
 pub use message::Message;

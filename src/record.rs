@@ -1,6 +1,12 @@
 //! What is kept of one session between two requests.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use crate::{Holder, Timestamp, Value, Write};
 
@@ -66,8 +72,8 @@ pub struct Entries(Form);
 enum Form {
     /// As it came from a cookie or over a wire; and in memory, while there are few.
     Packed(Arc<Packed>),
-    /// Many values in this process's memory.
-    Shared(Shared),
+    /// Many values in this process's memory, and how many bytes keys and values have.
+    Shared(Shared, usize),
 }
 
 /// Many values: a persistent map, so that a snapshot costs nothing and a change costs what it
@@ -81,11 +87,18 @@ type Shared = std::collections::HashMap<Arc<str>, Value<Arc<str>>>;
 
 const FEW: usize = 48;
 
+/// After how many searches through all of many slots they are worth an index.
+const SEARCHES: u32 = 64;
+
 /// One text holds all keys and values, and a list says where each begins.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Packed {
     text: String,
     slots: Vec<Slot>,
+    searches: AtomicU32,
+    /// The numbers of the slots, sorted by their keys: whoever reads one key of many does not wait for
+    /// it, and whoever reads them all does not look through all for each.
+    index: OnceLock<Box<[u32]>>,
 }
 
 /// Where one entry lies in the text: the key from `start`, the value from `middle` to `end`.
@@ -101,6 +114,29 @@ struct Slot {
 pub(crate) struct Slots(Vec<Slot>);
 
 impl Packed {
+    fn new(text: String, slots: Vec<Slot>) -> Self {
+        Self {
+            text,
+            slots,
+            ..Self::default()
+        }
+    }
+
+    fn find(&self, key: &str) -> Option<&Slot> {
+        let is_few = self.slots.len() <= FEW || u32::try_from(self.slots.len()).is_err();
+        if is_few || self.searches.fetch_add(1, Ordering::Relaxed) < SEARCHES {
+            return self.slots.iter().find(|slot| self.key(slot) == key);
+        }
+        let key_at = |at: &u32| self.key(&self.slots[*at as usize]);
+        let index = self.index.get_or_init(|| {
+            let mut index: Box<[u32]> = (0..self.slots.len() as u32).collect();
+            index.sort_by_key(key_at);
+            index
+        });
+        let at = index.binary_search_by_key(&key, key_at).ok()?;
+        Some(&self.slots[index[at] as usize])
+    }
+
     fn key(&self, slot: &Slot) -> &str {
         &self.text[slot.start..slot.middle]
     }
@@ -140,17 +176,17 @@ impl Entries {
             |slot: &Slot| text.is_char_boundary(slot.middle) && text.is_char_boundary(slot.end);
         let end = slots.last().map_or(0, |slot| slot.end);
         (end == text.len() && slots.iter().all(is_cut))
-            .then(|| Self(Form::Packed(Arc::new(Packed { text, slots }))))
+            .then(|| Self(Form::Packed(Arc::new(Packed::new(text, slots)))))
     }
 
     /// The value under `key`.
     pub fn get(&self, key: &str) -> Option<Value<&str>> {
         match &self.0 {
             Form::Packed(packed) => {
-                let slot = packed.slots.iter().find(|slot| packed.key(slot) == key)?;
+                let slot = packed.find(key)?;
                 Some(packed.value(slot))
             }
-            Form::Shared(values) => values.get(key).map(Value::borrowed),
+            Form::Shared(values, _) => values.get(key).map(Value::borrowed),
         }
     }
 
@@ -158,7 +194,7 @@ impl Entries {
     pub fn iter(&self) -> impl Iterator<Item = (&str, Value<&str>)> {
         let (packed, shared) = match &self.0 {
             Form::Packed(packed) => (Some(packed), None),
-            Form::Shared(values) => (None, Some(values)),
+            Form::Shared(values, _) => (None, Some(values)),
         };
         let packed = packed.into_iter().flat_map(|packed| {
             packed
@@ -174,7 +210,15 @@ impl Entries {
     pub fn len(&self) -> usize {
         match &self.0 {
             Form::Packed(packed) => packed.slots.len(),
-            Form::Shared(values) => values.len(),
+            Form::Shared(values, _) => values.len(),
+        }
+    }
+
+    /// How many bytes keys and values have, which takes no time to tell.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.0 {
+            Form::Packed(packed) => packed.text.len(),
+            Form::Shared(_, bytes) => *bytes,
         }
     }
 
@@ -185,8 +229,8 @@ impl Entries {
 
     /// Merges `write` into these entries. Whoever has a clone of them keeps what it has.
     pub(crate) fn merge(&mut self, write: &Write) {
-        let values = match &mut self.0 {
-            Form::Shared(values) => values,
+        let (values, bytes) = match &mut self.0 {
+            Form::Shared(values, bytes) => (values, bytes),
             Form::Packed(packed) if packed.slots.len() + write.set.len() <= FEW => {
                 let is_written = |key: &str| {
                     write.clear
@@ -199,18 +243,25 @@ impl Entries {
             }
             Form::Packed(_) => {
                 let values = self.iter().map(|(key, value)| (key.into(), value.shared()));
-                self.0 = Form::Shared(values.collect());
+                self.0 = Form::Shared(values.collect(), self.bytes());
                 return self.merge(write);
             }
         };
         if write.clear {
             values.clear();
+            *bytes = 0;
         }
         for key in &write.remove {
-            values.remove(&**key);
+            if let Some(old) = values.remove(&**key) {
+                *bytes -= key.len() + old.as_str().len();
+            }
         }
         for (key, value) in &write.set {
-            values.insert((&**key).into(), value.shared());
+            *bytes += value.as_str().len();
+            match values.insert((&**key).into(), value.shared()) {
+                Some(old) => *bytes -= old.as_str().len(),
+                None => *bytes += key.len(),
+            }
         }
     }
 }

@@ -86,6 +86,8 @@ struct State {
     committed: Timestamp,
     /// How many bytes more the session may take without being measured anew.
     room: usize,
+    /// The time in the key of the last flash message, once somebody looked for it.
+    last_flash: Option<u64>,
     /// Whether anybody read or wrote: the response then depends on the cookie.
     looked: bool,
     phase: Phase,
@@ -149,6 +151,7 @@ impl Session {
             version: 0,
             committed: Timestamp::from_millis(0),
             room: 0,
+            last_flash: None,
             looked: false,
             phase: Phase::Open,
             lost: false,
@@ -269,8 +272,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::Unserializable`] if JSON cannot express the value, [`Error::TooLarge`] if the
-    /// session would not fit into its cookie, [`Error::ReservedKey`], [`Error::HeadSent`] and
+    /// [`Error::Unserializable`] if JSON cannot express the value or is not read so deep, [`Error::TooLarge`] if the
+    /// session would take more room than its engine has, [`Error::ReservedKey`], [`Error::HeadSent`] and
     /// [`Error::ReadOnly`]. The session is then as it was.
     ///
     /// ```
@@ -396,11 +399,14 @@ impl Session {
         // Each message has a key of its own, so that messages left by requests that overlap all
         // survive: ordered by a time after that of the last one, then told apart by chance. The
         // chance needs no secrecy, so the standard library's hash keys serve.
-        let last = state.flash_keys().max();
-        let last = last.and_then(|key| u64::from_str_radix(key.get(1..12)?, 16).ok());
+        let last = state.last_flash.or_else(|| {
+            let last = state.flash_keys().max()?;
+            u64::from_str_radix(last.get(1..12)?, 16).ok()
+        });
         let time = last.map_or(now, |last| now.max(last + 1));
         let chance = RandomState::new().build_hasher().finish() as u32;
         let key = format!("{FLASH}{time:011x}{chance:08x}");
+        state.last_flash = Some(time);
         self.insert(&mut state, &key, Change::Set(value))
     }
 
@@ -1061,6 +1067,9 @@ impl State {
         };
         self.stored = Stored::Known(record);
         self.age = age;
+        // Others may have written to it since somebody looked.
+        self.room = 0;
+        self.last_flash = None;
     }
 
     /// Does to a live session what was done here, where it can be reached.

@@ -11,6 +11,9 @@ use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 
 use crate::finite;
 
+/// How many arrays and objects may be within each other: what `serde_json` follows when it reads.
+const MAX_DEPTH: usize = 127;
+
 /// What is stored under one key. It stays text until somebody asks for a type.
 ///
 /// Engines pass values on and never look inside: [`Value::Text`] and [`Value::Json`] differ only in
@@ -37,7 +40,8 @@ impl Value {
     /// # Errors
     ///
     /// If JSON cannot express `value`: a map whose keys are no strings, or a number that is not
-    /// finite, which `serde_json` alone would turn into `null`.
+    /// finite, which `serde_json` alone would turn into `null`; and if more than 127 arrays and objects
+    /// are within each other, which nobody could read again.
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
         let (mut bytes, mut seen) = (Vec::new(), Seen::default());
         let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Plain(&mut seen));
@@ -73,6 +77,16 @@ impl Plain<'_> {
             return writer.write_all(b"\"");
         }
         self.0.text = true;
+        Ok(())
+    }
+
+    /// Where it stops, so does the value's own code: however deep it is, the stack holds it.
+    fn deeper(&mut self) -> io::Result<()> {
+        self.0.depth += 1;
+        if self.0.depth > MAX_DEPTH {
+            let why = format!("more than {MAX_DEPTH} arrays and objects are within each other");
+            return Err(io::Error::other(why));
+        }
         Ok(())
     }
 }
@@ -114,7 +128,7 @@ impl Formatter for Plain<'_> {
     }
 
     fn begin_array<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.0.depth += 1;
+        self.deeper()?;
         CompactFormatter.begin_array(writer)
     }
 
@@ -124,7 +138,7 @@ impl Formatter for Plain<'_> {
     }
 
     fn begin_object<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.0.depth += 1;
+        self.deeper()?;
         CompactFormatter.begin_object(writer)
     }
 

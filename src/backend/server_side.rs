@@ -3,11 +3,15 @@
 use std::{fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use hmac::{Hmac, Mac, digest::CtOutput};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Applied, Backend, BackendFuture, Commit, Error, Holder, Opened, Opening, Record, Refused,
-    Reply, Store, StoreError, StoreId, Timestamp, Update, Write, log::log, random,
+    Applied, Backend, BackendFuture, Commit, Error, Holder, Key, Opened, Opening, Record, Refused,
+    Reply, Settings, Size, Store, StoreError, StoreId, Timestamp, Update, View, Write,
+    key::{self, TAG},
+    log::log,
+    random,
 };
 
 /// Keeps each session in a store; its cookie holds nothing but a random id of 48 bytes: 16 that name
@@ -25,6 +29,7 @@ use crate::{
 /// - A request without a cookie that writes nothing asks the store nothing. Else one round trip
 ///   opens the session, and one commits it if something changed.
 /// - Every call of the store has a time limit.
+/// - With [`signed_with`](Self::signed_with), a cookie that somebody made up does not reach the store.
 ///
 /// `TowerStore` keeps the first two in one process; what it keeps in several is in its documentation.
 ///
@@ -39,14 +44,27 @@ use crate::{
 pub struct ServerSide<S> {
     store: S,
     time_limit: Duration,
+    max_size: usize,
+    /// What signs ids; without it nobody asks for signatures.
+    signer: Option<Hmac<Sha256>>,
+    /// What signed them before.
+    accepted: Vec<Hmac<Sha256>>,
+    unsigned_until: Timestamp,
 }
 
 impl<S: Store> ServerSide<S> {
+    /// How large a session may be unless [`max_size`](Self::max_size) says otherwise, in bytes: 1 MiB.
+    pub const DEFAULT_MAX_SIZE: usize = 1 << 20;
+
     /// Keeps sessions in `store`.
     pub fn new(store: S) -> Self {
         Self {
             store,
             time_limit: Duration::from_secs(2),
+            max_size: Self::DEFAULT_MAX_SIZE,
+            signer: None,
+            accepted: Vec::new(),
+            unsigned_until: Timestamp::from_millis(0),
         }
     }
 
@@ -57,6 +75,103 @@ impl<S: Store> ServerSide<S> {
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
         self
+    }
+
+    /// How large a session may be, in bytes: all keys, and all values as they are stored, text or JSON
+    /// in UTF-8. Default: [`DEFAULT_MAX_SIZE`](Self::DEFAULT_MAX_SIZE).
+    ///
+    /// A write that would go over it is [`Error::TooLarge`] where it is made, and the session is as it
+    /// was. Requests that overlap each see the session as it was when they came, so that together they
+    /// may go over it; what writes next is told then. A session that was larger before stays readable.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use session_manager::{MemoryStore, ServerSide};
+    ///
+    /// let engine = ServerSide::new(MemoryStore::new()).max_size(64 * 1024);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn max_size(mut self, bytes: usize) -> Self {
+        self.max_size = bytes;
+        self
+    }
+
+    /// Signs ids, and asks the store for none whose signature is not right: thousands of requests
+    /// with cookies that somebody made up are then answered without it, each for one HMAC per key.
+    ///
+    /// The id is as hard to guess without a signature; what this keeps off is the load. The signature
+    /// is HMAC-SHA-256, cut to 128 bits, over the cookie's name and the id, and is compared in
+    /// constant time. The cookie's value grows from 64 to 86 characters.
+    ///
+    /// # On a running site
+    ///
+    /// Whoever has a session has a cookie without a signature, which
+    /// [`accept_unsigned_until`](Self::accept_unsigned_until) lets in for a while. An engine without
+    /// a key opens signed cookies too, so that while servers are updated one by one, and should all of
+    /// them go back, nobody is logged out.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use session_manager::{Key, Manager, MemoryStore, ServerSide, Timestamp};
+    ///
+    /// # let key = Key::generate();
+    /// // Signing began on 1 January 2027; sessions last 7 days.
+    /// let last = Timestamp::from_millis(1_799_366_400_000); // `date -ud 2027-01-08 +%s000`
+    /// let engine = ServerSide::new(MemoryStore::new()).signed_with(key).accept_unsigned_until(last);
+    /// let manager = Manager::new(engine);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn signed_with(mut self, key: Key) -> Self {
+        self.signer = Some(id_key(&key));
+        self
+    }
+
+    /// Accepts also ids that `old` signed, where [`signed_with`](Self::signed_with) says who signs
+    /// now. Such a cookie is signed anew when its session is next written or touched, so `old` may go
+    /// when the sessions of its time are over ([`absolute_timeout`](crate::Builder::absolute_timeout)).
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use session_manager::{Key, MemoryStore, ServerSide};
+    ///
+    /// # let (new, old) = (Key::generate(), Key::generate());
+    /// let engine = ServerSide::new(MemoryStore::new()).signed_with(new).accept(old);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn accept(mut self, old: Key) -> Self {
+        self.accepted.push(id_key(&old));
+        self
+    }
+
+    /// Accepts ids without a signature until `last`, for a site that begins to sign. Their cookies
+    /// are signed when their session is next written or touched.
+    ///
+    /// Until then a cookie that somebody made up asks the store once, as it did before. The moment is
+    /// one that you write down: the day on which the last server began to sign, and the
+    /// [`absolute_timeout`](crate::Builder::absolute_timeout) more, when every session without a
+    /// signature is over. One counted from the start of the process would begin anew with each.
+    #[must_use]
+    pub fn accept_unsigned_until(mut self, last: Timestamp) -> Self {
+        self.unsigned_until = last;
+        self
+    }
+
+    /// The id in a cookie, if the store may be asked for it.
+    fn accepted(&self, token: &str, settings: &Settings) -> Result<SessionId, Refused> {
+        let (id, tag) = SessionId::parse(token).ok_or(Refused::Malformed)?;
+        let Some(signer) = &self.signer else {
+            return Ok(id);
+        };
+        let is_accepted = match tag {
+            Some(tag) => std::iter::once(signer)
+                .chain(&self.accepted)
+                .any(|key| id.is_signed(named(key, settings), &tag)),
+            None => settings.now() < self.unsigned_until,
+        };
+        is_accepted.then_some(id).ok_or(Refused::Forged)
     }
 
     /// Waits for the store, but not forever.
@@ -79,13 +194,13 @@ impl<S: Store> ServerSide<S> {
         })
     }
 
-    async fn create(&self, mut write: Write) -> Result<Reply, Error> {
+    async fn create(&self, mut write: Write, signer: Option<Hmac<Sha256>>) -> Result<Reply, Error> {
         // A second try is for an accident that 128 random bits make all but impossible.
         for _ in 0..2 {
             let id = SessionId::generate();
             write.holder = id.holder();
             if self.limited(self.store.create(id.stored(), &write)).await? {
-                return Ok(id.reply(write.expires));
+                return Ok(id.reply(signer, write.expires));
             }
         }
         Err(Error::unavailable(StoreError::Spoiled {
@@ -126,6 +241,13 @@ impl<S: Store> Backend for ServerSide<S> {
         false
     }
 
+    fn size(&self, session: View<'_>, _: &Settings) -> Option<Size> {
+        Some(Size {
+            used: session.bytes(),
+            limit: self.max_size,
+        })
+    }
+
     fn open(
         self: Arc<Self>,
         request: Opening<'_>,
@@ -133,16 +255,15 @@ impl<S: Store> Backend for ServerSide<S> {
         let Some(token) = request.token else {
             return BackendFuture::ready(Ok(Opened::Nothing));
         };
-        let Some(id) = SessionId::parse(token) else {
-            return BackendFuture::ready(Ok(Opened::Refused(Refused::Malformed)));
+        let id = match self.accepted(token, request.settings) {
+            Ok(id) => id,
+            Err(why) => return BackendFuture::ready(Ok(Opened::Refused(why))),
         };
         let (now, expiry) = (request.settings.now(), *request.settings.expiry());
         BackendFuture::pending(async move {
             match self.limited(self.store.load(id.stored(), now)).await {
-                // Not in constant time: these are hashes, and who learns how one begins is no nearer
-                // to a secret of 256 random bits.
                 Ok(Some(record))
-                    if record.holder == id.holder()
+                    if id.is_held_by(record.holder)
                         && !expiry.is_over(record.created, record.expires, now) =>
                 {
                     Ok(Opened::Loaded(record))
@@ -166,17 +287,25 @@ impl<S: Store> Backend for ServerSide<S> {
         let (changes, settings) = (commit.changes, commit.settings);
         let has_cookie = commit.token.is_some();
         // An id that opened nothing is never written under.
-        let id = commit.stored.and(commit.token).and_then(SessionId::parse);
+        let found = commit.stored.and(commit.token).and_then(SessionId::parse);
+        let signer = self.signer.as_ref().map(|key| named(key, settings));
+        let is_signed = |(id, tag): &(SessionId, Option<_>)| match (&signer, tag) {
+            (Some(signer), Some(tag)) => id.is_signed(signer.clone(), tag),
+            (signer, _) => signer.is_none(),
+        };
         let (mut write, updates) = commit.to_write();
         let expires = write.expires;
         let (destroyed, renewed) = (changes.is_destroyed(), changes.is_renewed());
-        // A browser that was told when the session ends is told anew when that moves.
-        let repeats = settings.cookie().is_persistent()
-            && commit.stored.is_some_and(|stored| {
-                settings
-                    .expiry()
-                    .touch_due(stored.created, stored.expires, commit.now)
-            });
+        // A browser that was told when the session ends is told anew when that moves, and one whose
+        // cookie today's key did not sign gets one that it did.
+        let repeats = !found.as_ref().is_none_or(is_signed)
+            || settings.cookie().is_persistent()
+                && commit.stored.is_some_and(|stored| {
+                    settings
+                        .expiry()
+                        .touch_due(stored.created, stored.expires, commit.now)
+                });
+        let id = found.map(|(id, _)| id);
         BackendFuture::pending(async move {
             let id = match id {
                 Some(id) if destroyed => {
@@ -187,7 +316,7 @@ impl<S: Store> Backend for ServerSide<S> {
             };
             let Some(id) = id else {
                 return match write.begins_a_session() {
-                    true => self.create(write).await,
+                    true => self.create(write, signer).await,
                     false if destroyed && has_cookie => Ok(Reply::Remove),
                     false => Ok(Reply::Keep),
                 };
@@ -196,8 +325,8 @@ impl<S: Store> Backend for ServerSide<S> {
             write.holder = id.holder();
             write.new_holder = new.as_ref().map(SessionId::holder);
             match self.write(id.stored(), write, &updates).await? {
-                Applied::Done if repeats => Ok(new.unwrap_or(id).reply(expires)),
-                Applied::Done => Ok(new.map_or(Reply::Keep, |new| new.reply(expires))),
+                Applied::Done if repeats => Ok(new.unwrap_or(id).reply(signer, expires)),
+                Applied::Done => Ok(new.map_or(Reply::Keep, |new| new.reply(signer, expires))),
                 _ => {
                     log!(
                         WARN,
@@ -211,7 +340,8 @@ impl<S: Store> Backend for ServerSide<S> {
     }
 
     fn handle(&self, token: &str) -> Option<StoreId> {
-        Some(SessionId::parse(token)?.stored())
+        let (id, _) = SessionId::parse(token)?;
+        Some(id.stored())
     }
 
     fn has_user_index(&self) -> bool {
@@ -245,6 +375,19 @@ impl<S: Store> fmt::Debug for ServerSide<S> {
     }
 }
 
+/// The key that `key` gives for ids.
+fn id_key(key: &Key) -> Hmac<Sha256> {
+    key::hmac(&key.derive("server-side id"))
+}
+
+/// What signs the ids of one cookie.
+fn named(key: &Hmac<Sha256>, settings: &Settings) -> Hmac<Sha256> {
+    // No name has a byte of zero, so that none goes on in an id.
+    key.clone()
+        .chain_update(settings.cookie_name())
+        .chain_update([0])
+}
+
 /// What the cookie holds: 384 random bits. It is as good as a password, and never shown.
 struct SessionId([u8; SessionId::LEN]);
 
@@ -254,6 +397,10 @@ impl SessionId {
     const ROOT_LEN: usize = 16;
     /// The others are the secret that opens it, until it is renewed.
     const LEN: usize = Self::ROOT_LEN + 32;
+    /// As it is in a cookie: four characters for every three bytes.
+    const TEXT_LEN: usize = Self::LEN / 3 * 4;
+    /// With a signature behind it.
+    const SIGNED_LEN: usize = Self::TEXT_LEN + (TAG * 4).div_ceil(3);
 
     fn generate() -> Self {
         let mut id = [0; Self::LEN];
@@ -268,16 +415,27 @@ impl SessionId {
         Self(id)
     }
 
-    /// The id in a cookie, if it is one. Any other length or alphabet is refused before the store is
-    /// asked (GO-2024-2730 is about a store that was).
-    fn parse(token: &str) -> Option<Self> {
+    /// The id in a cookie, if it is one, and its signature if it has one. Any other length or
+    /// alphabet is refused before the store is asked (GO-2024-2730 is about a store that was).
+    fn parse(token: &str) -> Option<(Self, Option<[u8; TAG]>)> {
         // The length first, so that nothing long is decoded.
-        if token.len() != Self::LEN / 3 * 4 {
-            return None;
-        }
-        let mut id = [0; Self::LEN];
-        let len = BASE64.decode_slice(token, &mut id).ok()?;
-        (len == id.len()).then_some(Self(id))
+        let (id, tag) = match token.len() {
+            Self::TEXT_LEN => (token, None),
+            Self::SIGNED_LEN => {
+                let (id, tag) = token.split_at_checked(Self::TEXT_LEN)?;
+                (id, Some(decode(tag)?))
+            }
+            _ => return None,
+        };
+        Some((Self(decode(id)?), tag))
+    }
+
+    fn is_signed(&self, signer: Hmac<Sha256>, tag: &[u8; TAG]) -> bool {
+        // In constant time.
+        signer
+            .chain_update(self.0)
+            .verify_truncated_left(tag)
+            .is_ok()
     }
 
     fn stored(&self) -> StoreId {
@@ -288,12 +446,28 @@ impl SessionId {
         Holder::from_bytes(Sha256::digest(&self.0[Self::ROOT_LEN..]).into())
     }
 
-    fn reply(&self, expires: Timestamp) -> Reply {
-        Reply::Set {
-            token: BASE64.encode(self.0),
-            expires,
-        }
+    /// Whether its secret is the one that opens the record. It is the one place where what a client
+    /// sent is compared with what is stored; of hashes, and in constant time all the same.
+    fn is_held_by(&self, holder: Holder) -> bool {
+        let output = |holder: Holder| CtOutput::<Sha256>::new((*holder.as_bytes()).into());
+        output(self.holder()) == output(holder)
     }
+
+    fn reply(&self, signer: Option<Hmac<Sha256>>, expires: Timestamp) -> Reply {
+        let mut token = BASE64.encode(self.0);
+        if let Some(signer) = signer {
+            let tag = signer.chain_update(self.0).finalize().into_bytes();
+            BASE64.encode_string(&tag[..TAG], &mut token);
+        }
+        Reply::Set { token, expires }
+    }
+}
+
+/// The bytes of a text, if it has exactly as many.
+fn decode<const LEN: usize>(text: &str) -> Option<[u8; LEN]> {
+    let mut bytes = [0; LEN];
+    let len = BASE64.decode_slice(text, &mut bytes).ok()?;
+    (len == LEN).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -302,22 +476,29 @@ mod tests {
 
     #[test]
     fn only_an_id_as_this_engine_writes_them_is_one() {
-        let token = BASE64.encode([7; 48]);
-        assert_eq!(token.len(), 64);
-        assert_eq!(SessionId::parse(&token).unwrap().0, [7; 48]);
-        for bad in [
-            "",
-            "../../etc/passwd",
-            "\0",
-            &token[1..],
-            &format!("{token}="),
-            &format!("{}=", &token[1..]),
-            &format!("{}==", &token[2..]),
-            &format!("{}+", &token[1..]),
-            &format!("{}é", &token[2..]),
+        for (token, tag) in [
+            (BASE64.encode([7; 48]), None),
+            (BASE64.encode([7; 64]), Some([7; TAG])),
         ] {
+            let (id, found) = SessionId::parse(&token).unwrap();
+            assert_eq!((id.0, found), ([7; 48], tag));
+            for bad in [
+                &token[1..],
+                &format!("{token}="),
+                &format!("{}=", &token[1..]),
+                &format!("{}==", &token[2..]),
+                &format!("{}+", &token[1..]),
+                &format!("{}é", &token[2..]),
+                &format!("é{}", &token[2..]),
+            ] {
+                assert!(SessionId::parse(bad).is_none(), "{bad:?}");
+            }
+        }
+        for bad in ["", "../../etc/passwd", "\0"] {
             assert!(SessionId::parse(bad).is_none(), "{bad:?}");
         }
+        assert!(SessionId::parse(&"é".repeat(43)).is_none());
+        assert!(SessionId::parse(&format!("{}é{}", "A".repeat(63), "A".repeat(21))).is_none());
         assert!(SessionId::parse(&"A".repeat(1_000_000)).is_none());
     }
 

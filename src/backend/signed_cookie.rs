@@ -6,11 +6,10 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use super::cookies::Seal;
-use crate::{Key, Refused, key};
-
-/// Half of what HMAC-SHA-256 gives, the least that RFC 2104, section 5, recommends: nobody tries 2^128
-/// cookies, and each is shorter by 21 characters.
-const TAG: usize = 16;
+use crate::{
+    Key, Refused,
+    key::{self, TAG},
+};
 
 /// Keeps each session in its own cookie: readable by whoever has it, forgeable by nobody.
 ///

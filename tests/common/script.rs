@@ -20,6 +20,19 @@ pub fn run(session: &Session, script: &str) -> Result<Page, Error> {
             "add" => outcome(session.add(key, value)),
             // As many bytes as the second word says, so that a path need not hold them.
             "fill" => outcome(session.add(key, "x".repeat(value.parse().unwrap()))),
+            // So many arrays within each other, and how many there are.
+            "deep" => outcome(session.add(key, Nested(value.parse().unwrap()))),
+            "depth" => outcome(
+                session
+                    .load(key)
+                    .map(|value| value.map(|Nested(depth)| depth)),
+            ),
+            // As many keys as the second word says, and the sum of what they hold.
+            "many" => outcome(many(value).try_for_each(|n| session.add(&format!("{key}{n}"), n))),
+            "sum" => {
+                let mut each = many(value).map(|n| session.load::<u64>(&format!("{key}{n}")));
+                outcome(each.try_fold(0, |sum, n| Ok(sum + n?.unwrap_or_default())))
+            }
             "nan" => outcome(session.add(key, f64::NAN)),
             "get" => session.get(key).unwrap_or("none".into()),
             "pop" => session.pop(key).unwrap_or("none".into()),
@@ -29,6 +42,7 @@ pub fn run(session: &Session, script: &str) -> Result<Page, Error> {
             "contains" => session.contains_key(key).to_string(),
             "keys" => session.keys().join("+"),
             "len" => session.len().to_string(),
+            "size" => session.size().map_or(0, |size| size.used).to_string(),
             "empty" => session.is_empty().to_string(),
             "flash" => outcome(session.flash(key)),
             "flashes" => {
@@ -48,6 +62,27 @@ pub fn run(session: &Session, script: &str) -> Result<Page, Error> {
     }
     page.body = answers.join(",");
     Ok(page)
+}
+
+fn many(count: &str) -> std::ops::Range<u64> {
+    0..count.parse().unwrap()
+}
+
+/// Arrays within each other, however many.
+struct Nested(usize);
+
+impl Serialize for Nested {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let inner = (self.0 > 1).then(|| Self(self.0 - 1));
+        serializer.collect_seq(inner)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Nested {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let inner = Vec::<Self>::deserialize(deserializer)?;
+        Ok(Self(1 + inner.first().map_or(0, |inner| inner.0)))
+    }
 }
 
 /// As [`run`], with the steps `save` and `revalidate`, which wait.

@@ -183,6 +183,7 @@ pub fn check_promises<S: Store + Clone>(web: Web, store: &S) {
         None => a_store_without_an_index_of_users_says_so(store),
     }
     a_session_ends_by_the_clock(web, store);
+    ten_thousand_keys_and_almost_a_megabyte_are_kept(web, store);
 }
 
 fn requests_that_overlap_lose_nothing<S: Store + Clone>(web: Web, store: &S) {
@@ -509,6 +510,20 @@ fn a_store_without_an_index_of_users_says_so<S: Store + Clone>(store: &S) {
         matches!(listed, Err(Error::NoUserIndex { .. })),
         "{listed:?}"
     );
+}
+
+fn ten_thousand_keys_and_almost_a_megabyte_are_kept<S: Store + Clone>(web: Web, store: &S) {
+    let server = serve(web, store, &Gates::new(1), |builder| builder);
+    let added = server.raw("/run/many.k.10000,fill.big.900000,deep.deep.127", &[]);
+    assert_eq!(added.body, "null,null,null");
+    let cookie = added.cookie();
+    let read = server.with_cookie("/run/len,sum.k.10000,depth.deep", &cookie);
+    assert_eq!(read.body, "10002,49995000,127");
+    let written = server.with_cookie("/run/pop.k1,add.k2.0,fill.big.10", &cookie);
+    assert_eq!(written.body, "1,null,null");
+    let read = server.with_cookie("/run/len,get.k1,number.k2,get.big", &cookie);
+    assert_eq!(read.body, "10001,none,0,xxxxxxxxxx");
+    server.with_cookie("/run/destroy", &cookie);
 }
 
 fn a_session_ends_by_the_clock<S: Store + Clone>(web: Web, store: &S) {
