@@ -29,8 +29,7 @@ use std::{
 use actix_web::rt::{System as Runtime, SystemRunner};
 use arc_swap::ArcSwap;
 use common::{
-    Application, Framework, Mounted, REQUESTS, Row, median, name_and_value, print_head,
-    print_row,
+    Application, Framework, Mounted, REQUESTS, Row, median, name_and_value, print_head, print_row,
     visit::{STORED, Visitor},
 };
 use once_cell::sync::Lazy;

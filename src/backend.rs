@@ -340,21 +340,23 @@ impl<'a, T> BackendFuture<'a, T> {
     ///
     /// Not to be called with a session locked: an engine may call what the application gave to
     /// [`update`](crate::Session::update).
-    pub(crate) fn now(mut self) -> Result<T, Self>
-    where
-        T: Unpin,
-    {
+    pub(crate) fn now(mut self) -> Result<T, Self> {
         self.take_now().ok_or(self)
     }
 
     /// As [`now`](Self::now), and leaves what has still to be waited for.
-    pub(crate) fn take_now(&mut self) -> Option<T>
-    where
-        T: Unpin,
-    {
-        match Pin::new(self).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => Some(result),
-            Poll::Pending => None,
+    pub(crate) fn take_now(&mut self) -> Option<T> {
+        match &mut self.0 {
+            State::Ready(result) => result.take(),
+            State::Pending(future) => {
+                match future
+                    .as_mut()
+                    .poll(&mut Context::from_waker(Waker::noop()))
+                {
+                    Poll::Ready(result) => Some(result),
+                    Poll::Pending => None,
+                }
+            }
         }
     }
 

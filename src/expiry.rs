@@ -54,10 +54,26 @@ impl Clock {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        let now = self.0.as_ref().map_or_else(SystemTime::now, |now| now());
+        let now = self.0.as_ref().map_or_else(system_now, |now| now());
         // A clock set before 1970 reads as 1970: sessions then live longer, and nothing panics.
         Timestamp(0).plus(now.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
+}
+
+/// The present moment, to a few milliseconds: every request asks twice or more, and the exact one takes
+/// 34 ns where this takes 3 (bench `overhead`, row "read one key").
+#[cfg(target_os = "linux")]
+fn system_now() -> SystemTime {
+    use rustix::time::{ClockId, clock_gettime};
+
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    let since = Duration::try_from(now).unwrap_or_default();
+    UNIX_EPOCH + since
+}
+
+#[cfg(not(target_os = "linux"))]
+fn system_now() -> SystemTime {
+    SystemTime::now()
 }
 
 impl fmt::Debug for Clock {

@@ -232,6 +232,7 @@ mod store;
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 #[expect(clippy::expect_used, reason = "a suite that tells by panicking")]
 pub mod testing;
+mod text;
 mod typed_key;
 mod user;
 mod value;

@@ -12,12 +12,13 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
+#[cfg(any(feature = "actix", feature = "tower"))]
+use crate::manager::RequestHead;
 use crate::{
     BackendFuture, Change, Changes, Commit, Error, Live, Manager, Message, Namespace, OnStoreError,
-    Opened, Record, Reply, Size, Timestamp, Update, Value, View, Write, cookie::Tokens, log::log,
+    Opened, Record, Reply, Settings, Size, Timestamp, Update, Value, View, cookie::Tokens,
+    log::log,
 };
-#[cfg(any(feature = "actix", feature = "tower"))]
-use crate::{Settings, manager::RequestHead};
 
 /// Keys that begin with these are session-manager's own. No text that a person types has them.
 const FLASH: char = '\u{1}';
@@ -91,6 +92,8 @@ struct State {
     /// Whether anybody read or wrote: the response then depends on the cookie.
     looked: bool,
     phase: Phase,
+    /// What the last commit took as done, until somebody looks: then it shows as stored.
+    settled: Option<Arc<Settled>>,
     /// Whether something was done that can no longer be kept.
     lost: bool,
     /// Whether somebody else ended or renewed the session, or its time is over.
@@ -104,12 +107,22 @@ struct State {
     waiting: Vec<Waker>,
 }
 
+#[derive(Clone)]
 enum Stored {
     /// The engine has still to open it.
     Unopened,
     /// The token holds it, and nobody has looked.
     Sealed,
     Known(Option<Record>),
+}
+
+impl Stored {
+    fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Unopened | Self::Sealed => None,
+            Self::Known(record) => record.as_ref(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -154,6 +167,7 @@ impl Session {
             last_flash: None,
             looked: false,
             phase: Phase::Open,
+            settled: None,
             lost: false,
             ended: false,
             removed: false,
@@ -731,11 +745,27 @@ impl Session {
         }
     }
 
+    /// Ends a request that neither looked at its session nor has one to touch: there is nothing to
+    /// [`commit`](Self::commit) then, and the response goes as it is (bench `overhead`, rows "no
+    /// cookie" and "untouched").
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn ends_untouched(&self) -> bool {
+        let mut state = self.lock_unsettled();
+        let is_untouched = !state.looked
+            && !state.committing
+            && state.record().is_none()
+            && state.live.is_none()
+            && state.phase == Phase::Open;
+        if is_untouched {
+            state.phase = Phase::Sent;
+        }
+        is_untouched
+    }
+
     /// Keeps what the request did, and says what its response has to carry. Called once, before the
     /// head is sent.
     pub(crate) fn commit(&self, succeeded: bool) -> BackendFuture<'static, Result<Headers, Error>> {
         let mut state = self.lock();
-        let vary = state.looked;
         let (mut committing, mut waits) = (None, None);
         if state.phase == Phase::Open {
             let keep = succeeded || self.0.manager.settings().commit_on_server_error();
@@ -749,17 +779,20 @@ impl Session {
             }
             state.phase = Phase::Sent;
         }
-        drop(state);
         if waits.is_none() {
             let Some(begun) = committing else {
-                return BackendFuture::ready(Ok(self.headers(vary)));
+                return BackendFuture::ready(Ok(self.headers(&mut state)));
             };
+            drop(state);
             match begun.now() {
                 Ok(result) => {
-                    return BackendFuture::ready(answered(result).map(|()| self.headers(vary)));
+                    let headers = || self.headers(&mut self.lock_unsettled());
+                    return BackendFuture::ready(answered(result).map(|()| headers()));
                 }
                 Err(pending) => committing = Some(pending),
             }
+        } else {
+            drop(state);
         }
         let session = self.clone();
         BackendFuture::pending(async move {
@@ -770,37 +803,34 @@ impl Session {
             if let Some(committing) = committing {
                 answered(committing.end().await)?;
             }
-            Ok(session.headers(vary))
+            let mut state = session.lock_unsettled();
+            Ok(session.headers(&mut state))
         })
     }
 
-    fn headers(&self, vary: bool) -> Headers {
-        let settings = self.0.manager.settings();
-        let cookie = settings.cookie();
-        let (reply, secure, now) = {
-            let mut state = self.lock();
-            let reply = std::mem::replace(&mut state.reply, Reply::Keep);
-            (reply, state.secure, state.committed)
-        };
-        let set_cookie = match reply {
+    fn headers(&self, state: &mut State) -> Headers {
+        let cookie = self.0.manager.settings().cookie();
+        let secure = state.secure;
+        let set_cookie = match std::mem::replace(&mut state.reply, Reply::Keep) {
             Reply::Keep | Reply::Gone => None,
-            Reply::Set { token, expires } => Some(cookie.set(&token, secure, now, expires)),
+            Reply::Set { token, expires } => {
+                Some(cookie.set(&token, secure, state.committed, expires))
+            }
             Reply::Remove => Some(cookie.remove(secure)),
         };
         let removed = match set_cookie {
-            Some(_) => self.removed(),
+            Some(_) => self.removed(state),
             None => Vec::new(),
         };
         Headers {
             set_cookie,
             removed,
-            vary,
+            vary: state.looked,
         }
     }
 
     /// What removes the cookies that came from managers which this one takes over from.
-    fn removed(&self) -> Vec<String> {
-        let state = self.lock();
+    fn removed(&self, state: &State) -> Vec<String> {
         let old = self.0.manager.by_age().zip(state.tokens.by_age()).skip(1);
         let sent = old.filter(|(_, tokens)| tokens.own.is_some());
         let cookie = self.0.manager.settings().cookie();
@@ -814,7 +844,7 @@ impl Session {
     /// ending the session sticks, all else is as if nobody had done it. Whoever still has the session
     /// goes on as after any response.
     pub(crate) fn abandon(&self) {
-        let mut state = self.lock();
+        let mut state = self.lock_unsettled();
         if state.phase == Phase::Open {
             state.phase = Phase::Sent;
             self.end_anyway(&state);
@@ -871,11 +901,10 @@ impl Session {
             now,
             settings,
         };
-        // What a cookie engine keeps nobody can write to any more.
-        let write = (!self.needs_response()).then(|| commit.to_write().0);
         let future = manager.engine_arc().commit(commit);
         state.committed = now;
-        let undo = write.map(|write| Box::new(state.settle(&write)));
+        // What a cookie engine keeps nobody can write to any more.
+        let undo = (!self.needs_response()).then(|| state.settle());
         state.committing = true;
         Some(Committing {
             session: self.clone(),
@@ -913,8 +942,16 @@ impl Session {
         self.0.manager.backend().needs_response()
     }
 
-    /// The state, whether or not another thread panicked with it: every change to it is one step.
+    /// The state, with what was committed as what is stored.
     fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock_unsettled();
+        state.show_settled(self.0.manager.settings());
+        state
+    }
+
+    /// The state for who does not ask what is stored, whether or not another thread panicked with it:
+    /// every change to it is one step.
+    fn lock_unsettled(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -1089,10 +1126,7 @@ impl State {
     }
 
     fn record(&self) -> Option<&Record> {
-        match &self.stored {
-            Stored::Unopened | Stored::Sealed => None,
-            Stored::Known(record) => record.as_ref(),
-        }
+        self.stored.record()
     }
 
     fn changes_mut(&mut self) -> &mut Changes {
@@ -1137,40 +1171,73 @@ impl State {
     /// Somebody else ended it: nothing is left, and nothing that was done here comes back.
     fn end(&mut self) {
         self.stored = Stored::Known(None);
+        self.settled = None;
         *self.changes_mut() = Changes::default();
         self.ended = true;
     }
 
-    /// Takes what was done as done: it shows as stored. What it returns undoes that.
-    fn settle(&mut self, write: &Write) -> Settled {
-        let changes = std::mem::take(&mut self.changes);
-        let stored = std::mem::replace(&mut self.stored, Stored::Known(None));
+    /// Takes what was done as done. What it returns undoes that.
+    fn settle(&mut self) -> Arc<Settled> {
+        let settled = Arc::new(Settled {
+            changes: std::mem::take(&mut self.changes),
+            stored: std::mem::replace(&mut self.stored, Stored::Known(None)),
+            committed: self.committed,
+        });
         self.version += 1;
-        let record = match &stored {
-            Stored::Known(Some(record)) if !changes.is_destroyed() => {
-                let mut record = record.clone();
-                record.merge(write);
-                record.created = write.created;
-                Some(record)
-            }
-            _ => write.begins_a_session().then(|| write.to_record()),
-        };
-        self.stored = Stored::Known(record);
-        Settled { changes, stored }
+        self.settled = Some(Arc::clone(&settled));
+        settled
     }
 
-    fn unsettle(&mut self, settled: Settled) {
-        let later = std::mem::replace(&mut self.changes, settled.changes);
+    /// Shows what was taken as done: not before somebody looks, which after most requests nobody does
+    /// (bench `overhead`, row "write three keys").
+    fn show_settled(&mut self, settings: &Settings) {
+        if let Some(settled) = self.settled.take() {
+            self.stored = Stored::Known(settled.record(settings));
+        }
+    }
+
+    fn unsettle(&mut self, settled: Arc<Settled>) {
+        self.settled = None;
+        let Settled {
+            changes, stored, ..
+        } = Arc::unwrap_or_clone(settled);
+        let later = std::mem::replace(&mut self.changes, changes);
         self.changes.then(later);
-        self.stored = settled.stored;
+        self.stored = stored;
         self.version += 1;
     }
 }
 
 /// What [`State::settle`] took as done.
+#[derive(Clone)]
 struct Settled {
     changes: Changes,
     stored: Stored,
+    committed: Timestamp,
+}
+
+impl Settled {
+    /// What is stored when it is done.
+    fn record(&self, settings: &Settings) -> Option<Record> {
+        let stored = self.stored.record();
+        let commit = Commit {
+            token: None,
+            old: None,
+            age: 0,
+            stored,
+            changes: &self.changes,
+            now: self.committed,
+            settings,
+        };
+        let (write, _) = commit.to_write();
+        let Some(stored) = stored.filter(|_| !self.changes.is_destroyed()) else {
+            return write.begins_a_session().then(|| write.to_record());
+        };
+        let mut record = stored.clone();
+        record.merge(&write);
+        record.created = write.created;
+        Some(record)
+    }
 }
 
 /// What a response is told of a commit: that somebody ended the session is no fault of its request.
@@ -1189,7 +1256,7 @@ struct Committing {
     /// Whether something is written, and not only touched.
     writes: bool,
     /// What undoes it, where it shows as done already.
-    undo: Option<Box<Settled>>,
+    undo: Option<Arc<Settled>>,
 }
 
 /// Nobody waits for the engine any more, so nobody knows what it did. As after an error, the next
@@ -1198,9 +1265,9 @@ impl Drop for Committing {
     fn drop(&mut self) {
         if !self.is_over {
             let session = self.session.clone();
-            let mut state = session.lock();
+            let mut state = session.lock_unsettled();
             if let Some(undo) = self.let_next(&mut state) {
-                state.unsettle(*undo);
+                state.unsettle(undo);
                 session.end_anyway(&state);
             }
         }
@@ -1225,7 +1292,7 @@ impl Committing {
     /// Takes what the engine says.
     fn take(mut self, result: Result<Reply, Error>) -> Result<(), Error> {
         let session = self.session.clone();
-        let mut state = session.lock();
+        let mut state = session.lock_unsettled();
         let undo = self.let_next(&mut state);
         match result {
             Ok(reply) => {
@@ -1250,7 +1317,7 @@ impl Committing {
             }
             Err(error) => {
                 if let Some(undo) = undo {
-                    state.unsettle(*undo);
+                    state.unsettle(undo);
                 }
                 if self.writes {
                     return Err(error);
@@ -1267,7 +1334,7 @@ impl Committing {
     }
 
     /// Lets the next one begin, and gives what undoes this one.
-    fn let_next(&mut self, state: &mut State) -> Option<Box<Settled>> {
+    fn let_next(&mut self, state: &mut State) -> Option<Arc<Settled>> {
         self.is_over = true;
         state.committing = false;
         state.waiting.drain(..).for_each(Waker::wake);

@@ -239,7 +239,7 @@ impl Write {
     }
 
     /// The keys to set, each with its value.
-    pub(crate) fn values(&self) -> impl Iterator<Item = (&str, Value<&str>)> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = (&str, Value<&str>)> + Clone {
         self.set
             .iter()
             .map(|(key, value)| (&**key, value.borrowed()))
@@ -378,6 +378,7 @@ impl Changes {
     /// request was faster.
     pub(crate) fn to_write(&self, mut write: Write) -> (Write, Vec<(Box<str>, Update)>) {
         let mut updates = Vec::new();
+        write.set.reserve_exact(self.entries().size_hint().0);
         write.clear = self.is_cleared() || self.is_destroyed();
         write.user = self.user().map(Box::from);
         for (key, change) in self.entries() {

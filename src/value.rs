@@ -7,9 +7,9 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
+use serde_json::ser::{CompactFormatter, Formatter};
 
-use crate::finite;
+use crate::{finite, text};
 
 /// How many arrays and objects may be within each other: what `serde_json` follows when it reads.
 const MAX_DEPTH: usize = 127;
@@ -43,43 +43,32 @@ impl Value {
     /// finite, which `serde_json` alone would turn into `null`; and if more than 127 arrays and objects
     /// are within each other, which nobody could read again.
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
+        if let Some(text) = text::of(value) {
+            return Ok(Self::Text(text));
+        }
         let (mut bytes, mut seen) = (Vec::new(), Seen::default());
-        let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Plain(&mut seen));
+        let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Watch(&mut seen));
         value.serialize(&mut serializer)?;
         if seen.null {
             finite::check(value)?;
         }
-        let text = String::from_utf8(bytes).map_err(serde::ser::Error::custom)?;
-        let text = text.into_boxed_str();
-        Ok(if seen.text {
-            Self::Text(text)
-        } else {
-            Self::Json(text)
-        })
+        let json = String::from_utf8(bytes).map_err(serde::ser::Error::custom)?;
+        Ok(Self::Json(json.into_boxed_str()))
     }
 }
 
-/// What a value turned out to be.
+/// What was written of a value.
 #[derive(Default)]
 struct Seen {
     /// How many arrays and objects are open.
     depth: usize,
-    text: bool,
     null: bool,
 }
 
-/// Writes a string that is the whole value as it is, and anything else as JSON, in one pass.
-struct Plain<'s>(&'s mut Seen);
+/// Writes JSON without spaces, and sees what that has of nulls and depth.
+struct Watch<'s>(&'s mut Seen);
 
-impl Plain<'_> {
-    fn quote<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        if self.0.depth > 0 {
-            return writer.write_all(b"\"");
-        }
-        self.0.text = true;
-        Ok(())
-    }
-
+impl Watch<'_> {
     /// Where it stops, so does the value's own code: however deep it is, the stack holds it.
     fn deeper(&mut self) -> io::Result<()> {
         self.0.depth += 1;
@@ -91,40 +80,10 @@ impl Plain<'_> {
     }
 }
 
-impl Formatter for Plain<'_> {
+impl Formatter for Watch<'_> {
     fn write_null<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
         self.0.null = true;
         CompactFormatter.write_null(writer)
-    }
-
-    fn begin_string<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.quote(writer)
-    }
-
-    fn end_string<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.quote(writer)
-    }
-
-    fn write_char_escape<W: Write + ?Sized>(
-        &mut self,
-        writer: &mut W,
-        escape: CharEscape,
-    ) -> io::Result<()> {
-        if self.0.depth > 0 {
-            return CompactFormatter.write_char_escape(writer, escape);
-        }
-        let byte = match escape {
-            CharEscape::Quote => b'"',
-            CharEscape::ReverseSolidus => b'\\',
-            CharEscape::Solidus => b'/',
-            CharEscape::Backspace => 0x08,
-            CharEscape::FormFeed => 0x0c,
-            CharEscape::LineFeed => b'\n',
-            CharEscape::CarriageReturn => b'\r',
-            CharEscape::Tab => b'\t',
-            CharEscape::AsciiControl(byte) => byte,
-        };
-        writer.write_all(&[byte])
     }
 
     fn begin_array<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {

@@ -180,8 +180,9 @@ where
                 },
                 Step::Serving { served } => {
                     let answer = ready!(served.poll(context));
-                    let Some(session) = &this.visit.0 else {
-                        return Poll::Ready(answer);
+                    let session = match &this.visit.0 {
+                        Some(session) if !session.ends_untouched() => session,
+                        _ => return Poll::Ready(answer),
                     };
                     match session.commit(answer.succeeded()).now() {
                         Ok(headers) => return Poll::Ready(answer.with(headers)),
@@ -268,9 +269,9 @@ macro_rules! reads_and_writes_headers {
             fn is_to_loopback(&self) -> bool {
                 // A host in the request line, as in HTTP/2, counts before the header (RFC 9112,
                 // section 3.2).
-                let host = || self.headers.get(header::HOST)?.to_str().ok();
+                let host = || self.headers.get(header::HOST).map(HeaderValue::as_bytes);
                 is_to_loopback(
-                    self.uri.host().or_else(host),
+                    self.uri.host().map(str::as_bytes).or_else(host),
                     self.version <= Version::HTTP_10,
                     |field| self.headers.contains_key(field),
                 )
@@ -305,7 +306,11 @@ impl Headers {
 }
 
 /// Whether a request names a loopback host, and came through no proxy.
-fn is_to_loopback(host: Option<&str>, is_http_1_0: bool, has_field: impl Fn(&str) -> bool) -> bool {
+fn is_to_loopback(
+    host: Option<&[u8]>,
+    is_http_1_0: bool,
+    has_field: impl Fn(&str) -> bool,
+) -> bool {
     host.is_some_and(is_loopback)
         // Proxies that set no mark and name the upstream as host, as nginx does unless told
         // otherwise, have long spoken HTTP/1.0.
@@ -315,41 +320,40 @@ fn is_to_loopback(host: Option<&str>, is_http_1_0: bool, has_field: impl Fn(&str
 
 /// Whether `host`, as a `Host` header or a URI has it, is this machine as nobody else can be:
 /// `localhost` and names below it (RFC 6761), `127.0.0.0/8` or `::1`, with or without a port.
-fn is_loopback(host: &str) -> bool {
+fn is_loopback(host: &[u8]) -> bool {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    // The first letter first: most hosts are none of these, and every request is asked.
-    match host.as_bytes().first() {
-        Some(b'[') => {
-            let address = host[1..]
-                .split_once(']')
-                .and_then(|(address, _)| address.parse().ok());
-            address == Some(Ipv6Addr::LOCALHOST)
+    // Most hosts are none of these, and every request is asked.
+    match host {
+        [b'[', host @ ..] => {
+            let end = host.iter().position(|byte| *byte == b']');
+            let address = end.and_then(|end| str::from_utf8(&host[..end]).ok());
+            address.and_then(|it| it.parse().ok()) == Some(Ipv6Addr::LOCALHOST)
         }
-        Some(b'1') => {
-            name_of(host)
-                .parse()
-                .is_ok_and(|address: Ipv4Addr| address.is_loopback())
-                || is_localhost(name_of(host))
+        [b'1', ..] => {
+            let address = str::from_utf8(name_of(host)).ok();
+            let address: Option<Ipv4Addr> = address.and_then(|it| it.parse().ok());
+            address.is_some_and(|it| it.is_loopback()) || is_localhost(name_of(host))
         }
         _ => is_localhost(name_of(host)),
     }
 }
 
 /// A host without its port.
-fn name_of(host: &str) -> &str {
-    host.split_once(':').map_or(host, |(name, _)| name)
+fn name_of(host: &[u8]) -> &[u8] {
+    match host {
+        [.., b':' | b'0'..=b'9'] => host.split(|byte| *byte == b':').next().unwrap_or_default(),
+        _ => host,
+    }
 }
 
-fn is_localhost(name: &str) -> bool {
-    const LOCALHOST: &str = "localhost";
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let Some(split) = name.len().checked_sub(LOCALHOST.len()) else {
+fn is_localhost(name: &[u8]) -> bool {
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    let Some((rest, end)) = name.split_last_chunk() else {
         return false;
     };
-    let end = name.get(split..);
-    end.is_some_and(|end| end.eq_ignore_ascii_case(LOCALHOST))
-        && (split == 0 || name.as_bytes()[split - 1] == b'.')
+    let localhost: &[u8; 9] = end;
+    localhost.eq_ignore_ascii_case(b"localhost") && rest.last().is_none_or(|byte| *byte == b'.')
 }
 
 /// Header fields that tell of a proxy between client and server.
@@ -402,7 +406,7 @@ mod tests {
             "[::1]",
             "[::1]:8080",
         ] {
-            assert!(is_loopback(host), "{host}");
+            assert!(is_loopback(host.as_bytes()), "{host}");
         }
         for host in [
             "",
@@ -418,7 +422,7 @@ mod tests {
             "é.example",
             ":80",
         ] {
-            assert!(!is_loopback(host), "{host}");
+            assert!(!is_loopback(host.as_bytes()), "{host}");
         }
     }
 

@@ -12,17 +12,23 @@ use session_manager::{Backend, Key, Manager, PrivateCookie, Record, Refused, Sig
 use session_manager_fuzz::{also_long, body, bounded, entries, private, signed};
 
 const SECRET: [u8; 32] = [7; 32];
+/// With this one nothing is ever made: the fuzzer sees what is compared, so that it would in time send
+/// what was made with the other, as who has no key cannot.
+const UNUSED: [u8; 32] = [9; 32];
 const NAME: &str = "_session";
 
 struct Engines {
     signed: SignedCookie,
     private: PrivateCookie,
+    unused_signed: SignedCookie,
+    unused_private: PrivateCookie,
     manager: Manager,
     elsewhere: Manager,
 }
 
 static ENGINES: LazyLock<Engines> = LazyLock::new(|| {
     let key = || Key::from_secret(SECRET).unwrap();
+    let unused = || Key::from_secret(UNUSED).unwrap();
     let manager = |name| {
         Manager::builder(SignedCookie::new(key()))
             .cookie_name(name)
@@ -34,6 +40,8 @@ static ENGINES: LazyLock<Engines> = LazyLock::new(|| {
     Engines {
         signed: SignedCookie::new(key()),
         private: PrivateCookie::new(key()),
+        unused_signed: SignedCookie::new(unused()),
+        unused_private: PrivateCookie::new(unused()),
         manager: manager(NAME),
         elsewhere: manager("elsewhere"),
     }
@@ -52,20 +60,22 @@ fn check(data: &[u8]) {
     };
     let engines = &*ENGINES;
     type Making = fn(&[u8], &str, u8, &[u8]) -> String;
-    let (engine, another, make): (&dyn Backend, &dyn Backend, Making) = match mode & 1 {
-        0 => (&engines.signed, &engines.private, signed),
-        _ => (&engines.private, &engines.signed, private),
+    let [engine, unused, another]: [&dyn Backend; 3] = match mode & 1 {
+        0 => [&engines.signed, &engines.unused_signed, &engines.private],
+        _ => [&engines.private, &engines.unused_private, &engines.signed],
     };
+    let make: Making = if mode & 1 == 0 { signed } else { private };
     let version = 1 + (mode >> 1 & 1);
-    let open = |token: &str| {
+    let open_with = |engine: &dyn Backend, token: &str| {
         bounded(token.len(), || {
             engine.unseal(token, engines.manager.settings())
         })
     };
+    let open = |token: &str| open_with(engine, token);
 
     // What a client sends, without a key.
     if let Ok(text) = std::str::from_utf8(rest) {
-        assert!(open(text).is_err(), "it was not sealed");
+        assert!(open_with(unused, text).is_err(), "it was not sealed");
     }
 
     // What is authentic.

@@ -108,7 +108,7 @@ impl Sessions {
     /// The request's own session for an extractor: loaded now, if it is loaded on demand.
     #[cfg(any(feature = "actix", feature = "axum"))]
     pub(crate) fn extract(
-        found: Result<Self, Error>,
+        found: Result<&Self, Error>,
     ) -> BackendFuture<'static, Result<Session, Error>> {
         let session = match found {
             Ok(sessions) => sessions.own(),

@@ -138,21 +138,24 @@ impl<'r> Head<'r> {
 }
 
 /// The sessions of a request, which know from here on what it says of them.
-fn sessions(extensions: &Extensions, head: &dev::RequestHead) -> Result<Sessions, Error> {
+fn sessions<'e>(
+    extensions: &'e Extensions,
+    head: &dev::RequestHead,
+) -> Result<&'e Sessions, Error> {
     let sessions = extensions.get::<Sessions>().ok_or(Error::NotMounted)?;
     sessions.read(&Head::of(head));
-    Ok(sessions.clone())
+    Ok(sessions)
 }
 
 impl HasSession for HttpRequest {
     fn sessions(&self) -> Result<Sessions, Error> {
-        sessions(&self.extensions(), self.head())
+        sessions(&self.extensions(), self.head()).cloned()
     }
 }
 
 impl HasSession for ServiceRequest {
     fn sessions(&self) -> Result<Sessions, Error> {
-        sessions(&self.extensions(), self.head())
+        sessions(&self.extensions(), self.head()).cloned()
     }
 }
 
@@ -164,7 +167,7 @@ impl<B> HasSession for ServiceResponse<B> {
 
 impl HasSession for GuardContext<'_> {
     fn sessions(&self) -> Result<Sessions, Error> {
-        sessions(&self.req_data(), self.head())
+        sessions(&self.req_data(), self.head()).cloned()
     }
 }
 
@@ -174,7 +177,7 @@ impl FromRequest for Session {
     type Future = BackendFuture<'static, Result<Self, Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        Sessions::extract(request.sessions())
+        Sessions::extract(sessions(&request.extensions(), request.head()))
     }
 }
 

@@ -7,9 +7,9 @@ use axum_core::{
 use http::request::Parts;
 
 use super::tower::status;
-use crate::{Error, HasSession, Session, Sessions, log::log};
+use crate::{Error, Session, Sessions, log::log};
 
-/// The request's own session: see [`HasSession::session`]. Loads it, if it is loaded on demand.
+/// The request's own session: see [`HasSession::session`](crate::HasSession::session). Loads it, if it is loaded on demand.
 impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = Error;
 
@@ -17,7 +17,7 @@ impl<S: Sync> FromRequestParts<S> for Session {
         parts: &mut Parts,
         _: &S,
     ) -> impl Future<Output = Result<Self, Error>> + Send {
-        Sessions::extract(parts.sessions())
+        Sessions::extract(parts.extensions.get().ok_or(Error::NotMounted))
     }
 }
 
