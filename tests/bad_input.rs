@@ -4,9 +4,7 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{App, Clock, Log, Server, Web, engines, on_every_framework};
+use common::{App, Log, Server, Web, engines, on_every_framework};
 use session_manager::{Builder, Error, Key, Manager, PrivateCookie, SignedCookie};
 
 fn serve(web: Web, builder: Builder) -> Server {
@@ -158,52 +156,6 @@ fn bytes_that_are_no_utf8_in_another_cookie_do_not_disturb_the_session(web: Web)
     }
 }
 
-fn a_cookie_past_its_time_is_refused_whatever_the_browser_thinks(web: Web) {
-    let log = Log::of_process();
-    for (engine, builder) in engines() {
-        let (idle, absolute) = (Duration::from_secs(600), Duration::from_secs(1500));
-        let clock = Clock::default();
-        let name = format!("{engine}-{web}-expired");
-        let settings = builder()
-            .cookie_name(&name)
-            .idle_timeout(idle)
-            .absolute_timeout(absolute);
-        let server = serve(web, settings.clock(clock.now()));
-        let mut cookie = server.raw("/run/add.key.value", &[]).cookie();
-        clock.forward(idle - Duration::from_millis(1));
-        assert_eq!(
-            server.with_cookie("/run/get.key", &cookie).body,
-            "value",
-            "{engine}"
-        );
-        clock.forward(Duration::from_millis(1));
-        assert_eq!(
-            server.with_cookie("/run/get.key", &cookie).body,
-            "none",
-            "{engine}: idle"
-        );
-        assert_eq!(log.lines(&format!("`{name}`")).len(), 1, "{engine}");
-
-        cookie = server.raw("/run/add.key.value", &[]).cookie();
-        for _ in 0..2 {
-            clock.forward(idle - Duration::from_secs(1));
-            cookie = server.with_cookie("/run/get.key", &cookie).cookie();
-        }
-        clock.forward(Duration::from_secs(301));
-        assert_eq!(
-            server.with_cookie("/run/get.key", &cookie).body,
-            "value",
-            "{engine}"
-        );
-        clock.forward(Duration::from_secs(1));
-        assert_eq!(
-            server.with_cookie("/run/get.key", &cookie).body,
-            "none",
-            "{engine}: absolute"
-        );
-    }
-}
-
 fn an_untouched_cookie_is_not_even_verified(web: Web) {
     let log = Log::of_process();
     let name = format!("untouched-{web}");
@@ -333,7 +285,6 @@ on_every_framework!(
     the_same_cookie_twice_is_the_session,
     the_cookie_is_found_in_whichever_line_it_stands,
     bytes_that_are_no_utf8_in_another_cookie_do_not_disturb_the_session,
-    a_cookie_past_its_time_is_refused_whatever_the_browser_thinks,
     an_untouched_cookie_is_not_even_verified,
     too_large_is_an_error_where_it_is_written_and_the_session_is_as_it_was,
     a_flash_that_does_not_fit_is_an_error_and_the_session_is_as_it_was,

@@ -20,7 +20,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Server, Web, on_every_framework, server_side::check_promises};
+use common::{
+    Server, Web, on_every_framework,
+    server_side::{check_advisories, check_promises},
+};
 use session_manager::{
     Manager, MySqlStore, PostgresStore, RedisStore, ServerSide, SqliteStore, Store, StoreError,
 };
@@ -35,6 +38,11 @@ fn runtime() -> &'static Runtime {
     })
 }
 
+fn check_all<S: Store + Clone>(web: Web, store: &S) {
+    check_promises(web, store);
+    check_advisories(web, store);
+}
+
 /// Connects to the url in `variable`, and checks.
 fn check<S, F>(web: Web, variable: &str, connect: impl FnOnce(String) -> F)
 where
@@ -43,7 +51,7 @@ where
 {
     let url = std::env::var(variable)
         .unwrap_or_else(|_| panic!("{variable} is not set: run tests/run.sh"));
-    check_promises(web, &runtime().block_on(connect(url)).unwrap());
+    check_all(web, &runtime().block_on(connect(url)).unwrap());
 }
 
 fn a_single_redis_keeps_every_promise_over_http(web: Web) {
@@ -84,7 +92,7 @@ fn sqlite_keeps_every_promise_over_http(web: Web) {
     let store = runtime()
         .block_on(SqliteStore::connect(path.to_str().unwrap()))
         .unwrap();
-    check_promises(web, &store);
+    check_all(web, &store);
     drop(store);
     std::fs::remove_dir_all(dir).unwrap();
 }
