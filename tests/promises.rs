@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Answer, Clock, Server, Web, engines, key, on_every_framework};
+use common::{Answer, Clock, Server, Web, engines, key, key_of, on_every_framework};
 use session_manager::{Builder, Key, Manager, PrivateCookie, SameSite, SignedCookie};
 
 fn serve(web: Web, builder: Builder) -> Server {
@@ -27,8 +27,8 @@ fn old_keys_open_and_the_newest_key_always_signs(web: Web) {
 
 /// CVE-2025-47278 (Flask): what is written must not be signed with the oldest key.
 fn check_rotation(web: Web, one: fn(Key) -> Manager, both: fn(Key, Key) -> Manager) {
-    let old = || Key::from_secret([1; 32]).unwrap();
-    let new = || Key::from_secret([2; 32]).unwrap();
+    let old = || key_of([1; 32]);
+    let new = || key_of([2; 32]);
     let serve = |manager: Manager| Server::scripts(web, manager.middleware());
     let (with_old, with_new) = (serve(one(old())), serve(one(new())));
     let with_both = serve(both(new(), old()));

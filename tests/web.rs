@@ -339,20 +339,6 @@ fn size_says_how_much_of_the_cookie_is_used(web: Web) {
     }
 }
 
-fn no_debug_text_shows_a_key_a_value_or_a_cookie(web: Web) {
-    let app = App::new().get("/", async |session, _| {
-        session.add("a-key", "a-stored-value")?;
-        let (manager, sessions) = (session.manager(), session.sessions());
-        Ok(format!("{session:?} {manager:?} {sessions:?}"))
-    });
-    let answer = serve(web, app).raw("/", &[]);
-    let (shown, cookie) = (&answer.body, answer.cookie());
-    assert!(shown.contains("signed cookie"), "{shown}");
-    for secret in ["a-key", "a-stored-value", cookie.split_once('=').unwrap().1] {
-        assert!(!shown.contains(secret), "{secret} in {shown}");
-    }
-}
-
 on_every_framework!(
     two_managers_on_one_request_each_find_their_own_session_first,
     of_two_managers_with_one_cookie_name_the_client_keeps_the_outer_ones_session,
@@ -363,7 +349,6 @@ on_every_framework!(
     headers_that_the_handler_set_are_kept_and_not_said_twice,
     a_response_that_claims_what_could_not_be_kept_is_replaced_by_a_503,
     size_says_how_much_of_the_cookie_is_used,
-    no_debug_text_shows_a_key_a_value_or_a_cookie,
     a_session_in_a_spawned_thread_reads_on_and_a_write_after_the_head_is_an_error,
     an_engine_that_cannot_open_the_session_fails_the_request_or_gives_an_empty_one_that_takes_no_writes,
 );
