@@ -245,8 +245,10 @@ fn leak() -> String {
     std::env::var(LEAK).unwrap_or_default()
 }
 
-/// How a session cookie's value could get into a log.
-const LEAKS: [(&str, fn(&str)); 11] = [
+/// Its name, and how it gets a session cookie's value into the log.
+type Leak = (&'static str, fn(&str));
+
+const LEAKS: [Leak; 11] = [
     ("none", |value| tracing::error!("{} bytes", value.len())),
     // By the engine, before the client has it.
     ("at its birth", |_| ()),
