@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs what can be run under Miri: `tests/miri.sh`. It needs `rustup component add miri rust-src
-# --toolchain nightly`, and some twenty minutes on two cores; tests/run.sh leaves it out.
+# --toolchain nightly`, and on two cores up to an hour, much of it to build; tests/run.sh leaves it out.
 #
 # This crate has no `unsafe`. What it stands on has (arc-swap, imbl, hashlink, the executors), and
 # Miri checks that as it is used here: memory, data races, what is never freed, and on each thread the
