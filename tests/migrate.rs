@@ -14,9 +14,7 @@ use common::{
     Answer, App, Clock, Engine, Gates, Log, Server, Web, all_engines, key, key_of,
     on_every_framework,
 };
-use session_manager::{
-    Builder, Key, Manager, MemoryStore, PrivateCookie, ServerSide, SignedCookie,
-};
+use session_manager::{Builder, Manager, MemoryStore, PrivateCookie, ServerSide, SignedCookie};
 
 fn serve(web: Web, manager: &Manager) -> Server {
     Server::scripts(web, manager.middleware())
