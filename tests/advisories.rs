@@ -1,6 +1,5 @@
-//! A test for each advisory of another session crate that asks for one (PEERS.md, "Advisories"), found by
-//! its number. What they ask of a store is in `common/server_side.rs`, where every store runs it
-//! (`tests/store_http.rs`); here it runs in memory.
+//! A test for each advisory against another session crate that asks for one, found by its number. What they
+//! ask of a store is in `common/server_side.rs`, where every store runs it
 //!
 //! | advisory | also |
 //! |---|---|
@@ -25,7 +24,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use common::{
-    App, Clock, Gates, Log, Server, Web, all_engines, engines, on_every_framework,
+    App, Clock, Gates, Log, Server, Web, all_engines, engines, key_of, on_every_framework,
     server_side::{self, Flaky, How},
 };
 use session_manager::{
@@ -278,8 +277,8 @@ fn cve_2025_47278_old_keys_open_and_the_newest_key_always_signs(web: Web) {
 }
 
 fn check_rotation(web: Web, one: impl Fn(Key) -> Manager, both: impl Fn(Key, Key) -> Manager) {
-    let old = || Key::from_secret([1; 32]).unwrap();
-    let new = || Key::from_secret([2; 32]).unwrap();
+    let old = || key_of([1; 32]);
+    let new = || key_of([2; 32]);
     let serve = |manager: Manager| Server::scripts(web, manager.middleware());
     let (with_old, with_new) = (serve(one(old())), serve(one(new())));
     let with_both = serve(both(new(), old()));

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{App, Log, Server, Web, engines, on_every_framework};
+use common::{App, Log, Server, Web, engines, key_of, on_every_framework};
 use session_manager::{Builder, Error, Key, Manager, PrivateCookie, SignedCookie};
 
 fn serve(web: Web, builder: Builder) -> Server {
@@ -80,7 +80,7 @@ fn a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line(
             "other-name",
             &valid(web, builder().cookie_name("another-name")),
         );
-        let other_key = || Key::from_secret([8; 32]).unwrap();
+        let other_key = || key_of([8; 32]);
         let rekeyed: fn(Key) -> Builder = match engine {
             "signed" => |key| Manager::builder(SignedCookie::new(key)),
             _ => |key| Manager::builder(PrivateCookie::new(key)),

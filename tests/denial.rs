@@ -16,7 +16,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use common::{
-    App, Clock, Log, Server, Web, all_engines, block_on, engines, on_every_framework,
+    App, Clock, Log, Server, Web, all_engines, block_on, engines, key_of, on_every_framework,
     server_side::Counting,
 };
 use session_manager::{
@@ -26,7 +26,7 @@ use session_manager::{
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn key(byte: u8) -> Key {
-    Key::from_secret([byte; 32]).unwrap()
+    key_of([byte; 32])
 }
 
 /// Servers of one site: they share a store that counts, and a clock.

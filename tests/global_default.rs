@@ -5,7 +5,7 @@ mod common;
 
 use std::process::Command;
 
-use common::{Log, Server, Web, on_every_framework};
+use common::{Log, Server, Web, key_of, on_every_framework, watch};
 use session_manager::{Key, Manager, SignedCookie, manager};
 
 /// Runs `body` in a process of its own, where `SESSION_SECRET` is what the test needs. Returns what
@@ -80,7 +80,7 @@ fn with_a_secret_the_default_signs_with_it_and_is_quiet(web: Web) {
         assert!(!manager::is_insecure_default());
         let server = Server::scripts(web, manager::middleware());
         let cookie = server.raw("/run/add.key.value", &[]).cookie();
-        let same_key = Manager::new(SignedCookie::new(Key::from_secret(SECRET).unwrap()));
+        let same_key = Manager::new(SignedCookie::new(key_of(SECRET)));
         let other = Server::scripts(web, same_key.middleware());
         assert_eq!(other.with_cookie("/run/get.key", cookie).body, "value");
         assert_eq!(log.lines(""), [""; 0]);
@@ -101,6 +101,7 @@ fn a_manager_that_is_set_before_the_first_request_keeps_the_default_quiet(web: W
 
 fn where_nobody_listens_to_the_log_the_warning_goes_to_standard_error(web: Web) {
     let output = alone(web, None, || {
+        watch::nobody_listens();
         let server = Server::scripts(web, manager::middleware());
         server.visitor().body("/run/len");
         server.visitor().body("/run/len");

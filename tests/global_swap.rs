@@ -8,14 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Gates, Server, Visitor, Web};
+use common::{Gates, Server, Visitor, Web, key_of};
 use session_manager::{Key, Manager, SignedCookie, manager};
 
 fn keys() -> [Key; 2] {
-    [
-        Key::from_secret([1; 32]).unwrap(),
-        Key::from_secret([2; 32]).unwrap(),
-    ]
+    [key_of([1; 32]), key_of([2; 32])]
 }
 
 /// All in one test, because the manager is the process's.

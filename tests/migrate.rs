@@ -11,11 +11,10 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    Answer, App, Clock, Engine, Gates, Log, Server, Web, all_engines, key, on_every_framework,
+    Answer, App, Clock, Engine, Gates, Log, Server, Web, all_engines, key, key_of,
+    on_every_framework,
 };
-use session_manager::{
-    Builder, Key, Manager, MemoryStore, PrivateCookie, ServerSide, SignedCookie,
-};
+use session_manager::{Builder, Manager, MemoryStore, PrivateCookie, ServerSide, SignedCookie};
 
 fn serve(web: Web, manager: &Manager) -> Server {
     Server::scripts(web, manager.middleware())
@@ -33,7 +32,7 @@ fn memory() -> Builder {
 fn ways() -> Vec<(Engine, Engine)> {
     let mut engines = all_engines();
     engines.push(("signed with another key", || {
-        Manager::builder(SignedCookie::new(Key::from_secret([9; 32]).unwrap()))
+        Manager::builder(SignedCookie::new(key_of([9; 32])))
     }));
     let ways = engines
         .iter()

@@ -10,7 +10,7 @@ mod common;
 
 use std::{env, process::Command};
 
-use common::{Server, Visitor, Web, all_engines, process::Process};
+use common::{Server, Visitor, Web, all_engines, key_of, process::Process};
 use session_manager::{Key, Manager, SignedCookie};
 
 /// A visitor of an application in actix-web, of one in axum, and of both with one cookie jar.
@@ -63,7 +63,7 @@ fn two_processes_share_the_sessions_of_one_key() {
     }
     let secret = "a secret that both of the processes have";
     for web in Web::ALL {
-        let key = Key::from_secret(secret).unwrap();
+        let key = key_of(secret);
         let manager = Manager::new(SignedCookie::new(key));
         let here = Server::scripts(web, manager.middleware());
 

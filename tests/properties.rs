@@ -19,7 +19,9 @@ use std::{
     time::Duration,
 };
 
-use common::{Answer, App, Clock, Page, Web, all_engines, block_on, engines, on_every_framework};
+use common::{
+    Answer, App, Clock, Page, Web, all_engines, block_on, engines, key_of, on_every_framework,
+};
 use proptest::{
     collection::vec,
     prelude::*,
@@ -682,7 +684,7 @@ fn a_cookie_is_never_longer_than_a_browser_keeps_and_never_refused_before(web: W
 
 fn any_list_of_keys_opens_what_its_keys_signed_and_signs_with_the_newest(web: Web) {
     fn key(number: usize) -> Key {
-        Key::from_secret([number as u8; 32]).unwrap()
+        key_of([number as u8; 32])
     }
     fn signed(keys: &[usize]) -> Manager {
         let engine = SignedCookie::new(key(keys[0]));

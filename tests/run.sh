@@ -102,6 +102,8 @@ for feature in $features; do
         cargo clippy --quiet --no-default-features --features "$feature" -- -D warnings
 done
 check 'format, fuzz targets' cargo fmt --manifest-path fuzz/Cargo.toml --check
+# Without cargo-deny, which takes a quarter of an hour to build, it says what was not checked.
+check 'what it is built on' .ci/supply-chain.sh deny
 check 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --all-features
 
 # What needs a browser or a database is run below; everything else runs anywhere.

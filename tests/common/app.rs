@@ -16,7 +16,7 @@ use axum::{
 use session_manager::{Error, HasSession, Middleware, Session, Sessions, manager};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{Answer, script};
+use super::{Answer, script, watch};
 
 /// The web frameworks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -342,6 +342,7 @@ impl App {
 
     /// The same with this `Cookie` header.
     pub async fn call_with(self, web: Web, path: &str, cookie: &str) -> Answer {
+        watch::keep_cookies(cookie.as_bytes());
         let text = |body: &[u8]| String::from_utf8(body.to_vec()).unwrap();
         match web {
             Web::Actix => {

@@ -14,12 +14,13 @@ pub mod script;
 #[cfg(feature = "server-side")]
 pub mod server_side;
 pub mod socket;
+pub mod watch;
 
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     sync::{
-        Arc, LazyLock, Mutex, OnceLock,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -36,6 +37,7 @@ pub use app::{App, Page, Request, Talk, Web, talker};
 use session_manager::{Builder, Key, Manager, Middleware, PrivateCookie, SignedCookie, manager};
 pub use socket::Socket;
 use tokio::sync::Barrier;
+pub use watch::{Log, key_of};
 
 /// Makes of each function a test in every web framework: `on_actix::name` and `on_axum::name`.
 macro_rules! on_every_framework {
@@ -54,7 +56,7 @@ pub const SECRET: [u8; 32] = [7; 32];
 
 /// The same key each time.
 pub fn key() -> Key {
-    Key::from_secret(SECRET).unwrap()
+    key_of(SECRET)
 }
 
 /// An engine's name, and what builds a manager with it.
@@ -150,6 +152,7 @@ impl Server {
     }
 
     fn on_a_thread(serve: impl FnOnce(mpsc::Sender<(SocketAddr, Stop)>) + Send + 'static) -> Self {
+        watch::begin();
         let (tell, told) = mpsc::channel();
         let thread = std::thread::spawn(move || serve(tell));
         let (address, stop) = told.recv().unwrap();
@@ -169,6 +172,9 @@ impl Server {
     pub fn raw(&self, path: &str, headers: &[&[u8]]) -> Answer {
         let mut request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address).into_bytes();
         for header in headers {
+            if let Some(cookies) = header.strip_prefix(b"Cookie: ") {
+                watch::keep_cookies(cookies);
+            }
             request.extend_from_slice(header);
             request.extend_from_slice(b"\r\n");
         }
@@ -234,9 +240,15 @@ impl Answer {
         all: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8]>)>,
     ) -> Vec<(String, String)> {
         let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
-        all.into_iter()
-            .map(|(name, value)| (name.as_ref().to_ascii_lowercase(), text(value.as_ref())))
-            .collect()
+        let all = all.into_iter();
+        all.map(|(name, value)| {
+            let (name, value) = (name.as_ref().to_ascii_lowercase(), text(value.as_ref()));
+            if name == "set-cookie" {
+                watch::keep_cookies(value.as_bytes());
+            }
+            (name, value)
+        })
+        .collect()
     }
 
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
@@ -283,6 +295,7 @@ pub struct Visitor {
 
 impl Visitor {
     pub fn to(address: SocketAddr) -> Self {
+        watch::begin();
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(30)))
@@ -307,6 +320,7 @@ impl Visitor {
 
     /// With this `Cookie` header instead of what it keeps.
     pub fn get_with(&self, path: &str, cookie: &str) -> Answer {
+        watch::keep_cookies(cookie.as_bytes());
         let request = self.agent.get(format!("http://{}{path}", self.address));
         self.call(request.header("cookie", cookie))
     }
@@ -422,52 +436,4 @@ pub fn all_engines() -> Vec<Engine> {
         ))
     }));
     all
-}
-
-/// All that the process logs, at every level.
-#[derive(Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// The log of this process. Tests that run side by side tell their lines apart by a cookie name
-    /// of their own.
-    pub fn of_process() -> &'static Self {
-        static LOG: OnceLock<Log> = OnceLock::new();
-        LOG.get_or_init(|| {
-            let log = Log::default();
-            let writer = log.clone();
-            let subscriber = tracing_subscriber::fmt()
-                .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-                .with_ansi(false)
-                .with_writer(move || writer.clone())
-                .finish();
-            tracing_subscriber::util::SubscriberInitExt::try_init(subscriber).unwrap();
-            log
-        })
-    }
-
-    pub fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    /// The lines of this crate that contain `part`.
-    pub fn lines(&self, part: &str) -> Vec<String> {
-        let text = self.text();
-        let own = text
-            .lines()
-            .filter(|line| line.contains(" session_manager"));
-        own.filter(|line| line.contains(part))
-            .map(str::to_owned)
-            .collect()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }

@@ -14,6 +14,7 @@ impl Socket {
         let request = format!("ws://{server}{path}").into_client_request();
         let mut request = request.unwrap();
         if !cookie.is_empty() {
+            super::watch::keep_cookies(cookie.as_bytes());
             let headers = request.headers_mut();
             headers.insert("cookie", cookie.parse().unwrap());
         }

@@ -1,0 +1,324 @@
+//! What the process logs, and a watch over it: no line shows a secret, whatever the test is about.
+//!
+//! The watch begins by itself with the first key, server or client of a test binary. It hears all that
+//! is said through `tracing` and through `log`, at every level, and knows every key that the tests
+//! make, every cookie that their clients send or receive, and what a store is told of it. A line and a
+//! secret are compared whichever of the two comes first. A line that shows one ends the process: what
+//! is logged on a server's thread could fail no test.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::{self, Write as _},
+    io::Write as _,
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use session_manager::Key;
+use sha2::{Digest, Sha256};
+use tracing::{Event, Metadata, Subscriber, field, span};
+
+/// What logs the heads of HTTP messages, cookies and all: the tests' own clients. No server framework
+/// does, nor any client of a database; if one ever must be let off, it is here, with the reason.
+const HEADS: [&str; 4] = ["cookie_store", "tungstenite", "ureq", "ureq_proto"];
+
+/// How much of a secret is a secret: 16 bytes of text are 64 random bits at least.
+const LEN: usize = 16;
+type Piece = [u8; LEN];
+
+#[derive(Default)]
+struct Watch {
+    /// Pieces of every secret, so that any 24 characters of one hold one whole.
+    secrets: HashSet<Piece>,
+    /// The cookies whose pieces are in it.
+    known: HashSet<Vec<u8>>,
+    /// All that was ever logged, each text once, with its target.
+    texts: HashMap<String, String>,
+    /// Every piece of it.
+    pieces: HashSet<Piece>,
+    /// The lines since somebody asked for them.
+    lines: Vec<String>,
+}
+
+/// Whether somebody asked for the lines.
+static IS_KEPT: AtomicBool = AtomicBool::new(false);
+
+static WATCH: OnceLock<Option<Mutex<Watch>>> = OnceLock::new();
+
+/// Begins, unless it has, and does this with it, unless it must not.
+fn with<R>(f: impl FnOnce(&mut Watch) -> R) -> Option<R> {
+    let watch = WATCH.get_or_init(|| {
+        tracing::subscriber::set_global_default(Listener::default()).unwrap();
+        log::set_logger(&FACADE).unwrap();
+        log::set_max_level(log::LevelFilter::Trace);
+        Some(Mutex::default())
+    });
+    Some(f(&mut watch.as_ref()?.lock().unwrap()))
+}
+
+/// Begins, unless it has.
+pub fn begin() {
+    with(|_| ());
+}
+
+/// Nobody listens in this process: for a test of just that.
+pub fn nobody_listens() {
+    assert!(WATCH.set(None).is_ok(), "somebody listens already");
+}
+
+impl Watch {
+    /// What it shows, if it shows a secret.
+    fn hear(&mut self, target: &str, text: &str) -> Option<Leak> {
+        if text.len() < LEN || self.texts.contains_key(text) {
+            return None;
+        }
+        let pieces = || text.as_bytes().windows(LEN).map(piece);
+        let leak = pieces().find(|piece| self.secrets.contains(piece));
+        self.pieces.extend(pieces());
+        self.texts.insert(text.to_owned(), target.to_owned());
+        leak.map(|piece| Leak::new(&piece, target, text))
+    }
+
+    /// Where a part of it was shown already.
+    fn add(&mut self, secret: &[u8]) -> Option<Leak> {
+        let last = secret.len().checked_sub(LEN)?;
+        let mut leaked = None;
+        for at in (0..last).step_by(LEN / 2).chain([last]) {
+            let piece = piece(&secret[at..at + LEN]);
+            if self.secrets.insert(piece) && self.pieces.contains(&piece) {
+                leaked = Some(piece);
+            }
+        }
+        let leaked = leaked?;
+        let shows = |text: &str| text.as_bytes().windows(LEN).any(|all| all == leaked);
+        let (text, target) = self.texts.iter().find(|(text, _)| shows(text))?;
+        Some(Leak::new(&leaked, target, text))
+    }
+
+    /// How bytes are printed, of which the beginning is enough.
+    fn add_bytes(&mut self, bytes: &[u8]) -> Option<Leak> {
+        let bytes = bytes.get(..LEN)?;
+        let list = format!("{bytes:?}");
+        let forms = [&hex(bytes), &BASE64.encode(bytes), &list[1..]];
+        let leaks = forms.map(|form| self.add(&form.as_bytes()[..LEN]));
+        leaks.into_iter().flatten().next()
+    }
+
+    fn add_key(&mut self, secret: &[u8]) -> Option<Leak> {
+        let leak = self.add(secret);
+        leak.or(self.add_bytes(secret))
+    }
+
+    fn add_cookie(&mut self, value: &[u8]) -> Option<Leak> {
+        if !self.known.insert(value.to_vec()) {
+            return None;
+        }
+        let mut leak = self.add(value);
+        let bytes = BASE64.decode(value).unwrap_or_default();
+        leak = self.add_bytes(&bytes).or(leak);
+        // Of a server-side session: its two parts, and what its store is told of each.
+        if let Some((root, secret)) = bytes.split_at_checked(16).filter(|_| bytes.len() == 48) {
+            for part in [secret, &Sha256::digest(root), &Sha256::digest(secret)] {
+                leak = self.add_bytes(part).or(leak);
+            }
+        }
+        leak
+    }
+}
+
+fn piece(bytes: &[u8]) -> Piece {
+    bytes.try_into().unwrap()
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+/// A text that shows a secret.
+struct Leak(String);
+
+impl Leak {
+    fn new(piece: &Piece, target: &str, text: &str) -> Self {
+        let piece = String::from_utf8_lossy(piece);
+        Self(format!("`{piece}` is in what `{target}` says: {text}"))
+    }
+}
+
+/// Ends the process if there is a leak: a panic would be caught by the server, and what it prints by
+/// the test.
+fn check(leak: Option<Leak>) {
+    if let Some(Leak(leak)) = leak {
+        let _ = writeln!(std::io::stderr(), "\nA SECRET IS IN THE LOG: {leak}\n");
+        std::process::abort();
+    }
+}
+
+/// Fails if `text` shows a secret that is known by now.
+#[track_caller]
+pub fn shows_nothing(what: &str, text: &str) {
+    if let Some(Leak(leak)) = with(|watch| watch.hear(what, text)).flatten() {
+        panic!("a secret is shown: {leak}");
+    }
+}
+
+/// A key of this secret, which no log line may show.
+pub fn key_of(secret: impl AsRef<[u8]>) -> Key {
+    keep_secret(&secret);
+    Key::from_secret(secret).unwrap()
+}
+
+/// No log line may show this: a key's secret, or a password.
+pub fn keep_secret(secret: impl AsRef<[u8]>) {
+    check(with(|watch| watch.add_key(secret.as_ref())).flatten());
+}
+
+/// No log line may show what this `Cookie` or `Set-Cookie` header holds.
+pub fn keep_cookies(header: &[u8]) {
+    for pair in header.split(|byte| *byte == b';') {
+        let value = pair.splitn(2, |byte| *byte == b'=').nth(1);
+        check(with(|watch| watch.add_cookie(value.unwrap_or_default())).flatten());
+    }
+}
+
+/// All that the process logs, at every level.
+#[derive(Clone, Copy)]
+pub struct Log(());
+
+impl Log {
+    /// The log of this process, from the first call on. Tests that run side by side tell their lines
+    /// apart by a cookie name of their own.
+    pub fn of_process() -> Self {
+        begin();
+        IS_KEPT.store(true, Ordering::Relaxed);
+        Self(())
+    }
+
+    pub fn text(self) -> String {
+        let text = with(|watch| watch.lines.join("\n"));
+        text.unwrap()
+    }
+
+    /// The lines of this crate that contain `part`.
+    pub fn lines(self, part: &str) -> Vec<String> {
+        let text = self.text();
+        let own = text
+            .lines()
+            .filter(|line| line.contains(" session_manager"));
+        own.filter(|line| line.contains(part))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+fn is_head(target: &str) -> bool {
+    HEADS.contains(&target.split(':').next().unwrap_or_default())
+}
+
+/// What is said at one place: each of its values, and all of them in a line.
+struct Heard {
+    target: String,
+    values: Vec<String>,
+    line: Option<String>,
+}
+
+impl Heard {
+    fn new(level: impl fmt::Display, target: &str) -> Self {
+        Self {
+            target: target.to_owned(),
+            values: Vec::new(),
+            line: IS_KEPT
+                .load(Ordering::Relaxed)
+                .then(|| format!("{level} {target}:")),
+        }
+    }
+
+    fn add(&mut self, name: &str, value: String) {
+        if let Some(line) = &mut self.line {
+            let _ = match name {
+                "message" => write!(line, " {value}"),
+                name => write!(line, " {name}={value}"),
+            };
+        }
+        self.values.push(value);
+    }
+
+    /// Nothing is formatted while the watch is held, because that may log.
+    fn end(self) {
+        for value in &self.values {
+            check(with(|watch| watch.hear(&self.target, value)).flatten());
+        }
+        if let Some(line) = self.line {
+            with(|watch| watch.lines.push(line));
+        }
+    }
+}
+
+impl field::Visit for Heard {
+    fn record_debug(&mut self, field: &field::Field, value: &dyn fmt::Debug) {
+        self.add(field.name(), format!("{value:?}"));
+    }
+
+    // As it is: nothing in it is escaped.
+    fn record_str(&mut self, field: &field::Field, value: &str) {
+        self.add(field.name(), value.to_owned());
+    }
+}
+
+#[derive(Default)]
+struct Listener(AtomicU64);
+
+impl Subscriber for Listener {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        !is_head(metadata.target())
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let metadata = event.metadata();
+        let mut heard = Heard::new(metadata.level(), metadata.target());
+        event.record(&mut heard);
+        heard.end();
+    }
+
+    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
+        let mut heard = Heard::new("span", span.metadata().target());
+        span.record(&mut heard);
+        heard.end();
+        span::Id::from_u64(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    fn record(&self, _: &span::Id, values: &span::Record<'_>) {
+        let mut heard = Heard::new("span", "a span");
+        values.record(&mut heard);
+        heard.end();
+    }
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+struct Facade;
+
+static FACADE: Facade = Facade;
+
+impl log::Log for Facade {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        !is_head(metadata.target())
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let mut heard = Heard::new(record.level(), record.target());
+            heard.add("message", record.args().to_string());
+            heard.end();
+        }
+    }
+
+    fn flush(&self) {}
+}
