@@ -14,6 +14,7 @@ pub mod script;
 #[cfg(feature = "server-side")]
 pub mod server_side;
 pub mod socket;
+pub mod wire;
 
 use std::{
     io::{Read, Write},
@@ -36,6 +37,7 @@ pub use app::{App, Page, Request, Talk, Web, talker};
 use session_manager::{Builder, Key, Manager, Middleware, PrivateCookie, SignedCookie, manager};
 pub use socket::Socket;
 use tokio::sync::Barrier;
+pub use wire::Wire;
 
 /// Makes of each function a test in every web framework: `on_actix::name` and `on_axum::name`.
 macro_rules! on_every_framework {
@@ -183,20 +185,7 @@ impl Server {
         let (head, body) = answer
             .split_once("\r\n\r\n")
             .unwrap_or_else(|| panic!("no answer to {path}"));
-        let mut lines = head.lines();
-        let status = lines
-            .next()
-            .unwrap()
-            .split(' ')
-            .nth(1)
-            .unwrap()
-            .parse()
-            .unwrap();
-        Answer {
-            status,
-            headers: Answer::headers(lines.map(|line| line.split_once(": ").unwrap())),
-            body: body.to_owned(),
-        }
+        Answer::parse(head, body.to_owned())
     }
 
     /// Opens a WebSocket with this `Cookie` header.
@@ -230,6 +219,17 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The answer with this head, which is all before the empty line.
+    fn parse(head: &str, body: String) -> Self {
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.split(' ').nth(1));
+        Self {
+            status: status.unwrap().parse().unwrap(),
+            headers: Self::headers(lines.map(|line| line.split_once(": ").unwrap())),
+            body,
+        }
+    }
+
     fn headers(
         all: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8]>)>,
     ) -> Vec<(String, String)> {
