@@ -48,6 +48,18 @@ fn try_signal(pid: u32, signal: &str) -> bool {
     kill.stderr(Stdio::null()).status().unwrap().success()
 }
 
+/// The kernel's own list of them leaves some out while others end.
+fn children(parent: u32) -> Vec<u32> {
+    let all = fs::read_dir("/proc").unwrap();
+    let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_child = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let (_, behind_name) = stat.rsplit_once(") ").unwrap_or_default();
+        behind_name.split(' ').nth(1) == Some(&parent.to_string())
+    };
+    pids.filter(is_child).collect()
+}
+
 pub struct Redis {
     process: Child,
     pub port: u16,
@@ -196,10 +208,9 @@ impl Postgres {
         let pid: u32 = pid.lines().next().unwrap().parse().unwrap();
         // So that it starts no other meanwhile.
         signal(pid, "STOP");
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        for child in children.split_whitespace() {
+        for child in children(pid) {
             // It may have ended by itself.
-            try_signal(child.parse().unwrap(), name);
+            try_signal(child, name);
         }
         signal(pid, name);
     }
