@@ -22,15 +22,16 @@ mod servers;
 use std::{
     alloc::System,
     collections::BTreeMap,
-    env, fs,
+    fs,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     thread,
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use common::{
-    Answer, Server, Web, Wire,
+    Answer, Server, Stops, Web, Wire,
     server_side::{Flaky, How},
+    setting,
 };
 use known::{Does, Known};
 use proxy::Proxy;
@@ -332,7 +333,7 @@ impl<'a> Client<'a> {
         let took = used.elapsed().as_millis() as u64;
         *used = Instant::now();
         match answer.status {
-            200 => return Some(answer),
+            200 => Some(answer),
             503 => {
                 self.figures.unavailable.fetch_add(1, SeqCst);
                 self.figures.slowest.fetch_max(took, SeqCst);
@@ -350,12 +351,7 @@ impl<'a> Client<'a> {
 
     /// Does one thing or another.
     fn step(&mut self) {
-        if let Some(stray) = self.strays.pop() {
-            match self.ask("destroy", &stray) {
-                Some(_) => self.dead.push(stray),
-                None => self.strays.push(stray),
-            }
-        }
+        self.end_stray();
         let Some(session) = self.session.take() else {
             return self.log_in();
         };
@@ -375,6 +371,15 @@ impl<'a> Client<'a> {
             _ => {
                 let does = self.plain();
                 self.alone(session, does);
+            }
+        }
+    }
+
+    fn end_stray(&mut self) {
+        if let Some(stray) = self.strays.pop() {
+            match self.ask("destroy", &stray) {
+                Some(_) => self.dead.push(stray),
+                None => self.strays.push(stray),
             }
         }
     }
@@ -525,12 +530,8 @@ impl<'a> Client<'a> {
                 "{} finds the store away",
                 self.name
             );
-            if let Some(stray) = self.strays.pop() {
-                match self.ask("destroy", &stray) {
-                    Some(_) => self.dead.push(stray),
-                    None => self.strays.push(stray),
-                }
-            } else if let Some(mut session) = self.session.take() {
+            self.end_stray();
+            if let Some(mut session) = self.session.take() {
                 let does = if looked {
                     Does::Logout
                 } else {
@@ -565,6 +566,7 @@ fn traffic(
             for number in 0..CLIENTS {
                 let (mut client, quiet) = (Client::new(house, figures, number, dice), &quiet);
                 clients.push(scope.spawn(move || {
+                    let _stops = Stops(quiet);
                     while !quiet.load(SeqCst) {
                         client.step();
                         thread::sleep(client.dice.millis(0, PAUSE));
@@ -574,14 +576,14 @@ fn traffic(
             }
         }
         let breaking = places.iter_mut().map(|place| {
-            let mut dice = Dice(dice.next());
+            let (mut dice, quiet) = (Dice(dice.next()), &quiet);
             scope.spawn(move || {
                 let mut faults = BTreeMap::new();
                 match breaks {
                     None => thread::sleep(Duration::from_secs(1)),
                     Some(span) => loop {
                         place.break_each_way(&mut dice, &mut faults);
-                        if begun.elapsed() >= span {
+                        if begun.elapsed() >= span || quiet.load(SeqCst) {
                             break;
                         }
                     },
@@ -649,9 +651,9 @@ impl Held {
 #[test]
 #[ignore = "needs Redis and PostgreSQL: tests/run.sh"]
 fn whatever_breaks_nothing_acknowledged_is_lost_nothing_comes_back_and_nobody_sees_anothers() {
-    let span = env::var("SOAK_SECONDS").map_or(0, |text| text.parse().unwrap());
-    let seed = env::var("SOAK_SEED").map(|text| text.parse().unwrap());
-    let seed = seed.unwrap_or_else(|_| UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64);
+    let span = setting("SOAK_SECONDS", 0);
+    let now = UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    let seed = setting("SOAK_SEED", now);
     println!("SOAK_SEED={seed}");
     let mut dice = Dice(seed);
     let mut pools = tokio::runtime::Builder::new_multi_thread();

@@ -15,7 +15,6 @@ mod common;
 mod servers;
 
 use std::{
-    env,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -25,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Server, Web, Wire, on_every_framework};
+use common::{Server, Stops, Web, Wire, on_every_framework, setting};
 use servers::Redis;
 use session_manager::{Key, Manager, RedisStore, ServerSide, SignedCookie, manager};
 
@@ -36,11 +35,6 @@ const CLIENTS: usize = 32;
 
 /// The manager is the process's, and so are its two cores.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// A number that an environment variable sets.
-fn setting(name: &str, default: u64) -> u64 {
-    env::var(name).map_or(default, |text| text.parse().unwrap())
-}
 
 /// One visitor, who knows what its session must hold.
 struct Client {
@@ -176,7 +170,6 @@ fn under_load(
         let lanes = lanes.into_iter().map(|mut clients| {
             let stop = &stop;
             scope.spawn(move || {
-                // However it ends, nobody waits for the others for nothing.
                 let _stops = Stops(stop);
                 while begun.elapsed() < span && !stop.load(SeqCst) {
                     clients.iter_mut().for_each(|client| client.send(swaps));
@@ -219,14 +212,6 @@ fn under_load(
         "{rate:.0} requests a second of {least}"
     );
     assert!(swaps > 50, "{swaps} swaps");
-}
-
-struct Stops<'a>(&'a AtomicBool);
-
-impl Drop for Stops<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
-    }
 }
 
 /// Each swap draws a key, and accepts so many that were drawn before.
