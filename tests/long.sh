@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs at full length what `tests/run.sh` runs for seconds: `tests/long.sh`, about 20 minutes with its build
+# Runs at full length what `tests/run.sh` runs for seconds: `tests/long.sh`, about half an hour with its builds
 # and 60 seconds of fuzzing for each target; `tests/long.sh 3600` fuzzes each for an hour.
 #
 # In release mode, one after another, and it prints the figures of each:
