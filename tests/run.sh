@@ -108,7 +108,7 @@ check 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
 
 # What needs a browser or a database is run below; everything else runs anywhere.
 check 'the examples' cargo build --quiet --all-features --examples
-IGNORED_HERE='browser.rs\|store_redis.rs' suite 'unit, integration and compile-fail tests' cargo test --all-features --lib --test '*'
+IGNORED_HERE='browser.rs\|store_redis.rs\|soak.rs' suite 'unit, integration and compile-fail tests' cargo test --all-features --lib --test '*'
 suite 'documentation tests, README among them' cargo test --all-features --doc
 suite 'unit tests, no feature' cargo test --no-default-features --lib
 suite 'library crates and an application on them' cargo test --all-targets -p recently-viewed -p list-filter -p shop
@@ -119,6 +119,9 @@ start_redis "$services" || fail 'Redis could not be started'
 start_postgres "$services" || fail 'PostgreSQL could not be started'
 start_mariadb "$services" || fail 'MariaDB could not be started'
 suite 'every store on its real server' cargo test --all-features --test 'store_*' -- --include-ignored
+# A few seconds of each; tests/long.sh has them at full length.
+suite 'swaps under load, and stores that break' \
+    cargo test --all-features --test swap_under_load --test soak -- --include-ignored
 suite 'the demo and the WebSocket example in a browser' cargo test --all-features --test browser -- --ignored
 check 'fuzzing, a minute in all' fuzz/run.sh 12
 check 'the benches do what they measure' cargo test --quiet --all-features --bench overhead --bench two_threads -- --test

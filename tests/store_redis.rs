@@ -1,5 +1,8 @@
 //! `RedisStore` against real servers: `tests/run.sh` starts them.
 
+#[path = "services/servers.rs"]
+mod servers;
+
 use std::{
     env, fs,
     io::{BufRead, BufReader, Read, Write as _},
@@ -14,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use servers::{Redis as Server, cli, free_port, signal, temp_dir};
 use session_manager::{
     Applied, Holder, RedisStore, Store, StoreError, StoreId, Timestamp, Value, Write, testing,
 };
@@ -62,16 +66,6 @@ fn renewal(set: &[(&str, &str)]) -> Write {
     write
 }
 
-fn cli(port: u16, args: &[&str]) -> String {
-    let output = Command::new("redis-cli")
-        .args(["-h", "127.0.0.1", "-p", &port.to_string()])
-        .args(args)
-        .output()
-        .expect("redis-cli runs");
-    // What DUMP answers is no text.
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
 fn port_of(url: &str) -> u16 {
     let port = url.rsplit(':').next().unwrap();
     port.split(['/', ',']).next().unwrap().parse().unwrap()
@@ -84,104 +78,6 @@ fn ports_of(url: &str) -> Vec<u16> {
         .split(',')
         .map(port_of)
         .collect()
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-fn temp_dir() -> PathBuf {
-    let dir = env::temp_dir().join(format!("session-manager-{}", new_id()));
-    fs::create_dir_all(&dir).unwrap();
-    dir
-}
-
-fn signal(pid: u32, signal: &str) {
-    let status = Command::new("kill")
-        .args([&format!("-{signal}"), &pid.to_string()])
-        .status();
-    assert!(status.unwrap().success(), "kill -{signal} {pid}");
-}
-
-/// A server of the test's own, which it may break.
-struct Server {
-    process: Child,
-    port: u16,
-    dir: PathBuf,
-    options: Vec<String>,
-}
-
-impl Server {
-    fn start(options: &[&str]) -> Self {
-        let (port, dir) = (free_port(), temp_dir());
-        let options: Vec<_> = options.iter().map(|&option| option.into()).collect();
-        let process = Self::spawn(port, &dir, &options);
-        let server = Self {
-            process,
-            port,
-            dir,
-            options,
-        };
-        server.wait();
-        server
-    }
-
-    fn spawn(port: u16, dir: &PathBuf, options: &[String]) -> Child {
-        Command::new("redis-server")
-            .args([
-                "--bind",
-                "127.0.0.1",
-                "--port",
-                &port.to_string(),
-                "--save",
-                "",
-            ])
-            .arg("--dir")
-            .arg(dir)
-            .args(options)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server starts")
-    }
-
-    /// Until it answers, be it with an error.
-    fn wait(&self) {
-        let since = Instant::now();
-        while !["PONG", "NOAUTH Authentication required."].contains(&&*cli(self.port, &["ping"])) {
-            assert!(
-                since.elapsed() < Duration::from_secs(10),
-                "redis-server answers"
-            );
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    fn signal(&self, name: &str) {
-        signal(self.process.id(), name);
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.process = Self::spawn(self.port, &self.dir, &self.options);
-        self.wait();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = fs::remove_dir_all(&self.dir);
-    }
 }
 
 /// Servers that `tests/services/redis.sh` starts for one test alone. They end when their standard

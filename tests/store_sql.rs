@@ -5,6 +5,10 @@
     any(feature = "postgres", feature = "mysql", feature = "sqlite")
 ))]
 
+#[cfg(feature = "postgres")]
+#[path = "services/servers.rs"]
+mod servers;
+
 use std::{
     error::Error as _,
     sync::atomic::{AtomicU32, Ordering},
@@ -588,9 +592,9 @@ async fn what_mysql_takes_no_packet_of_is_an_error_and_changes_nothing() {
 #[cfg(feature = "postgres")]
 mod postgres_alone {
     use super::*;
+    use servers::Postgres;
     use session_manager::PostgresStore;
     use sqlx::{AssertSqlSafe, PgPool};
-    use std::process::Command;
 
     #[tokio::test]
     #[ignore = "needs PostgreSQL: tests/run.sh"]
@@ -703,38 +707,11 @@ mod postgres_alone {
         );
     }
 
-    /// A server of this test's own.
-    struct Home(std::path::PathBuf);
-
-    impl Home {
-        fn bash(&self, command: &str) -> String {
-            let command = format!(". tests/services/sql.sh; {command}");
-            let mut bash = Command::new("bash");
-            let output = bash
-                .args(["-c", &command, "bash"])
-                .arg(&self.0)
-                .output()
-                .unwrap();
-            let (out, err) = (output.stdout, String::from_utf8_lossy(&output.stderr));
-            assert!(output.status.success(), "{command}: {err}");
-            String::from_utf8(out).unwrap().trim().to_owned()
-        }
-    }
-
-    impl Drop for Home {
-        fn drop(&mut self) {
-            self.bash("stop_postgres \"$1\" || true");
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "needs PostgreSQL: tests/run.sh"]
     async fn a_restart_of_the_server_fails_no_later_call_and_loses_no_session() {
-        let home = Home(std::env::temp_dir().join(format!("session-manager-{}", unique())));
-        std::fs::create_dir(&home.0).unwrap();
-        let url = home.bash("start_postgres \"$1\" && echo \"$SESSION_TEST_POSTGRES\"");
-        let store = PostgresStore::connect(&url).await.unwrap();
+        let server = Postgres::start();
+        let store = PostgresStore::connect(&server.url).await.unwrap();
         let id = id();
         assert!(store.create(id, &write("key", "value")).await.unwrap());
         let all_at_once = async || {
@@ -749,7 +726,7 @@ mod postgres_alone {
         all_at_once().await;
 
         for writes_first in [false, true] {
-            home.bash("restart_postgres \"$1\"");
+            server.restart();
             let begun = Instant::now();
             if writes_first {
                 assert_eq!(
@@ -762,7 +739,7 @@ mod postgres_alone {
             assert!(begun.elapsed() < Duration::from_secs(1));
         }
 
-        home.bash("stop_postgres \"$1\"");
+        server.stop();
         let begun = Instant::now();
         let error = store.load(id, now()).await.unwrap_err();
         println!("down: an error after {:?}: {error}", begun.elapsed());
@@ -775,7 +752,7 @@ mod postgres_alone {
             }
         });
         tokio::time::sleep(Duration::from_secs(2)).await;
-        home.bash("control_postgres start \"$1\"");
+        server.begin();
         let back = Instant::now();
         let served = waiting.await.unwrap().saturating_duration_since(back);
         println!("back: served after {served:?}");

@@ -15,13 +15,14 @@ pub mod script;
 pub mod server_side;
 pub mod socket;
 pub mod watch;
+pub mod wire;
 
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     thread::JoinHandle,
@@ -38,6 +39,7 @@ use session_manager::{Builder, Key, Manager, Middleware, PrivateCookie, SignedCo
 pub use socket::Socket;
 use tokio::sync::Barrier;
 pub use watch::{Log, key_of};
+pub use wire::Wire;
 
 /// Makes of each function a test in every web framework: `on_actix::name` and `on_axum::name`.
 macro_rules! on_every_framework {
@@ -189,20 +191,7 @@ impl Server {
         let (head, body) = answer
             .split_once("\r\n\r\n")
             .unwrap_or_else(|| panic!("no answer to {path}"));
-        let mut lines = head.lines();
-        let status = lines
-            .next()
-            .unwrap()
-            .split(' ')
-            .nth(1)
-            .unwrap()
-            .parse()
-            .unwrap();
-        Answer {
-            status,
-            headers: Answer::headers(lines.map(|line| line.split_once(": ").unwrap())),
-            body: body.to_owned(),
-        }
+        Answer::parse(head, body.to_owned())
     }
 
     /// Opens a WebSocket with this `Cookie` header.
@@ -236,6 +225,17 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The answer with this head, which is all before the empty line.
+    fn parse(head: &str, body: String) -> Self {
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.split(' ').nth(1));
+        Self {
+            status: status.unwrap().parse().unwrap(),
+            headers: Self::headers(lines.map(|line| line.split_once(": ").unwrap())),
+            body,
+        }
+    }
+
     fn headers(
         all: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8]>)>,
     ) -> Vec<(String, String)> {
@@ -404,6 +404,20 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A number that an environment variable sets.
+pub fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// Says so to the others when a thread has ended, be it by a panic, so that nobody goes on for nothing.
+pub struct Stops<'a>(pub &'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Runs at full length what `tests/run.sh` runs for seconds: `tests/long.sh`, about half an hour with its builds
+# and 60 seconds of fuzzing for each target; `tests/long.sh 3600` fuzzes each for an hour.
+#
+# In release mode, one after another, and it prints the figures of each:
+# - swaps: on each framework a minute each of 10,000 requests a second or more while the manager is
+#   replaced every 10 ms: its keys change, sessions move from cookies to Redis and back, and to Redis
+#   (`tests/swap_under_load.rs`);
+# - soak: ten minutes of mixed traffic on Redis, PostgreSQL and memory while they are killed, stopped,
+#   restarted, cut off and slow (`tests/soak.rs`);
+# - fuzzing of every target (`fuzz/run.sh`).
+#
+# SWAP_SECONDS=60 SWAP_RATE=10000 SOAK_SECONDS=600 FUZZ_SECONDS=60 are the defaults. It needs two idle
+# cores, and Redis and PostgreSQL, which `tests/run.sh` installs on Debian.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+unset SESSION_SECRET
+export CARGO_TERM_COLOR=never
+export SWAP_SECONDS=${SWAP_SECONDS:-60} SWAP_RATE=${SWAP_RATE:-10000} SOAK_SECONDS=${SOAK_SECONDS:-600}
+fuzz_seconds=${1:-${FUZZ_SECONDS:-60}}
+
+for test in swap_under_load soak; do
+    cargo test --quiet --release --all-features --test "$test" -- --include-ignored --nocapture --test-threads=1
+done
+fuzz/run.sh "$fuzz_seconds"
+printf '\nAll passed in %d s.\n' "$SECONDS"

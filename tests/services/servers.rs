@@ -1,0 +1,236 @@
+//! Servers of a test's own, which it may break, and which end with it.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several test binaries; each uses a part of it"
+)]
+
+use std::{
+    env, fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio, id},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+pub fn cli(port: u16, args: &[&str]) -> String {
+    let output = Command::new("redis-cli")
+        .args(["-h", "127.0.0.1", "-p", &port.to_string()])
+        .args(args)
+        .output()
+        .expect("redis-cli runs");
+    // What DUMP answers is no text.
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+pub fn temp_dir() -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let dir = env::temp_dir().join(format!("session-manager-{}-{number}", id()));
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+pub fn signal(pid: u32, signal: &str) {
+    assert!(try_signal(pid, signal), "kill -{signal} {pid}");
+}
+
+fn try_signal(pid: u32, signal: &str) -> bool {
+    let mut kill = Command::new("kill");
+    let kill = kill.args([&format!("-{signal}"), &pid.to_string()]);
+    kill.stderr(Stdio::null()).status().unwrap().success()
+}
+
+/// The kernel's own list of them leaves some out while others end.
+fn children(parent: u32) -> Vec<u32> {
+    let all = fs::read_dir("/proc").unwrap();
+    let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_child = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let (_, behind_name) = stat.rsplit_once(") ").unwrap_or_default();
+        behind_name.split(' ').nth(1) == Some(&parent.to_string())
+    };
+    pids.filter(is_child).collect()
+}
+
+pub struct Redis {
+    process: Child,
+    pub port: u16,
+    dir: PathBuf,
+    options: Vec<String>,
+}
+
+impl Redis {
+    pub fn start(options: &[&str]) -> Self {
+        let (port, dir) = (free_port(), temp_dir());
+        let options: Vec<_> = options.iter().map(|&option| option.into()).collect();
+        let process = Self::spawn(port, &dir, &options);
+        let server = Self {
+            process,
+            port,
+            dir,
+            options,
+        };
+        server.wait();
+        server
+    }
+
+    fn spawn(port: u16, dir: &Path, options: &[String]) -> Child {
+        Command::new("redis-server")
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--save",
+                "",
+            ])
+            .arg("--dir")
+            .arg(dir)
+            .args(options)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server starts")
+    }
+
+    /// Until it answers, be it with an error.
+    fn wait(&self) {
+        let since = Instant::now();
+        while !["PONG", "NOAUTH Authentication required."].contains(&&*cli(self.port, &["ping"])) {
+            assert!(
+                since.elapsed() < Duration::from_secs(10),
+                "redis-server answers"
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.process.id(), name);
+    }
+
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Ends it as an operator does.
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        self.process.wait().unwrap();
+    }
+
+    pub fn restart(&mut self) {
+        self.process = Self::spawn(self.port, &self.dir, &self.options);
+        self.wait();
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A PostgreSQL that `tests/services/sql.sh` starts.
+pub struct Postgres {
+    dir: PathBuf,
+    pub url: String,
+}
+
+impl Postgres {
+    pub fn start() -> Self {
+        let mut server = Self {
+            dir: temp_dir(),
+            url: String::new(),
+        };
+        server.url = server.bash("start_postgres \"$1\" && echo \"$SESSION_TEST_POSTGRES\"");
+        server
+    }
+
+    /// As it is delivered: what it has answered is on the disk.
+    pub fn start_durable() -> Self {
+        let server = Self::start();
+        server.bash(
+            "printf 'fsync = on\\nfull_page_writes = on\\n' >>\"$1/postgres/data/postgresql.conf\"
+             restart_postgres \"$1\"",
+        );
+        server
+    }
+
+    /// Runs a command that knows the functions of `tests/services/sql.sh`; its first argument is
+    /// this server's folder.
+    pub fn bash(&self, command: &str) -> String {
+        let command = format!(". tests/services/sql.sh; {command}");
+        let mut bash = Command::new("bash");
+        let output = bash
+            .args(["-c", &command, "bash"])
+            .arg(&self.dir)
+            .output()
+            .unwrap();
+        let (out, err) = (output.stdout, String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{command}: {err}");
+        String::from_utf8(out).unwrap().trim().to_owned()
+    }
+
+    pub fn restart(&self) {
+        self.bash("restart_postgres \"$1\"");
+    }
+
+    pub fn stop(&self) {
+        self.bash("stop_postgres \"$1\"");
+    }
+
+    /// Starts it where it was stopped or killed; what was killed may take a moment to be gone.
+    pub fn begin(&self) {
+        self.bash(
+            "for _ in {1..50}; do control_postgres start \"$1\" && exit; sleep 0.1; done
+             tail \"$1/postgres/log\" >&2; exit 1",
+        );
+    }
+
+    /// To the server and all of its children, of which each serves one connection.
+    pub fn signal(&self, name: &str) {
+        let pid = fs::read_to_string(self.dir.join("postgres/data/postmaster.pid")).unwrap();
+        let pid: u32 = pid.lines().next().unwrap().parse().unwrap();
+        // So that it starts no other meanwhile.
+        signal(pid, "STOP");
+        for child in children(pid) {
+            // It may have ended by itself.
+            try_signal(child, name);
+        }
+        signal(pid, name);
+    }
+
+    pub fn kill(&self) {
+        self.signal("KILL");
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.bash("stop_postgres \"$1\" || true");
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// How much memory this process has, in kB.
+pub fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let mut words = line.unwrap().split_whitespace();
+    words.nth(1).unwrap().parse().unwrap()
+}
