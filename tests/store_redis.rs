@@ -380,10 +380,8 @@ async fn what_is_no_record_is_an_error_and_left_as_it_is() {
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let id = new_id();
     let key = format!("session:{{{id}}}");
-    let garbled = [
-        "created", "x", "seen", "1", "expires", "9", "version", "1", "holder", "h",
-    ];
-    let nobodys = ["created", "1", "seen", "1", "expires", "9", "version", "1"];
+    let garbled = ["meta", "1 9 x 1 holder - write"];
+    let nobodys = ["meta", "1 9 1 1"];
     for (command, args) in [
         ("set", &["a string"][..]),
         ("rpush", &["a list"]),

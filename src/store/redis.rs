@@ -6,8 +6,8 @@ mod url;
 use std::{fmt, str, sync::Arc};
 
 use redis::{
-    Client, Cmd, ErrorKind, ServerErrorKind, ToRedisArgs, Value as Reply, aio::ConnectionManager,
-    cluster::ClusterClient, sentinel::SentinelClient,
+    Client, Cmd, ErrorKind, RedisWrite, ServerErrorKind, ToRedisArgs, Value as Reply,
+    aio::ConnectionManager, cluster::ClusterClient, sentinel::SentinelClient,
 };
 use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
@@ -161,12 +161,13 @@ impl RedisStore {
     async fn run(
         &self,
         script: &Script,
-        keys: &[String],
-        args: &[impl ToRedisArgs],
+        key: &str,
+        args: impl Fn(&mut Cmd),
     ) -> Result<Reply, StoreError> {
         let call = |by: &str, script: &str| {
             let mut command = redis::cmd(by);
-            command.arg(script).arg(keys.len()).arg(keys).arg(args);
+            command.arg(script).arg(1).arg(key);
+            args(&mut command);
             command
         };
         match self.link.send(&call("EVALSHA", &script.hash)).await {
@@ -179,14 +180,14 @@ impl RedisStore {
         }
     }
 
-    /// Runs a script that writes: what became of it, and whose record it was.
-    async fn write(
+    /// Runs a script that changes the record under `id`: what became of it, and whose record it was.
+    async fn change(
         &self,
         script: &Script,
-        keys: &[String],
-        args: &[impl ToRedisArgs],
+        id: StoreId,
+        args: impl Fn(&mut Cmd),
     ) -> Result<(Applied, Option<String>), StoreError> {
-        let Reply::Array(reply) = self.run(script, keys, args).await? else {
+        let Reply::Array(reply) = self.run(script, &self.key(id), args).await? else {
             return Err(no_answer());
         };
         let applied = match reply.first() {
@@ -205,43 +206,52 @@ impl RedisStore {
         Ok((applied, owner))
     }
 
-    /// What the scripts are told, in the order in which `record.lua` takes it.
-    fn args(&self, id: StoreId, write: &Write, owner: Option<&str>) -> Vec<String> {
+    /// Runs a script that writes, with what it is told in the order in which `record.lua` takes it.
+    async fn write(
+        &self,
+        script: &Script,
+        id: StoreId,
+        write: &Write,
+        owner: Option<&str>,
+    ) -> Result<(Applied, Option<String>), StoreError> {
         // By which a script knows a write that was sent again.
         let mut nonce = [0; 8];
         random::fill(&mut nonce);
+        let nonce = format!("{:016x}", u64::from_ne_bytes(nonce));
         // A minute longer than it lives, so that what is stored decides and no clock's pace.
-        let ttl = write.expires.since(write.now).as_millis().min(1 << 50) + 60_000;
-        let flag = |is: bool| if is { "1" } else { "" }.to_owned();
-        let mut args = vec![
-            write.now.millis().to_string(),
-            self.index_prefix(),
-            id.to_string(),
-            format!("{:016x}", u64::from_ne_bytes(nonce)),
-            write.if_version.map(|v| v.to_string()).unwrap_or_default(),
-            write.expires.millis().to_string(),
-            ttl.to_string(),
-            write.created.millis().to_string(),
-            flag(write.is_touch()),
-            flag(write.clear),
-            owner.unwrap_or_default().to_owned(),
-            write.user.as_deref().unwrap_or_default().to_owned(),
-            write.holder.to_text(),
-            write.new_holder.map(Holder::to_text).unwrap_or_default(),
+        let ttl = write.expires.since(write.now).as_millis().min(1 << 50) as u64 + 60_000;
+        let kind = match (write.clear, write.is_touch()) {
+            (true, _) => "clear",
+            (false, true) => "touch",
+            (false, false) => "",
+        };
+        let args = |command: &mut Cmd| {
+            command.arg(self.index_prefix()).arg(write.now.millis());
+            command.arg(&nonce);
+            match write.if_version {
+                Some(version) => command.arg(version),
+                None => command.arg(""),
+            };
+            command.arg(write.expires.millis()).arg(ttl);
+            command.arg(write.created.millis()).arg(kind);
+            command.arg(owner.unwrap_or_default());
+            command.arg(write.user.as_deref().unwrap_or_default());
+            command.arg(write.holder.to_text());
+            command.arg(write.new_holder.map(Holder::to_text).unwrap_or_default());
             // How many of those that follow are keys and values to set; the others are keys to
             // remove.
-            (2 * write.set.len()).to_string(),
-        ];
-        args.reserve(2 * write.set.len() + write.remove.len());
-        for (key, value) in &write.set {
-            args.push(format!(".{key}"));
-            args.push(match value {
-                Value::Text(text) => format!("t{text}"),
-                Value::Json(json) => format!("j{json}"),
-            });
-        }
-        args.extend(write.remove.iter().map(|key| format!(".{key}")));
-        args
+            command.arg(2 * write.set.len());
+            for (key, value) in &write.set {
+                command.arg(Marked(".", key)).arg(match value {
+                    Value::Text(text) => Marked("t", text),
+                    Value::Json(json) => Marked("j", json),
+                });
+            }
+            for key in &write.remove {
+                command.arg(Marked(".", key));
+            }
+        };
+        self.change(script, id, args).await
     }
 
     /// Says in the index of `owner`, in a cluster, that `id` is theirs until `expires`.
@@ -255,9 +265,11 @@ impl RedisStore {
         let Some(owner) = owner.filter(|_| self.link.is_cluster()) else {
             return Ok(());
         };
-        let (now, id, expires) = (now.millis().to_string(), id.to_string(), expires.millis());
-        let args = [&*now, "", &id, "", "", &expires.to_string()];
-        let _ = self.run(&INDEX, &[self.index_key(owner)], &args).await?;
+        let args = |command: &mut Cmd| {
+            command.arg(id.to_string()).arg(now.millis());
+            command.arg("").arg("").arg(expires.millis());
+        };
+        let _ = self.run(&INDEX, &self.index_key(owner), args).await?;
         Ok(())
     }
 
@@ -266,8 +278,10 @@ impl RedisStore {
         let Some(owner) = owner.filter(|_| self.link.is_cluster()) else {
             return Ok(());
         };
-        let args = ["", "", &*id.to_string()];
-        let _ = self.run(&INDEX, &[self.index_key(owner)], &args).await?;
+        let args = |command: &mut Cmd| {
+            command.arg(id.to_string());
+        };
+        let _ = self.run(&INDEX, &self.index_key(owner), args).await?;
         Ok(())
     }
 }
@@ -298,6 +312,16 @@ fn no_answer() -> StoreError {
 /// The name of a user's index.
 fn owner_of(user: &str) -> String {
     StoreId::from_bytes(Sha256::digest(user).into()).to_string()
+}
+
+/// A text with a letter before it that says what it is.
+struct Marked<'a>(&'static str, &'a str);
+
+impl ToRedisArgs for Marked<'_> {
+    fn write_redis_args<W: RedisWrite + ?Sized>(&self, out: &mut W) {
+        let Self(mark, text) = self;
+        out.write_arg(&[mark.as_bytes(), text.as_bytes()].concat());
+    }
 }
 
 /// A Lua script, and the hash by which the server knows it.
@@ -336,8 +360,7 @@ impl Store for RedisStore {
         let owner = write.user.as_deref().map(owner_of);
         self.index(owner.as_deref(), id, write.now, write.expires)
             .await?;
-        let args = self.args(id, write, owner.as_deref());
-        let (applied, _) = self.write(&CREATE, &[self.key(id)], &args).await?;
+        let (applied, _) = self.write(&CREATE, id, write, owner.as_deref()).await?;
         Ok(applied == Applied::Done)
     }
 
@@ -345,8 +368,7 @@ impl Store for RedisStore {
         let owner = write.user.as_deref().map(owner_of);
         let owner = owner.as_deref();
         self.index(owner, id, write.now, write.expires).await?;
-        let args = self.args(id, write, owner);
-        let (applied, was) = self.write(&APPLY, &[self.key(id)], &args).await?;
+        let (applied, was) = self.write(&APPLY, id, write, owner).await?;
         let was = was.as_deref();
         match applied {
             // It is found for as long as it lives, which is longer now.
@@ -362,8 +384,10 @@ impl Store for RedisStore {
 
     async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
         // For a record whose time is over the same is done, so the moment does not matter.
-        let args = ["0", &self.index_prefix(), &id.to_string()];
-        let (_, owner) = self.write(&DESTROY, &[self.key(id)], &args).await?;
+        let args = |command: &mut Cmd| {
+            command.arg(self.index_prefix()).arg(0);
+        };
+        let (_, owner) = self.change(&DESTROY, id, args).await?;
         self.unindex(owner.as_deref(), id).await
     }
 
@@ -380,8 +404,10 @@ impl UserIndex for RedisStore {
     ) -> BackendFuture<'a, Result<Vec<(StoreId, Record)>, StoreError>> {
         BackendFuture::pending(async move {
             let key = self.index_key(&owner_of(user));
-            let Reply::Array(ids) = self.run(&LIST, &[key], &[now.millis().to_string()]).await?
-            else {
+            let args = |command: &mut Cmd| {
+                command.arg(now.millis());
+            };
+            let Reply::Array(ids) = self.run(&LIST, &key, args).await? else {
                 return Err(no_answer());
             };
             let mut loads = JoinSet::new();
@@ -432,19 +458,14 @@ pub(crate) fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
     if fields.is_empty() {
         return Ok(None);
     }
-    let (mut created, mut seen, mut expires, mut version) = (None, None, None, None);
-    let (mut holder, mut user) = (None, None);
+    let (mut meta, mut user) = (None, None);
     let mut entries = Vec::with_capacity(fields.len());
     for (field, value) in fields {
         let (Some(field), Some(value)) = (text(field), text(value)) else {
             return Err(spoiled("a field of the hash is no text"));
         };
         match field {
-            "created" => created = value.parse().ok(),
-            "seen" => seen = value.parse().ok(),
-            "expires" => expires = value.parse().ok(),
-            "version" => version = value.parse().ok(),
-            "holder" => holder = Holder::parse(value),
+            "meta" => meta = Some(value),
             "user" => user = Some(value),
             _ => {
                 // Other fields are some later version's, or somebody's note.
@@ -460,21 +481,27 @@ pub(crate) fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
             }
         }
     }
-    let (Some(created), Some(seen), Some(expires), Some(version), Some(holder)) =
-        (created, seen, expires, version, holder)
-    else {
-        return Err(spoiled("it lacks the fields that every record has"));
-    };
+    let meta = meta.and_then(|meta| read_meta(meta, Entries::from_iter(entries)));
+    let mut record = meta.ok_or_else(|| spoiled("it lacks what every record says of itself"))?;
+    record.user = user.map(Arc::from);
+    Ok(Some(record))
+}
+
+/// What `record.lua` writes of a record.
+fn read_meta(meta: &str, entries: Entries) -> Option<Record> {
+    let mut parts = meta.split(' ');
+    let mut number = || parts.next()?.parse().ok();
+    let (version, expires, created, seen) = (number()?, number()?, number()?, number()?);
+    let holder = Holder::parse(parts.next()?)?;
     let mut record = Record::new(
         Timestamp::from_millis(created),
         Timestamp::from_millis(expires),
-        Entries::from_iter(entries),
+        entries,
     );
     record.seen = Timestamp::from_millis(seen);
     record.version = version;
     record.holder = holder;
-    record.user = user.map(Arc::from);
-    Ok(Some(record))
+    Some(record)
 }
 
 fn text(reply: &Reply) -> Option<&str> {

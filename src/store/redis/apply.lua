@@ -6,7 +6,6 @@ if state == 'live' and record.write == write then return { DONE, record.owner } 
 if state ~= 'live' or record.holder ~= holder then return { GONE } end
 if if_version ~= '' and if_version ~= record.version then return { CONFLICT } end
 reindex(record.owner, owner ~= '' and owner or record.owner)
-local version = tonumber(record.version) + (touch == '' and 1 or 0)
-if new_holder ~= '' then redis.call('HSET', KEYS[1], 'holder', new_holder, 'created', created) end
-merge(KEYS[1], string.format('%.0f', version))
+local version = tonumber(record.version) + (kind == 'touch' and 0 or 1)
+merge(KEYS[1], string.format('%.0f', version), record)
 return { DONE, record.owner }

@@ -3,8 +3,7 @@ local state, old = look(KEYS[1])
 if state == 'spoiled' then return { SPOILED } end
 -- The same write, sent again because its answer was lost, is there already.
 if state == 'live' then return { old.write == write and DONE or GONE } end
-reindex(old.owner, owner)
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'created', created, 'holder', holder)
-merge(KEYS[1], 1)
+reindex(old.owner, owner ~= '' and owner or nil)
+if state == 'over' then redis.call('DEL', KEYS[1]) end
+merge(KEYS[1], '1', {})
 return { DONE }
