@@ -286,9 +286,9 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::Unserializable`] if JSON cannot express the value or is not read so deep, [`Error::TooLarge`] if the
-    /// session would take more room than its engine has, [`Error::ReservedKey`], [`Error::HeadSent`] and
-    /// [`Error::ReadOnly`]. The session is then as it was.
+    /// [`Error::Unserializable`] if JSON cannot express the value or is not read so deep,
+    /// [`Error::TooLarge`] if the session would take more room than its engine has,
+    /// [`Error::ReservedKey`], [`Error::HeadSent`] and [`Error::ReadOnly`]. The session is then as it was.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -754,6 +754,7 @@ impl Session {
         let is_untouched = !state.looked
             && !state.committing
             && state.record().is_none()
+            && state.settled.is_none()
             && state.live.is_none()
             && state.phase == Phase::Open;
         if is_untouched {

@@ -17,7 +17,7 @@ use std::{
 };
 
 use common::{
-    App, Log, Server, Web, block_on, on_every_framework,
+    App, Clock, Log, Server, Web, block_on, on_every_framework,
     server_side::{self, Flaky, How, check_promises},
     until,
 };
@@ -91,6 +91,22 @@ fn a_session_outlives_its_request_in_a_task_that_saves(web: Web) {
             .body,
         "11,2"
     );
+}
+
+fn a_touch_that_save_makes_before_the_response_reaches_the_browser_with_it(web: Web) {
+    let clock = Clock::default();
+    let manager = Manager::builder(ServerSide::new(MemoryStore::new()));
+    let manager = manager.persistent(true).clock(clock.now()).build().unwrap();
+    let app = App::new().get("/save", async |session, _| {
+        session.save().await?;
+        Ok("saved")
+    });
+    let server = Server::start(web, app.wrap(manager.middleware()));
+    let cookie = server.raw("/run/add.key.value", &[]).cookie();
+    clock.forward(Duration::from_secs(2 * 60 * 60));
+    let saved = server.with_cookie("/save", &cookie);
+    assert_eq!(saved.cookie(), cookie, "with the same id");
+    assert!(saved.set_cookie().unwrap().contains("Max-Age=86400"));
 }
 
 fn a_task_that_saves_to_a_session_that_ended_is_told(web: Web) {
@@ -356,6 +372,7 @@ on_every_framework!(
     a_store_of_tower_sessions_keeps_every_promise_over_http,
     a_full_memory_store_drops_the_session_written_longest_ago,
     a_session_outlives_its_request_in_a_task_that_saves,
+    a_touch_that_save_makes_before_the_response_reaches_the_browser_with_it,
     a_task_that_saves_to_a_session_that_ended_is_told,
     ending_a_session_sticks_even_if_the_handler_panics_and_nothing_else_does,
     ending_a_session_sticks_even_if_the_client_goes_away_meanwhile,

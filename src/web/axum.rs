@@ -9,7 +9,8 @@ use http::request::Parts;
 use super::tower::status;
 use crate::{Error, Session, Sessions, log::log};
 
-/// The request's own session: see [`HasSession::session`](crate::HasSession::session). Loads it, if it is loaded on demand.
+/// The request's own session: see [`HasSession::session`](crate::HasSession::session). Loads it, if it is
+/// loaded on demand.
 impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = Error;
 
