@@ -12,7 +12,7 @@
 //! session-manager = { version = "0.1", default-features = false }
 //! ```
 //!
-//! That is the interface alone: no engine, no web framework, 24 other crates. The application turns
+//! That is the interface alone: no engine, no web framework, 27 other crates. The application turns
 //! on what it wants, and Cargo builds one session-manager for both. Turn on `actix`, `tower` or
 //! `axum` only if your own code names types of that framework.
 //!
