@@ -31,7 +31,7 @@ use std::{
 use common::{
     Answer, Server, Stops, Web, Wire,
     server_side::{Flaky, How},
-    setting,
+    setting, watch,
 };
 use known::{Does, Known};
 use proxy::Proxy;
@@ -651,6 +651,8 @@ impl Held {
 #[test]
 #[ignore = "needs Redis and PostgreSQL: tests/run.sh"]
 fn whatever_breaks_nothing_acknowledged_is_lost_nothing_comes_back_and_nobody_sees_anothers() {
+    // The watch keeps all that is said, and what is kept is counted here.
+    watch::nobody_listens();
     let span = setting("SOAK_SECONDS", 0);
     let now = UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let seed = setting("SOAK_SEED", now);

@@ -17,14 +17,14 @@ mod servers;
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use common::{Server, Stops, Web, Wire, on_every_framework, setting};
+use common::{Server, Stops, Web, Wire, on_every_framework, setting, watch};
 use servers::Redis;
 use session_manager::{Key, Manager, RedisStore, ServerSide, SignedCookie, manager};
 
@@ -35,6 +35,12 @@ const CLIENTS: usize = 32;
 
 /// The manager is the process's, and so are its two cores.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    // It would take more time for each request than to serve it.
+    watch::nobody_listens();
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// One visitor, who knows what its session must hold.
 struct Client {
@@ -217,7 +223,7 @@ fn under_load(
 /// Each swap draws a key, and accepts so many that were drawn before.
 fn keys_that_change_all_the_time_lose_nobody(web: Web) {
     const ACCEPTED: usize = 100;
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mut keys = vec![Key::generate()];
     manager::set(Manager::new(SignedCookie::new(keys[0].clone())));
     let server = Server::scripts(web, manager::middleware());
@@ -286,7 +292,7 @@ impl House {
 
 /// Each swap moves all sessions from cookies to Redis, or back.
 fn sessions_that_move_to_and_fro_all_the_time_are_all_there(web: Web) {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let house = House::new();
     manager::set(Manager::new(house.in_cookies()));
     let server = Server::scripts(web, manager::middleware());
@@ -309,7 +315,7 @@ fn sessions_that_move_to_and_fro_all_the_time_are_all_there(web: Web) {
 /// Each swap builds the same manager anew. A client makes its requests two at a time, but for the one
 /// that moves its session: of several managers that move one session at the same time, each makes one.
 fn sessions_that_move_to_redis_lose_no_update_of_overlapping_requests(web: Web) {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let house = House::new();
     manager::set(house.to_redis());
     let server = Server::scripts(web, manager::middleware());
