@@ -21,9 +21,8 @@ type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 /// A hash as the scripts write it.
 fn fields(entries: &[Entry]) -> Fields {
     let field = |field: &str, value: String| (field.as_bytes().to_vec(), value.into_bytes());
-    let own = [("created", 1), ("seen", 2), ("expires", 3), ("version", 4)];
-    let own = own.map(|(name, number)| field(name, number.to_string()));
-    let holder = field("holder", "A".repeat(43));
+    let holder = "A".repeat(43);
+    let meta = field("meta", format!("4 3 1 2 {holder} - 0123456789abcdef"));
     let values = entries.iter().map(|(key, value)| {
         let value = match value {
             Value::Text(text) => format!("t{text}"),
@@ -31,7 +30,7 @@ fn fields(entries: &[Entry]) -> Fields {
         };
         field(&format!(".{key}"), value)
     });
-    own.into_iter().chain([holder]).chain(values).collect()
+    [meta].into_iter().chain(values).collect()
 }
 
 fn come_back(entries: &[Entry]) {
