@@ -193,7 +193,7 @@ fn storing_too_much_says_so_and_keeps_what_was_stored() {
         panic!("{:?} is not one message", messages(&browser));
     };
     assert_eq!(kind, "error");
-    assert!(text.contains("browsers keep no more than 4096"), "{text}");
+    assert!(text.contains("may take no more than 4096"), "{text}");
     assert_eq!(status(&browser), 200);
     assert_eq!(rows(&browser), stored);
 
