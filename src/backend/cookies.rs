@@ -153,7 +153,7 @@ fn measure(session: View<'_>) -> usize {
 fn encode(session: View<'_>, created: Timestamp, expires: Timestamp, body: &mut Vec<u8>) {
     push_varint(body, created.millis());
     push_varint(body, lifetime(expires.since(created)));
-    // The text waits in a place of its own: to go through the session once more costs more.
+    // The text waits in a place of its own, so that the session is gone through once.
     let mut text = Vec::with_capacity(USUAL_LEN);
     for (key, value) in session.iter() {
         let is_json = matches!(value, Value::Json(_));

@@ -8,7 +8,7 @@ local DONE, GONE, CONFLICT, SPOILED = 1, 0, 2, 3
 local CHUNK = 1000
 
 -- Whether there is a record under `key`: 'none', 'over', 'live' or 'spoiled'; and what its "meta" says.
--- Each command costs a script as much as ten lines of it, so there is one.
+-- A command costs a script about two microseconds, so there is one.
 local function look(key)
     local meta = redis.pcall('HGET', key, 'meta')
     if not meta then return redis.call('EXISTS', key) == 0 and 'none' or 'spoiled', {} end
