@@ -8,6 +8,9 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+#[cfg(doc)]
+use self::migration::Adopt;
+use self::migration::{Migrating, Migration, Origin};
 use crate::{
     Changes, Error, Holder, Record, Settings, StoreId, Timestamp, Update, View, Write,
     cookie::Tokens,
@@ -15,6 +18,7 @@ use crate::{
 
 #[cfg(feature = "cookies")]
 pub(crate) mod cookies;
+pub(crate) mod migration;
 #[cfg(not(feature = "cookies"))]
 pub(crate) mod missing;
 pub(crate) mod moving;
@@ -59,6 +63,22 @@ pub trait Backend: Send + Sync + 'static {
         true
     }
 
+    /// Whether a session that was destroyed has to be ended even if no response reaches the client,
+    /// because a record of it is kept. The default is the opposite of
+    /// [`needs_response`](Self::needs_response).
+    fn keeps_records(&self) -> bool {
+        !self.needs_response()
+    }
+
+    /// What [`Builder::migrate_from`](crate::Builder::migrate_from) needs to keep its promises to and
+    /// from this backend.
+    ///
+    /// The default is `None`: sessions still migrate, but requests that overlap the migration may each
+    /// make a session, and one that was under way may bring back what a log-out ended.
+    fn migration(self: Arc<Self>) -> Option<Arc<dyn Migration>> {
+        None
+    }
+
     /// Opens the session that the request names.
     ///
     /// A name that is unknown, expired, forged or malformed is [`Opened::Nothing`] or
@@ -98,10 +118,10 @@ pub trait Backend: Send + Sync + 'static {
     /// place of a response that claims it was.
     fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>>;
 
-    /// Under which name the session of this cookie value is listed; `None` where nothing lists
-    /// sessions.
-    fn handle(&self, token: &str) -> Option<StoreId> {
-        let _ = token;
+    /// Returns the id under which the session of this cookie value is listed; `None` where nothing
+    /// lists sessions.
+    fn handle(&self, token: &str, settings: &Settings) -> Option<StoreId> {
+        let _ = (token, settings);
         None
     }
 
@@ -145,7 +165,7 @@ pub trait Backend: Send + Sync + 'static {
 pub struct Opening<'r> {
     /// The value of the session cookie, if the request has one: whatever a client chose to send.
     pub token: Option<&'r str>,
-    /// The cookies of the managers that this one takes over from.
+    /// The cookies of the managers that this one migrates from.
     pub(crate) old: Option<&'r Tokens>,
     /// The manager's settings.
     pub settings: &'r Settings,
@@ -166,9 +186,16 @@ pub enum Opened {
     Sealed,
     /// Here it is.
     Loaded(Record),
-    /// Here it is, in an engine that this one takes over from
-    /// ([`Builder::migrate_from`](crate::Builder::migrate_from)), so many moves ago.
-    Old(Record, usize),
+    /// The id was replaced by a renewal less than a minute ago, so the client has a newer cookie or is
+    /// about to get it. The session reads as empty; what the request writes is dropped and logged, and
+    /// the response sets no cookie.
+    Renewed,
+    /// There is none any more: a log-out left a mark that says so ([`Adopt::bury`]), or a renewal
+    /// replaced the id long ago. As [`Nothing`](Self::Nothing), but no older backend is asked.
+    Ended,
+    /// [`Builder::migrate_from`](crate::Builder::migrate_from) found it by the cookie of an older
+    /// manager.
+    Migrating(Migrating),
     /// Other code has it in hand during the same request.
     Live(Arc<dyn Live>),
 }
@@ -212,10 +239,12 @@ pub trait Live: fmt::Debug + Send + Sync {
 pub struct Commit<'r> {
     /// The value of the session cookie as the request sent it.
     pub token: Option<&'r str>,
-    /// The cookies of the managers that this one takes over from.
+    /// The cookies of the managers that this one migrates from.
     pub(crate) old: Option<&'r Tokens>,
-    /// How many moves ago the session was stored: 0 if this engine has it.
-    pub(crate) age: usize,
+    /// Where the session is, if this backend does not have it yet.
+    pub(crate) origin: Option<&'r Origin>,
+    /// Whether the client has to be told the token again: it sent that of an older manager.
+    pub(crate) resend: bool,
     /// The session as it was opened; `None` if there was none.
     pub stored: Option<&'r Record>,
     /// What the request did to it. If nothing, a touch is due: the session's end moves.

@@ -190,6 +190,20 @@ impl Changes {
         }
     }
 
+    /// Computes each update from what `stored` holds now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Update::apply`]; some of them may be computed by then.
+    pub(crate) fn recompute(&mut self, stored: &Entries) -> Result<(), Error> {
+        for (key, change) in &mut self.entries {
+            if let Change::Update(update) = change {
+                update.seen = update.apply(stored.get(key))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Ends the session, and forgets what was done to it.
     pub fn destroy(&mut self) {
         *self = Self {

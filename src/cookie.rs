@@ -48,9 +48,37 @@ pub(crate) struct SessionCookie {
     domain: Option<String>,
     secure: Option<bool>,
     persistent: bool,
+    name_hash: NameHash,
     /// Everything behind `name=value`, for a secure and for an insecure cookie.
     suffix: BySecurity,
     removal: BySecurity,
+}
+
+/// What binds the ids of a server-side backend to the name of their cookie: its SHA-256.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NameHash(pub(crate) [u8; 32]);
+
+impl NameHash {
+    #[cfg(feature = "server-side")]
+    fn of(name: &str) -> Self {
+        use sha2::Digest;
+
+        Self(sha2::Sha256::digest(name).into())
+    }
+
+    /// No backend that is compiled in has ids.
+    #[cfg(not(feature = "server-side"))]
+    fn of(_: &str) -> Self {
+        Self([0; 32])
+    }
+
+    pub(crate) fn xor(self, other: Self) -> Self {
+        let mut both = self.0;
+        for (byte, other) in both.iter_mut().zip(other.0) {
+            *byte ^= other;
+        }
+        Self(both)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -115,6 +143,7 @@ impl SessionCookie {
         Ok(Self {
             suffix: both(false),
             removal: both(true),
+            name_hash: NameHash::of(&attributes.name),
             name: attributes.name,
             path: attributes.path,
             domain: attributes.domain,
@@ -125,6 +154,10 @@ impl SessionCookie {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(crate) fn name_hash(&self) -> NameHash {
+        self.name_hash
     }
 
     /// Whether a browser that gets both keeps the later one alone.

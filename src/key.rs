@@ -103,6 +103,12 @@ impl Key {
     }
 }
 
+/// The key from which the successors of cookies follow that `key` made: see
+/// [`Migration`](crate::Migration).
+pub(crate) fn successors(key: &Key) -> Hmac<Sha256> {
+    hmac(&key.derive("successor of a cookie"))
+}
+
 /// How many bytes of a signature a cookie has: half of what HMAC-SHA-256 gives, the least that
 /// RFC 2104, section 5, recommends. Nobody tries 2^128 cookies, and each is shorter by 21 characters.
 pub(crate) const TAG: usize = 16;

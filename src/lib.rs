@@ -240,6 +240,7 @@ mod value;
 mod web;
 
 pub use ::cookie::SameSite;
+pub use backend::migration::{Adopt, Claim, Migrating, Migration};
 #[cfg(feature = "server-side")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server-side")))]
 pub use backend::server_side::ServerSide;

@@ -16,7 +16,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::manager::RequestHead;
 use crate::{
     BackendFuture, Change, Changes, Commit, Error, Live, Manager, Message, Namespace, OnStoreError,
-    Opened, Record, Reply, Settings, Size, Timestamp, Update, Value, View, cookie::Tokens,
+    Opened, Record, Reply, Settings, Size, Timestamp, Update, Value, View,
+    backend::migration::{Migrating, Origin, Place},
+    cookie::Tokens,
     log::log,
 };
 
@@ -76,8 +78,12 @@ struct State {
     /// Whether the cookie that goes to this client is `Secure`.
     secure: bool,
     stored: Stored,
-    /// How many moves ago it was stored (`Builder::migrate_from`): 0 if this engine has it.
-    age: usize,
+    /// Where it is, if `Builder::migrate_from` found it and this engine does not have it yet.
+    origin: Option<Origin>,
+    /// Whether the client sent an older manager's cookie for it, and has to be told the new one.
+    resend: bool,
+    /// Whether a renewal replaced its id shortly before ([`Opened::Renewed`]).
+    renewed: bool,
     /// Other code has the session in hand too.
     live: Option<Arc<dyn Live>>,
     changes: Changes,
@@ -158,7 +164,9 @@ impl Session {
             tokens: Tokens::default(),
             secure: true,
             stored: Stored::Unopened,
-            age: 0,
+            origin: None,
+            resend: false,
+            renewed: false,
             live: None,
             changes: Changes::default(),
             version: 0,
@@ -642,13 +650,13 @@ impl Session {
     pub fn handle(&self) -> Option<String> {
         let state = self.look();
         state.record()?;
-        let (manager, tokens) = self
-            .0
-            .manager
-            .by_age()
-            .zip(state.tokens.by_age())
-            .nth(state.age)?;
-        Some(manager.backend().handle(tokens.own()?)?.to_string())
+        let token = match &state.origin {
+            Some(origin) => &origin.successor.as_ref()?.0,
+            None => state.tokens.own()?,
+        };
+        let manager = &self.0.manager;
+        let handle = manager.backend().handle(token, manager.settings())?;
+        Some(handle.to_string())
     }
 
     /// Commits now what was done, for code that outlives the response: a spawned task, a stream.
@@ -674,12 +682,15 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub async fn save(&self) -> Result<(), Error> {
-        let committing = self.in_turn(|state| match state.phase {
-            Phase::ReadOnly => Err(Error::ReadOnly),
-            _ if state.ended => Err(Error::Ended),
-            _ if state.lost => Err(Error::HeadSent),
-            _ if self.needs_response() => Ok(None),
-            Phase::Open | Phase::Sent => Ok(self.begin_commit(state, true)),
+        let committing = self.in_turn(|state| {
+            state.drop_if_renewed();
+            match state.phase {
+                Phase::ReadOnly => Err(Error::ReadOnly),
+                _ if state.ended => Err(Error::Ended),
+                _ if state.lost => Err(Error::HeadSent),
+                _ if self.needs_response() => Ok(None),
+                Phase::Open | Phase::Sent => Ok(self.begin_commit(state, true)),
+            }
         });
         match committing.await? {
             Some(committing) => committing.end().await,
@@ -724,7 +735,7 @@ impl Session {
                 }
                 let mut tokens = state.tokens.clone();
                 // What this engine keeps, no cookie of an older one brings back.
-                tokens.old.take_if(|_| state.age == 0);
+                tokens.old.take_if(|_| state.origin.is_none());
                 if !tokens.name_a_session() {
                     return Ok(());
                 }
@@ -854,7 +865,7 @@ impl Session {
 
     /// Ends the session in a task of its own, if somebody began to end it here.
     fn end_anyway(&self, state: &State) {
-        if state.changes.is_destroyed() && !self.needs_response() {
+        if state.changes.is_destroyed() && self.0.manager.backend().keeps_records() {
             #[cfg(feature = "server-side")]
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 let session = self.clone();
@@ -876,6 +887,9 @@ impl Session {
     fn begin_commit(&self, state: &mut State, keep: bool) -> Option<Committing> {
         let manager = &self.0.manager;
         let settings = manager.settings();
+        if state.drop_if_renewed() {
+            return None;
+        }
         if !keep {
             state.changes = state.changes.surviving_failure();
         }
@@ -896,7 +910,8 @@ impl Session {
         let commit = Commit {
             token: state.tokens.own.as_deref(),
             old: state.tokens.old(),
-            age: state.age,
+            origin: state.origin.as_ref(),
+            resend: state.resend,
             stored: state.record(),
             changes: &state.changes,
             now,
@@ -1036,7 +1051,7 @@ impl Session {
             // The client has an id, and the engine alone can keep what is done under it.
             Phase::Sent
                 if !self.needs_response()
-                    && state.age == 0
+                    && state.origin.is_none()
                     && state.record().is_some()
                     && !state.changes.is_destroyed() =>
             {
@@ -1094,17 +1109,30 @@ impl State {
     fn take(&mut self, opened: Opened, manager: &Manager) {
         let settings = manager.settings();
         let opened = opened.unsealed(manager.backend(), self.tokens.own(), settings);
-        let (record, age) = match opened {
-            Opened::Loaded(record) => (Some(record), 0),
-            Opened::Old(record, age) => (Some(record), age),
+        self.origin = None;
+        let record = match opened {
+            Opened::Loaded(record) => Some(record),
+            Opened::Migrating(Migrating { record, place }) => {
+                match place {
+                    Place::Here(token) => {
+                        self.tokens.own = Some(token.0);
+                        self.resend = true;
+                    }
+                    Place::Old(origin) => self.origin = Some(origin),
+                }
+                Some(record)
+            }
             Opened::Refused(why) => {
                 settings.log_refused(why);
-                (None, 0)
+                None
             }
-            Opened::Nothing | Opened::Sealed | Opened::Live(_) => (None, 0),
+            Opened::Renewed => {
+                self.renewed = true;
+                None
+            }
+            Opened::Nothing | Opened::Ended | Opened::Sealed | Opened::Live(_) => None,
         };
         self.stored = Stored::Known(record);
-        self.age = age;
         // Others may have written to it since somebody looked.
         self.room = 0;
         self.last_flash = None;
@@ -1169,6 +1197,21 @@ impl State {
         self.lost = true;
     }
 
+    /// Drops what was done under an id that a renewal replaced shortly before. Returns whether anything
+    /// was.
+    fn drop_if_renewed(&mut self) -> bool {
+        if !self.renewed || self.changes.is_empty() {
+            return false;
+        }
+        log!(
+            WARN,
+            "a request came under an id that a renewal had just replaced; what it wrote is dropped, so \
+             that the renewed session stays"
+        );
+        self.end();
+        true
+    }
+
     /// Somebody else ended it: nothing is left, and nothing that was done here comes back.
     fn end(&mut self) {
         self.stored = Stored::Known(None);
@@ -1224,7 +1267,8 @@ impl Settled {
         let commit = Commit {
             token: None,
             old: None,
-            age: 0,
+            origin: None,
+            resend: false,
             stored,
             changes: &self.changes,
             now: self.committed,
@@ -1301,7 +1345,8 @@ impl Committing {
                     // Nobody asks a cookie engine again before the next request.
                     Reply::Set { token, .. } if !session.needs_response() => {
                         state.tokens.own = Some(token.as_str().into());
-                        state.age = 0;
+                        state.origin = None;
+                        state.resend = false;
                         state.removed = false;
                     }
                     Reply::Set { .. } => {}

@@ -81,10 +81,12 @@ fn every_live_session_is_carried_over_at_its_next_write_whatever_the_engines_and
             let read = server.with_cookie("/run/get.user,get.n,get.more,flashes", &set[0]);
             assert_eq!(read.body, "ada,2,x,hello", "{way}");
             if from.starts_with("memory") {
-                for server in [&server, &old_server] {
-                    let replayed = server.with_cookie("/run/len", &old_cookie);
-                    assert_eq!(replayed.body, "0", "the old record is destroyed: {way}");
-                }
+                let replayed = old_server.with_cookie("/run/len", &old_cookie);
+                assert_eq!(replayed.body, "0", "the old record is destroyed: {way}");
+            }
+            if to.starts_with("memory") {
+                let read = server.with_cookie("/run/get.user,get.n,get.more", &old_cookie);
+                assert_eq!(read.body, "ada,2,x", "the old cookie opens it: {way}");
             }
         }
     }

@@ -18,7 +18,10 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use hmac::Hmac;
+use sha2::Sha256;
 
+use super::migration::{self, Adopt, Claim, Migration};
 use crate::{
     Backend, BackendFuture, Commit, Entries, Error, Opened, Opening, Record, Refused, Reply,
     Settings, Size, Timestamp, Value, View, cookie::LIMIT,
@@ -41,8 +44,57 @@ pub(crate) trait Seal: Send + Sync + 'static {
     /// Seals the body.
     fn seal(&self, buffer: &mut Vec<u8>, start: usize);
 
-    /// Checks the buffer with every accepted key, and says where in it the body lies.
-    fn unseal(&self, buffer: &mut [u8], start: usize) -> Result<Range<usize>, Refused>;
+    /// Checks the buffer with every accepted key. Returns where in it the body lies, and the number of
+    /// the key.
+    fn unseal(&self, buffer: &mut [u8], start: usize) -> Result<(Range<usize>, usize), Refused>;
+
+    /// Returns the key of that number for the successors of cookies that it made.
+    fn successors(&self, key: usize) -> &Hmac<Sha256>;
+}
+
+/// Opens a cookie: the session, the number of the key that made it, and the bytes of the cookie with
+/// its name before them if `keep` asks for them.
+fn open<S: Seal>(
+    seal: &S,
+    token: &str,
+    settings: &Settings,
+    keep: bool,
+) -> Result<(Record, usize, Vec<u8>), Refused> {
+    let (mut buffer, start) = begin(settings, token.len());
+    let decoded = BASE64.decode_vec(token, &mut buffer);
+    decoded.map_err(|_| Refused::Malformed)?;
+    let version = *buffer.get(start).ok_or(Refused::Malformed)?;
+    if !(1..=VERSION).contains(&version) {
+        return Err(Refused::Version);
+    }
+    let kept = if keep { buffer.clone() } else { Vec::new() };
+    let (body, key) = seal.unseal(&mut buffer, start)?;
+    let record = decode(buffer, body, version).ok_or(Refused::Malformed)?;
+    if settings
+        .expiry()
+        .is_over(record.created, record.expires, settings.now())
+    {
+        return Err(Refused::Expired);
+    }
+    Ok((record, key, kept))
+}
+
+impl<S: Seal> Migration for S {
+    /// Follows from all that the cookie authenticates, its name included, by a key that follows from the
+    /// one that made it: every process that accepts the cookie has that.
+    fn successor(&self, token: &str, settings: &Settings) -> Option<String> {
+        let (_, key, cookie) = open(self, token, settings, true).ok()?;
+        Some(migration::successor(self.successors(key), &cookie))
+    }
+
+    /// No request finds a cookie gone: there is nothing to take.
+    fn claim(self: Arc<Self>, _: &Commit<'_>) -> BackendFuture<'static, Result<Claim, Error>> {
+        BackendFuture::ready(Ok(Claim::Taken))
+    }
+
+    fn records(self: Arc<Self>) -> Option<Arc<dyn Adopt>> {
+        None
+    }
 }
 
 impl<S: Seal> Backend for S {
@@ -67,22 +119,11 @@ impl<S: Seal> Backend for S {
     }
 
     fn unseal(&self, token: &str, settings: &Settings) -> Result<Record, Refused> {
-        let (mut buffer, start) = begin(settings, token.len());
-        let decoded = BASE64.decode_vec(token, &mut buffer);
-        decoded.map_err(|_| Refused::Malformed)?;
-        let version = *buffer.get(start).ok_or(Refused::Malformed)?;
-        if !(1..=VERSION).contains(&version) {
-            return Err(Refused::Version);
-        }
-        let body = Seal::unseal(self, &mut buffer, start)?;
-        let record = decode(buffer, body, version).ok_or(Refused::Malformed)?;
-        if settings
-            .expiry()
-            .is_over(record.created, record.expires, settings.now())
-        {
-            return Err(Refused::Expired);
-        }
-        Ok(record)
+        open(self, token, settings, false).map(|(record, ..)| record)
+    }
+
+    fn migration(self: Arc<Self>) -> Option<Arc<dyn Migration>> {
+        Some(self)
     }
 
     fn size(&self, session: View<'_>, settings: &Settings) -> Option<Size> {

@@ -1,145 +1,288 @@
-//! Sessions on their way from one engine to another.
+//! The backend of a manager that migrates sessions from another one.
 
 use std::sync::Arc;
-#[cfg(feature = "server-side")]
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+
+use super::{
+    Backend, BackendFuture, Commit, Opened, Opening, Reply, Size,
+    migration::{Adopt, Claim, Migrating, Migration, Origin, Place, Token},
 };
-
-#[cfg(feature = "server-side")]
-use tokio::sync::OnceCell;
-
 use crate::{
-    Backend, BackendFuture, Changes, Commit, Error, Manager, Opened, Opening, Record, Refused,
-    Reply, Settings, Size, StoreId, Timestamp, View, cookie::Tokens, log::log,
+    Changes, Error, Manager, Record, Refused, Settings, StoreId, Timestamp, View,
+    cookie::{NameHash, SessionCookie, Tokens},
+    log::log,
 };
 
-/// Opens what a new engine or an old manager knows, and keeps all of it in the new engine.
+/// How often a session that others write to is claimed before its migration is left to the next
+/// request.
+const CLAIMS: usize = 8;
+
+/// Opens what the new backend or the old manager has, and keeps all of it in the new backend.
 pub(crate) struct Moving {
     new: Arc<dyn Backend>,
     old: Manager,
-    #[cfg(feature = "server-side")]
-    moves: Moves,
+    /// What makes of a session's id in a store under the one cookie name the id under the other.
+    names: NameHash,
 }
 
 impl Moving {
-    pub(crate) fn new(new: Arc<dyn Backend>, old: Manager) -> Self {
-        Self {
-            new,
-            old,
-            #[cfg(feature = "server-side")]
-            moves: Moves::default(),
-        }
+    pub(crate) fn new(new: Arc<dyn Backend>, cookie: &SessionCookie, old: Manager) -> Self {
+        let names = cookie.name_hash().xor(old.settings().cookie().name_hash());
+        Self { new, old, names }
+    }
+
+    /// The id of an old session in the new backend, and the other way round.
+    fn renamed(&self, id: StoreId) -> StoreId {
+        StoreId::from_bytes(self.names.xor(NameHash(*id.as_bytes())).0)
     }
 
     fn new_arc(&self) -> Arc<dyn Backend> {
         Arc::clone(&self.new)
     }
 
-    /// Ends the session where it was.
+    /// What the new backend adopts sessions with, if it keeps records.
+    fn adopt(&self) -> Option<Arc<dyn Adopt>> {
+        self.new_arc().migration()?.records()
+    }
+
+    /// The successors of the sessions that these cookies of the old manager name, the newest cookie
+    /// first.
+    fn successors(&self, old: &Tokens) -> Vec<Token> {
+        let by_age = self.old.by_age().zip(old.by_age());
+        let successors = by_age.filter_map(|(manager, tokens)| successor(manager, tokens.own()?));
+        successors.collect()
+    }
+
+    /// Looks for a session in the old manager's backend.
+    fn found_in_old(&self, opened: Opened, old: &Tokens, new: &Settings) -> Opened {
+        let (engine, settings) = (self.old.backend(), self.old.settings());
+        let (record, token, inner) = match opened.unsealed(engine, old.own(), settings) {
+            Opened::Loaded(record) => match old.own() {
+                Some(own) => (record, Token(own.into()), None),
+                None => return Opened::Nothing,
+            },
+            Opened::Migrating(Migrating { record, place }) => match place {
+                Place::Here(token) => (record, token, None),
+                Place::Old(origin) => (record, origin.token.clone(), Some(Box::new(origin))),
+            },
+            // What was claimed there is in a cookie by now, which the client has or is about to get.
+            opened => return opened,
+        };
+        let (created, expires) = (record.created, record.expires);
+        if new.expiry().is_over(created, expires, new.now()) {
+            return Opened::Nothing;
+        }
+        let successor = match &inner {
+            Some(origin) => origin.successor.clone(),
+            None => successor(&self.old, &token.0),
+        };
+        let origin = Origin {
+            successor,
+            token,
+            inner,
+        };
+        Opened::Migrating(Migrating {
+            record,
+            place: Place::Old(origin),
+        })
+    }
+
+    /// Opens the session that the new backend has under one of `successors`.
+    async fn open_adopted(
+        &self,
+        successors: &[Token],
+        settings: &Settings,
+    ) -> Result<Opened, Error> {
+        let Some(adopt) = self.adopt() else {
+            return Ok(Opened::Nothing);
+        };
+        for successor in successors {
+            let opening = Arc::clone(&adopt).open_successor(&successor.0, settings);
+            match opening.await? {
+                Opened::Loaded(record) => {
+                    let token = adopt.token(&successor.0, settings);
+                    return Ok(Opened::Migrating(Migrating {
+                        record,
+                        place: Place::Here(Token(token.into())),
+                    }));
+                }
+                Opened::Nothing | Opened::Refused(_) => {}
+                opened => return Ok(opened),
+            }
+        }
+        Ok(Opened::Nothing)
+    }
+
+    /// A commit in the old backend.
+    fn in_old<'c>(&'c self, commit: &'c Owned, changes: &'c Changes) -> Commit<'c> {
+        let old = commit.tokens.as_ref();
+        let origin = commit.origin.as_ref();
+        Commit {
+            token: origin.map_or_else(
+                || old.and_then(Tokens::own),
+                |origin| Some(&*origin.token.0),
+            ),
+            old: old.and_then(Tokens::old),
+            origin: origin.and_then(|origin| origin.inner.as_deref()),
+            resend: false,
+            stored: Some(&commit.stored),
+            changes,
+            now: commit.now,
+            settings: self.old.settings(),
+        }
+    }
+
+    /// Ends the session in the old backend.
     async fn end_old(&self, commit: &Owned) -> Result<(), Error> {
         let mut changes = Changes::default();
         changes.destroy();
-        let old = commit.tokens.as_ref();
-        let ending = self.old.engine_arc().commit(Commit {
-            token: old.and_then(Tokens::own),
-            old: old.and_then(Tokens::old),
-            age: commit.age.saturating_sub(1),
-            stored: Some(&commit.stored),
-            changes: &changes,
-            now: commit.now,
-            settings: self.old.settings(),
-        });
+        let ending = self.old.engine_arc().commit(self.in_old(commit, &changes));
         ending.await.map(|_| ())
     }
 
-    /// Brings the session here, with what the request did to it. The new record is written before the
-    /// old one is deleted.
-    async fn bring(&self, commit: &Owned) -> Result<Reply, Error> {
-        let mut all = Changes::default();
-        all.clear();
-        if commit.changes.is_renewed() {
-            all.renew();
+    /// Ends the session for good: what is under way, and the old cookie sent again, cannot bring it
+    /// back. What the request wrote afterwards begins a new one.
+    async fn end(&self, commit: &Owned) -> Result<Reply, Error> {
+        if let Some(adopt) = self.adopt() {
+            let mut ids: Vec<StoreId> = Vec::new();
+            let own = commit.token.as_deref().filter(|_| commit.origin.is_none());
+            let origin = commit.origin.as_ref();
+            let successor = origin.and_then(|origin| origin.successor.as_ref());
+            let old = commit.tokens.as_ref().map(|old| self.successors(old));
+            let tokens = (own.into_iter())
+                .chain(successor.map(|token| &*token.0))
+                .chain(old.iter().flatten().map(|token| &*token.0));
+            for id in tokens.filter_map(|token| self.new.handle(token, &commit.settings)) {
+                if !ids.contains(&id) {
+                    ids.push(id);
+                }
+            }
+            let until = self.buried_until(commit.now);
+            for id in ids {
+                Arc::clone(&adopt).bury(id, commit.now, until).await?;
+            }
         }
-        if let Some(user) = commit.changes.user().or(commit.stored.user.as_deref()) {
-            all.set_user(user);
+        if commit.origin.is_some() || commit.tokens.as_ref().is_some_and(Tokens::name_a_session) {
+            self.end_old(commit).await?;
         }
-        for (key, value) in commit.view().iter() {
-            all.set(key, value.into_owned());
+        let begins = Commit {
+            stored: None,
+            ..commit.here(commit.token.as_deref(), &commit.changes)
+        };
+        let reply = self.new_arc().commit(begins).await?;
+        Ok(without_old_cookie(reply))
+    }
+
+    /// Until when an old cookie that was made before `now` may open its session.
+    fn buried_until(&self, now: Timestamp) -> Timestamp {
+        let until = |old: &Manager| {
+            let settings = old.settings();
+            match old.engine_arc().migration() {
+                Some(migration) => migration.opens_until(now, settings),
+                None => now.plus(settings.expiry().absolute),
+            }
+        };
+        self.old.by_age().map(until).max().unwrap_or(now)
+    }
+
+    /// Brings the session to the new backend, with what the request did to it.
+    async fn migrate(&self, commit: &mut Owned) -> Result<Reply, Error> {
+        let origin = commit.origin.as_ref();
+        if let Some(successor) = origin.and_then(|origin| origin.successor.clone())
+            && let Some(adopt) = self.adopt()
+        {
+            let adopting = adopt.adopt(&successor.0, &commit.here(None, &commit.changes));
+            let (reply, created) = adopting.await?;
+            // The new record is written before the old one is deleted.
+            if created && let Err(error) = self.end_old(commit).await {
+                left_behind(&error);
+            }
+            return Ok(reply);
         }
+        let ends = match self.old.engine_arc().migration() {
+            // A claim ends the session there.
+            Some(migration) => {
+                if !self.claim(&migration, commit).await? {
+                    log!(
+                        WARN,
+                        "a session ended or migrated while one of its requests was served; what that \
+                         request wrote is dropped"
+                    );
+                    return Ok(Reply::Gone);
+                }
+                false
+            }
+            None => true,
+        };
+        let all = commit.all();
         let reply = self.new_arc().commit(commit.here(None, &all)).await?;
-        if let Err(error) = self.end_old(commit).await {
-            // The client has to be told of the new one all the same.
-            let why = crate::error::chain(&error);
-            log!(
-                ERROR,
-                "a session was moved, and its old record is left: {why}"
-            );
+        if ends && let Err(error) = self.end_old(commit).await {
+            left_behind(&error);
         }
         Ok(without_old_cookie(reply))
     }
 
-    async fn carry(self: Arc<Self>, commit: Owned) -> Result<Reply, Error> {
-        if commit.changes.is_destroyed() {
-            self.end_old(&commit).await?;
-            let mut ending = commit.here(commit.token.as_deref(), &commit.changes);
-            ending.stored = ending.stored.filter(|_| commit.age == 0);
-            let reply = self.new_arc().commit(ending).await?;
-            return Ok(without_old_cookie(reply));
-        }
-        if let Some(Size { used, limit }) = self.new.size(commit.view(), &commit.settings)
-            && used > limit
-        {
-            if commit.changes.is_empty() {
-                return Ok(Reply::Keep);
+    /// Takes the session out of the old backend; `false` if it is gone.
+    async fn claim(
+        &self,
+        migration: &Arc<dyn Migration>,
+        commit: &mut Owned,
+    ) -> Result<bool, Error> {
+        for _ in 0..CLAIMS {
+            let claiming = Arc::clone(migration).claim(&self.in_old(commit, Changes::NONE));
+            match claiming.await? {
+                Claim::Taken => return Ok(true),
+                Claim::Gone => return Ok(false),
+                Claim::Changed(record) => {
+                    commit.changes.recompute(&record.entries)?;
+                    commit.stored = record;
+                    self.check_size(commit)?;
+                }
             }
-            return Err(Error::TooLarge { size: used, limit });
         }
-        #[cfg(feature = "server-side")]
-        if !self.new.needs_response() {
-            return self.carry_once(commit).await;
-        }
-        self.bring(&commit).await
+        Err(Error::unavailable(Contended))
     }
 
-    /// Brings the session here, or merges into it what the request did if another request of the same
-    /// old session was faster: of requests that overlap, none loses what the others did.
-    #[cfg(feature = "server-side")]
-    async fn carry_once(&self, mut commit: Owned) -> Result<Reply, Error> {
-        let cell = self.moves.of(commit.old_token());
-        let mut brought = None;
-        let moved = cell.get_or_try_init(async || {
-            let reply = self.bring(&commit).await?;
-            let moved = match &reply {
-                Reply::Set { token, expires } => Some((token.clone(), *expires)),
-                _ => None,
-            };
-            brought = Some(reply);
-            Ok::<_, Error>(moved)
-        });
-        let moved = moved.await?;
-        if let Some(reply) = brought {
-            return Ok(reply);
+    fn check_size(&self, commit: &Owned) -> Result<(), Error> {
+        match self.new.size(commit.view(), &commit.settings) {
+            Some(Size { used, limit }) if used > limit => {
+                Err(Error::TooLarge { size: used, limit })
+            }
+            _ => Ok(()),
         }
-        let Some((token, expires)) = moved else {
-            return Ok(Reply::Gone);
-        };
-        // What was computed from the old record is computed anew.
-        commit.stored.version = 0;
-        let merging = self
-            .new_arc()
-            .commit(commit.here(Some(token), &commit.changes));
-        Ok(match merging.await? {
-            Reply::Keep => Reply::Set {
-                token: token.clone(),
-                expires: *expires,
-            },
-            reply => reply,
-        })
+    }
+
+    async fn carry(self: Arc<Self>, mut commit: Owned) -> Result<Reply, Error> {
+        if commit.changes.is_destroyed() {
+            return self.end(&commit).await;
+        }
+        match self.check_size(&commit) {
+            // A touch is no reason to tell anybody; the session stays where it is.
+            Err(Error::TooLarge { .. }) if commit.changes.is_empty() => Ok(Reply::Keep),
+            Err(error) => Err(error),
+            Ok(()) => self.migrate(&mut commit).await,
+        }
     }
 }
+
+/// The token in a server-side backend of the session that `token` names at `manager`.
+fn successor(manager: &Manager, token: &str) -> Option<Token> {
+    let migration = manager.engine_arc().migration()?;
+    let successor = migration.successor(token, manager.settings())?;
+    Some(Token(successor.into()))
+}
+
+/// Says that a migrated session could not be ended where it was.
+fn left_behind(error: &Error) {
+    let why = crate::error::chain(error);
+    log!(
+        ERROR,
+        "a session was migrated, and its old record is left until its time is over: {why}"
+    );
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the session was written again and again while it was to migrate; send the request again")]
+struct Contended;
 
 impl Backend for Moving {
     fn engine(&self) -> &'static str {
@@ -148,6 +291,16 @@ impl Backend for Moving {
 
     fn needs_response(&self) -> bool {
         self.new.needs_response()
+    }
+
+    fn keeps_records(&self) -> bool {
+        self.new.keeps_records() || self.old.backend().keeps_records()
+    }
+
+    fn migration(self: Arc<Self>) -> Option<Arc<dyn Migration>> {
+        // A session that the new backend cannot name has nothing to promise.
+        self.new_arc().migration()?;
+        Some(self)
     }
 
     fn open(
@@ -161,22 +314,28 @@ impl Backend for Moving {
         let settings = request.settings.clone();
         let token = request.token.map(Box::<str>::from);
         let opening = self.old.opening(old, request.request);
-        let old_token = old.own.clone().unwrap_or_default();
+        let old = old.clone();
         BackendFuture::pending(async move {
             let refused = match new.await?.unsealed(&*self.new, token.as_deref(), &settings) {
                 Opened::Nothing => None,
                 Opened::Refused(why) => Some(why),
                 opened => return Ok(opened),
             };
-            let (engine, settings) = (self.old.backend(), self.old.settings());
-            Ok(
-                match opening.await?.unsealed(engine, Some(&old_token), settings) {
-                    Opened::Loaded(record) => Opened::Old(record, 1),
-                    Opened::Old(record, age) => Opened::Old(record, age + 1),
-                    Opened::Refused(why) => Opened::Refused(refused.unwrap_or(why)),
-                    _ => refused.map_or(Opened::Nothing, Opened::Refused),
-                },
-            )
+            // First where the session is if it has migrated: its old record may be there still.
+            let mut successors = self.successors(&old);
+            if let Some(token) = token.as_deref().filter(|_| refused.is_none()) {
+                let asked = self.new.handle(token, &settings);
+                successors.retain(|successor| self.new.handle(&successor.0, &settings) != asked);
+            }
+            match self.open_adopted(&successors, &settings).await? {
+                Opened::Nothing => {}
+                opened => return Ok(opened),
+            }
+            Ok(match self.found_in_old(opening.await?, &old, &settings) {
+                Opened::Refused(why) => Opened::Refused(refused.unwrap_or(why)),
+                Opened::Nothing => refused.map_or(Opened::Nothing, Opened::Refused),
+                opened => opened,
+            })
         })
     }
 
@@ -189,19 +348,24 @@ impl Backend for Moving {
     }
 
     fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
-        let ends_old =
-            commit.changes.is_destroyed() && commit.old.is_some_and(Tokens::name_a_session);
         match commit.stored {
-            Some(stored) if commit.age > 0 || ends_old => {
+            Some(stored) if commit.origin.is_some() || commit.changes.is_destroyed() => {
                 let commit = Owned::new(&commit, stored);
                 BackendFuture::pending(self.carry(commit))
+            }
+            // Nothing to end but the old cookie.
+            None if commit.changes.is_destroyed()
+                && commit.old.is_some_and(Tokens::name_a_session) =>
+            {
+                let committing = self.new_arc().commit(commit);
+                BackendFuture::pending(async { Ok(without_old_cookie(committing.await?)) })
             }
             _ => self.new_arc().commit(commit),
         }
     }
 
-    fn handle(&self, token: &str) -> Option<StoreId> {
-        self.new.handle(token)
+    fn handle(&self, token: &str, settings: &Settings) -> Option<StoreId> {
+        self.new.handle(token, settings)
     }
 
     fn has_user_index(&self) -> bool {
@@ -213,34 +377,70 @@ impl Backend for Moving {
         user: &'a str,
         now: Timestamp,
     ) -> BackendFuture<'a, Result<Vec<(StoreId, Record)>, Error>> {
-        let new = self.new.user_sessions(user, now);
         let old = self.old.backend();
         if !old.has_user_index() {
-            return new;
+            return self.new.user_sessions(user, now);
         }
-        let old = old.user_sessions(user, now);
+        // The old backend first, so that a session which migrates between the two is not missed.
         BackendFuture::pending(async move {
-            let mut sessions = new.await?;
-            sessions.extend(old.await?);
+            let mut sessions = old.user_sessions(user, now).await?;
+            for (id, _) in &mut sessions {
+                *id = self.renamed(*id);
+            }
+            sessions.extend(self.new.user_sessions(user, now).await?);
             Ok(sessions)
         })
     }
 
     fn destroy_stored(&self, id: StoreId) -> BackendFuture<'_, Result<(), Error>> {
-        let new = self.new.destroy_stored(id);
-        let old = self.old.backend();
-        if !old.has_user_index() {
-            return new;
-        }
-        let old = old.destroy_stored(id);
         BackendFuture::pending(async move {
-            new.await?;
-            old.await
+            let now = self.old.settings().now();
+            match self.adopt() {
+                Some(adopt) => adopt.bury(id, now, self.buried_until(now)).await?,
+                None => self.new.destroy_stored(id).await?,
+            }
+            let old = self.old.backend();
+            match old.has_user_index() {
+                true => old.destroy_stored(self.renamed(id)).await,
+                false => Ok(()),
+            }
         })
     }
 }
 
-/// Where nothing was left to keep, nothing is left of its cookie.
+/// For a manager that migrates from this one, which may itself migrate.
+impl Migration for Moving {
+    fn successor(&self, token: &str, settings: &Settings) -> Option<String> {
+        self.new_arc().migration()?.successor(token, settings)
+    }
+
+    fn opens_until(&self, now: Timestamp, settings: &Settings) -> Timestamp {
+        match self.new_arc().migration() {
+            Some(migration) => migration.opens_until(now, settings),
+            None => now.plus(settings.expiry().absolute),
+        }
+    }
+
+    fn claim(self: Arc<Self>, claim: &Commit<'_>) -> BackendFuture<'static, Result<Claim, Error>> {
+        let Some(stored) = claim.stored.filter(|_| claim.origin.is_some()) else {
+            return match self.new_arc().migration() {
+                Some(migration) => migration.claim(claim),
+                None => BackendFuture::ready(Ok(Claim::Taken)),
+            };
+        };
+        let Some(migration) = self.old.engine_arc().migration() else {
+            return BackendFuture::ready(Ok(Claim::Taken));
+        };
+        let commit = Owned::new(claim, stored);
+        migration.claim(&self.in_old(&commit, Changes::NONE))
+    }
+
+    fn records(self: Arc<Self>) -> Option<Arc<dyn Adopt>> {
+        self.adopt()
+    }
+}
+
+/// If nothing was stored, the cookie is removed.
 fn without_old_cookie(reply: Reply) -> Reply {
     match reply {
         Reply::Keep => Reply::Remove,
@@ -252,7 +452,7 @@ fn without_old_cookie(reply: Reply) -> Reply {
 struct Owned {
     token: Option<Box<str>>,
     tokens: Option<Tokens>,
-    age: usize,
+    origin: Option<Origin>,
     stored: Record,
     changes: Changes,
     now: Timestamp,
@@ -264,7 +464,7 @@ impl Owned {
         Self {
             token: commit.token.map(Box::from),
             tokens: commit.old.cloned(),
-            age: commit.age,
+            origin: commit.origin.cloned(),
             stored: stored.clone(),
             changes: commit.changes.clone(),
             now: commit.now,
@@ -276,50 +476,33 @@ impl Owned {
         self.changes.over(Some(&self.stored.entries))
     }
 
-    /// A commit in the new engine, of the session that `token` names there.
+    /// What makes a whole new session of this one.
+    fn all(&self) -> Changes {
+        let mut all = Changes::default();
+        all.clear();
+        if self.changes.is_renewed() {
+            all.renew();
+        }
+        if let Some(user) = self.changes.user().or(self.stored.user.as_deref()) {
+            all.set_user(user);
+        }
+        for (key, value) in self.view().iter() {
+            all.set(key, value.into_owned());
+        }
+        all
+    }
+
+    /// A commit in the new backend, of the session that `token` names there.
     fn here<'c>(&'c self, token: Option<&'c str>, changes: &'c Changes) -> Commit<'c> {
         Commit {
             token,
             old: None,
-            age: 0,
+            origin: None,
+            resend: false,
             stored: Some(&self.stored),
             changes,
             now: self.now,
             settings: &self.settings,
         }
-    }
-
-    /// The cookie under which the session was opened.
-    #[cfg(feature = "server-side")]
-    fn old_token(&self) -> &str {
-        let mut by_age = self.tokens.iter().flat_map(Tokens::by_age);
-        let tokens = by_age.nth(self.age.saturating_sub(1));
-        tokens.and_then(Tokens::own).unwrap_or_default()
-    }
-}
-
-/// Where the sessions went that moved in the last minute, by their old cookies: longer than a request
-/// lasts that began before.
-#[cfg(feature = "server-side")]
-#[derive(Default)]
-struct Moves(Mutex<HashMap<Box<str>, (Moved, Instant)>>);
-
-/// The new cookie, if there was anything to keep, and when the session ends.
-#[cfg(feature = "server-side")]
-type Moved = Arc<OnceCell<Option<(String, Timestamp)>>>;
-
-#[cfg(feature = "server-side")]
-impl Moves {
-    const KEPT: Duration = Duration::from_secs(60);
-
-    fn of(&self, token: &str) -> Moved {
-        let mut moves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // So seldom that it costs each move the same, however many there are.
-        if moves.len() == moves.capacity() {
-            moves.retain(|_, (_, since)| since.elapsed() < Self::KEPT);
-        }
-        let entry = moves.entry(token.into());
-        let (moved, _) = entry.or_insert_with(|| (Arc::default(), Instant::now()));
-        Arc::clone(moved)
     }
 }

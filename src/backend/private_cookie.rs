@@ -3,9 +3,11 @@
 use std::{fmt, ops::Range};
 
 use aes_gcm_siv::{AeadInOut, Aes128GcmSiv, Aes256GcmSiv, KeyInit, Nonce, Tag};
+use hmac::Hmac;
+use sha2::Sha256;
 
 use super::cookies::Seal;
-use crate::{Key, Refused, random};
+use crate::{Key, Refused, key, random};
 
 const NONCE: usize = 12;
 const TAG: usize = 16;
@@ -36,6 +38,7 @@ struct Keys {
     cipher: Aes128GcmSiv,
     /// For cookies of version 1.
     old: Aes256GcmSiv,
+    successors: Hmac<Sha256>,
 }
 
 impl PrivateCookie {
@@ -53,6 +56,7 @@ impl PrivateCookie {
         self.keys.push(Keys {
             cipher: Aes128GcmSiv::new(&key.into()),
             old: Aes256GcmSiv::new(&old.derive("private cookie").into()),
+            successors: key::successors(&old),
         });
         self
     }
@@ -80,7 +84,7 @@ impl Seal for PrivateCookie {
         buffer.extend(tag);
     }
 
-    fn unseal(&self, buffer: &mut [u8], start: usize) -> Result<Range<usize>, Refused> {
+    fn unseal(&self, buffer: &mut [u8], start: usize) -> Result<(Range<usize>, usize), Refused> {
         let begin = start + 1 + NONCE;
         let end = buffer.len().checked_sub(TAG).filter(|end| *end >= begin);
         let end = end.ok_or(Refused::Malformed)?;
@@ -105,11 +109,12 @@ impl Seal for PrivateCookie {
             };
             opened.is_ok()
         };
-        if self.keys.iter().any(opened_by) {
-            Ok(begin..end)
-        } else {
-            Err(Refused::Forged)
-        }
+        let key = self.keys.iter().position(opened_by);
+        Ok((begin..end, key.ok_or(Refused::Forged)?))
+    }
+
+    fn successors(&self, key: usize) -> &Hmac<Sha256> {
+        &self.keys[key].successors
     }
 }
 

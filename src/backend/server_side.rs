@@ -6,13 +6,21 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use hmac::{Hmac, Mac, digest::CtOutput};
 use sha2::{Digest, Sha256};
 
+use super::migration::{Adopt, Claim, Migration};
 use crate::{
     Applied, Backend, BackendFuture, Commit, Error, Holder, Key, Opened, Opening, Record, Refused,
     Reply, Settings, Size, Store, StoreError, StoreId, Timestamp, Update, View, Write,
+    cookie::NameHash,
     key::{self, TAG},
     log::log,
     random,
 };
+
+/// For how long a request under an id that a renewal replaced sends no cookie: it was under way when
+/// the login's answer came, and must not replace the login's cookie.
+const RENEWED: Duration = Duration::from_secs(60);
+/// How often a record that is destroyed may be there again.
+const BURIALS: usize = 100;
 
 /// Keeps each session in a store; its cookie holds nothing but a random id of 48 bytes: 16 that name
 /// the session, and a secret of 32 that every renewal draws anew.
@@ -174,6 +182,49 @@ impl<S: Store> ServerSide<S> {
         is_accepted.then_some(id).ok_or(Refused::Forged)
     }
 
+    fn cookie(&self, settings: &Settings) -> IdCookie {
+        IdCookie {
+            signer: self.signer.as_ref().map(|key| named(key, settings)),
+            name: settings.cookie().name_hash(),
+        }
+    }
+
+    /// Opens the record of an id.
+    fn open_id(
+        self: Arc<Self>,
+        id: SessionId,
+        settings: &Settings,
+    ) -> impl Future<Output = Result<Opened, Error>> + Send + use<S> {
+        let at = self.cookie(settings).stored(&id);
+        let (now, expiry) = (settings.now(), *settings.expiry());
+        async move {
+            let record = match self.limited(self.store.load(at, now)).await {
+                Ok(record) => record,
+                // Nothing is written under an id that opened nothing, so an operator finds what is
+                // stored as it is.
+                Err(error @ StoreError::Spoiled { .. }) => {
+                    log!(
+                        ERROR,
+                        "{error}; the session is empty, and what is stored is left alone"
+                    );
+                    None
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let is_live = |record: &Record| !expiry.is_over(record.created, record.expires, now);
+            Ok(match record {
+                // A tombstone has no age, so that its absolute time is not over.
+                Some(record) if record.holder != Holder::NOBODY && !is_live(&record) => {
+                    Opened::Nothing
+                }
+                Some(record) if id.is_held_by(record.holder) => Opened::Loaded(record),
+                Some(record) if now.since(record.created) < RENEWED => Opened::Renewed,
+                Some(_) => Opened::Ended,
+                None => Opened::Nothing,
+            })
+        }
+    }
+
     /// Waits for the store, but not forever.
     async fn limited<T>(
         &self,
@@ -194,13 +245,14 @@ impl<S: Store> ServerSide<S> {
         })
     }
 
-    async fn create(&self, mut write: Write, signer: Option<Hmac<Sha256>>) -> Result<Reply, Error> {
+    async fn create(&self, mut write: Write, cookie: &IdCookie) -> Result<Reply, Error> {
         // A second try is for an accident that 128 random bits make all but impossible.
         for _ in 0..2 {
             let id = SessionId::generate();
             write.holder = id.holder();
-            if self.limited(self.store.create(id.stored(), &write)).await? {
-                return Ok(id.reply(signer, write.expires));
+            let stored = cookie.stored(&id);
+            if self.limited(self.store.create(stored, &write)).await? {
+                return Ok(cookie.reply(&id, write.expires));
             }
         }
         Err(Error::unavailable(StoreError::Spoiled {
@@ -259,28 +311,8 @@ impl<S: Store> Backend for ServerSide<S> {
             Ok(id) => id,
             Err(why) => return BackendFuture::ready(Ok(Opened::Refused(why))),
         };
-        let (now, expiry) = (request.settings.now(), *request.settings.expiry());
-        BackendFuture::pending(async move {
-            match self.limited(self.store.load(id.stored(), now)).await {
-                Ok(Some(record))
-                    if id.is_held_by(record.holder)
-                        && !expiry.is_over(record.created, record.expires, now) =>
-                {
-                    Ok(Opened::Loaded(record))
-                }
-                Ok(_) => Ok(Opened::Nothing),
-                // Nobody writes under an id that opened nothing, so what is there stays for whoever
-                // wants to look.
-                Err(error @ StoreError::Spoiled { .. }) => {
-                    log!(
-                        ERROR,
-                        "{error}; the session is empty, and what is stored is left alone"
-                    );
-                    Ok(Opened::Nothing)
-                }
-                Err(error) => Err(error.into()),
-            }
-        })
+        let opening = self.open_id(id, request.settings);
+        BackendFuture::pending(opening)
     }
 
     fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
@@ -288,17 +320,18 @@ impl<S: Store> Backend for ServerSide<S> {
         let has_cookie = commit.token.is_some();
         // An id that opened nothing is never written under.
         let found = commit.stored.and(commit.token).and_then(SessionId::parse);
-        let signer = self.signer.as_ref().map(|key| named(key, settings));
-        let is_signed = |(id, tag): &(SessionId, Option<_>)| match (&signer, tag) {
+        let cookie = self.cookie(settings);
+        let is_signed = |(id, tag): &(SessionId, Option<_>)| match (&cookie.signer, tag) {
             (Some(signer), Some(tag)) => id.is_signed(signer.clone(), tag),
             (signer, _) => signer.is_none(),
         };
         let (mut write, updates) = commit.to_write();
         let expires = write.expires;
         let (destroyed, renewed) = (changes.is_destroyed(), changes.is_renewed());
-        // A browser that was told when the session ends is told anew when that moves, and one whose
-        // cookie today's key did not sign gets one that it did.
-        let repeats = !found.as_ref().is_none_or(is_signed)
+        // A client that was told when the session ends is told again when that moves; one whose
+        // cookie another key signed, or an older manager set, gets today's.
+        let repeats = commit.resend
+            || !found.as_ref().is_none_or(is_signed)
             || settings.cookie().is_persistent()
                 && commit.stored.is_some_and(|stored| {
                     settings
@@ -309,14 +342,14 @@ impl<S: Store> Backend for ServerSide<S> {
         BackendFuture::pending(async move {
             let id = match id {
                 Some(id) if destroyed => {
-                    self.limited(self.store.destroy(id.stored())).await?;
+                    self.limited(self.store.destroy(cookie.stored(&id))).await?;
                     None
                 }
                 id => id,
             };
             let Some(id) = id else {
                 return match write.begins_a_session() {
-                    true => self.create(write, signer).await,
+                    true => self.create(write, &cookie).await,
                     false if destroyed && has_cookie => Ok(Reply::Remove),
                     false => Ok(Reply::Keep),
                 };
@@ -324,24 +357,21 @@ impl<S: Store> Backend for ServerSide<S> {
             let new = renewed.then(|| id.renewed());
             write.holder = id.holder();
             write.new_holder = new.as_ref().map(SessionId::holder);
-            match self.write(id.stored(), write, &updates).await? {
-                Applied::Done if repeats => Ok(new.unwrap_or(id).reply(signer, expires)),
-                Applied::Done => Ok(new.map_or(Reply::Keep, |new| new.reply(signer, expires))),
-                _ => {
-                    log!(
-                        WARN,
-                        "a session ended or was renewed while one of its requests was served; what \
-                         that request wrote is dropped"
-                    );
-                    Ok(Reply::Gone)
-                }
+            match self.write(cookie.stored(&id), write, &updates).await? {
+                Applied::Done if repeats => Ok(cookie.reply(&new.unwrap_or(id), expires)),
+                Applied::Done => Ok(new.map_or(Reply::Keep, |new| cookie.reply(&new, expires))),
+                _ => Ok(gone()),
             }
         })
     }
 
-    fn handle(&self, token: &str) -> Option<StoreId> {
+    fn migration(self: Arc<Self>) -> Option<Arc<dyn Migration>> {
+        Some(self)
+    }
+
+    fn handle(&self, token: &str, settings: &Settings) -> Option<StoreId> {
         let (id, _) = SessionId::parse(token)?;
-        Some(id.stored())
+        Some(self.cookie(settings).stored(&id))
     }
 
     fn has_user_index(&self) -> bool {
@@ -372,6 +402,168 @@ impl<S: Store> fmt::Debug for ServerSide<S> {
             .field("store", &self.store.name())
             .field("time_limit", &self.time_limit)
             .finish()
+    }
+}
+
+/// A server-side session keeps its id when it migrates.
+impl<S: Store> Migration for ServerSide<S> {
+    fn successor(&self, token: &str, settings: &Settings) -> Option<String> {
+        let id = self.accepted(token, settings).ok()?;
+        Some(id.text())
+    }
+
+    fn claim(self: Arc<Self>, claim: &Commit<'_>) -> BackendFuture<'static, Result<Claim, Error>> {
+        let (Some(stored), Some((id, _))) = (claim.stored, claim.token.and_then(SessionId::parse))
+        else {
+            return BackendFuture::ready(Ok(Claim::Gone));
+        };
+        let (id, holder) = (self.cookie(claim.settings).stored(&id), id.holder());
+        let mut write = Write::touch(holder, claim.now, claim.now, stored.expires);
+        write.new_holder = Some(Holder::NOBODY);
+        write.clear = true;
+        write.if_version = Some(stored.version);
+        BackendFuture::pending(async move {
+            Ok(match self.limited(self.store.apply(id, &write)).await? {
+                Applied::Done => Claim::Taken,
+                Applied::Gone => Claim::Gone,
+                Applied::Conflict => {
+                    let loading = self.limited(self.store.load(id, write.now));
+                    let found = loading.await?.filter(|record| record.holder == holder);
+                    found.map_or(Claim::Gone, Claim::Changed)
+                }
+            })
+        })
+    }
+
+    fn records(self: Arc<Self>) -> Option<Arc<dyn Adopt>> {
+        Some(self)
+    }
+}
+
+impl<S: Store> Adopt for ServerSide<S> {
+    fn token(&self, successor: &str, settings: &Settings) -> String {
+        match SessionId::parse(successor) {
+            Some((id, _)) => self.cookie(settings).token(&id),
+            None => successor.to_owned(),
+        }
+    }
+
+    fn open_successor(
+        self: Arc<Self>,
+        successor: &str,
+        settings: &Settings,
+    ) -> BackendFuture<'static, Result<Opened, Error>> {
+        match SessionId::parse(successor) {
+            Some((id, _)) => BackendFuture::pending(self.open_id(id, settings)),
+            None => BackendFuture::ready(Ok(Opened::Nothing)),
+        }
+    }
+
+    fn adopt(
+        self: Arc<Self>,
+        successor: &str,
+        commit: &Commit<'_>,
+    ) -> BackendFuture<'static, Result<(Reply, bool), Error>> {
+        let (Some(stored), Some((id, _))) = (commit.stored, SessionId::parse(successor)) else {
+            return BackendFuture::ready(Ok((Reply::Gone, false)));
+        };
+        let cookie = self.cookie(commit.settings);
+        let new = commit.changes.is_renewed().then(|| id.renewed());
+        let (mut write, updates) = commit.to_write();
+        write.holder = id.holder();
+        write.new_holder = new.as_ref().map(SessionId::holder);
+        // What was computed from the old record is computed again from the one that is there.
+        write.if_version = (!updates.is_empty()).then_some(0);
+        let mut whole = Write::touch(
+            write.new_holder.unwrap_or(write.holder),
+            write.created,
+            write.now,
+            write.expires,
+        );
+        whole.user = write
+            .user
+            .clone()
+            .or_else(|| stored.user.as_deref().map(Box::from));
+        let view = commit.changes.over(Some(&stored.entries));
+        whole.set = view
+            .iter()
+            .map(|(key, value)| (key.into(), value.into_owned()))
+            .collect();
+        BackendFuture::pending(async move {
+            let at = cookie.stored(&id);
+            let created = self.limited(self.store.create(at, &whole)).await?;
+            if !created && self.write(at, write, &updates).await? != Applied::Done {
+                return Ok((gone(), false));
+            }
+            let reply = cookie.reply(&new.unwrap_or(id), whole.expires);
+            Ok((reply, created))
+        })
+    }
+
+    fn bury(
+        self: Arc<Self>,
+        id: StoreId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> BackendFuture<'static, Result<(), Error>> {
+        // It begins before all renewals, so that nobody takes it for one.
+        let tombstone = Write::touch(Holder::NOBODY, Timestamp::from_millis(0), now, until);
+        BackendFuture::pending(async move {
+            // A request that migrates the session may create it between the two calls, but each of
+            // those that are under way does so once.
+            for _ in 0..BURIALS {
+                if self.limited(self.store.create(id, &tombstone)).await? {
+                    return Ok(());
+                }
+                self.limited(self.store.destroy(id)).await?;
+            }
+            Err(Error::unavailable(StoreError::Spoiled {
+                store: self.store.name(),
+                why: "a record that was destroyed is there again each time",
+            }))
+        })
+    }
+}
+
+/// The reply to a request whose session ended or was renewed meanwhile.
+fn gone() -> Reply {
+    log!(
+        WARN,
+        "a session ended or was renewed while one of its requests was served; what that request \
+         wrote is dropped"
+    );
+    Reply::Gone
+}
+
+/// What the ids of one manager's cookie are signed with and bound to.
+struct IdCookie {
+    signer: Option<Hmac<Sha256>>,
+    name: NameHash,
+}
+
+impl IdCookie {
+    /// Returns the store's id of a session: the SHA-256 of the id's first part, XOR that of the
+    /// cookie's name, so that an id copied into a cookie of another name opens nothing.
+    ///
+    /// XOR, because `migrate_from` has to end sessions of which it has the store's id alone: from one
+    /// name's id follows the other's.
+    fn stored(&self, id: &SessionId) -> StoreId {
+        let id = Sha256::digest(&id.0[..SessionId::ROOT_LEN]).into();
+        StoreId::from_bytes(self.name.xor(NameHash(id)).0)
+    }
+
+    fn token(&self, id: &SessionId) -> String {
+        let mut token = id.text();
+        if let Some(signer) = &self.signer {
+            let tag = signer.clone().chain_update(id.0).finalize().into_bytes();
+            BASE64.encode_string(&tag[..TAG], &mut token);
+        }
+        token
+    }
+
+    fn reply(&self, id: &SessionId, expires: Timestamp) -> Reply {
+        let token = self.token(id);
+        Reply::Set { token, expires }
     }
 }
 
@@ -438,8 +630,9 @@ impl SessionId {
             .is_ok()
     }
 
-    fn stored(&self) -> StoreId {
-        StoreId::from_bytes(Sha256::digest(&self.0[..Self::ROOT_LEN]).into())
+    /// As it is in a cookie, without a signature.
+    fn text(&self) -> String {
+        BASE64.encode(self.0)
     }
 
     fn holder(&self) -> Holder {
@@ -451,15 +644,6 @@ impl SessionId {
     fn is_held_by(&self, holder: Holder) -> bool {
         let output = |holder: Holder| CtOutput::<Sha256>::new((*holder.as_bytes()).into());
         output(self.holder()) == output(holder)
-    }
-
-    fn reply(&self, signer: Option<Hmac<Sha256>>, expires: Timestamp) -> Reply {
-        let mut token = BASE64.encode(self.0);
-        if let Some(signer) = signer {
-            let tag = signer.chain_update(self.0).finalize().into_bytes();
-            BASE64.encode_string(&tag[..TAG], &mut token);
-        }
-        Reply::Set { token, expires }
     }
 }
 
@@ -506,9 +690,15 @@ mod tests {
     fn a_renewed_id_names_the_same_record_and_has_another_secret() {
         let id = SessionId::generate();
         let new = id.renewed();
-        assert_eq!(new.stored(), id.stored());
+        let cookie = |name: &str| IdCookie {
+            signer: None,
+            name: NameHash(Sha256::digest(name).into()),
+        };
+        let (cookie, other) = (cookie("_session"), cookie("__Host-admin"));
+        assert_eq!(cookie.stored(&new), cookie.stored(&id));
+        assert_ne!(other.stored(&id), cookie.stored(&id), "bound to the name");
         assert_ne!(new.holder(), id.holder());
         assert_ne!(new.renewed().holder(), new.holder());
-        assert_ne!(SessionId::generate().stored(), id.stored());
+        assert_ne!(cookie.stored(&SessionId::generate()), cookie.stored(&id));
     }
 }

@@ -33,7 +33,14 @@ use crate::{
 #[derive(Clone)]
 pub struct SignedCookie {
     /// The first one signs.
-    keys: Vec<Hmac<Sha256>>,
+    keys: Vec<Keys>,
+}
+
+/// What one key signs and opens.
+#[derive(Clone)]
+struct Keys {
+    signer: Hmac<Sha256>,
+    successors: Hmac<Sha256>,
 }
 
 impl SignedCookie {
@@ -46,7 +53,10 @@ impl SignedCookie {
     /// written (CVE-2025-47278 is about a framework that did this the other way round).
     #[must_use]
     pub fn accept(mut self, old: Key) -> Self {
-        self.keys.push(key::hmac(&old.derive("signed cookie")));
+        self.keys.push(Keys {
+            signer: key::hmac(&old.derive("signed cookie")),
+            successors: key::successors(&old),
+        });
         self
     }
 }
@@ -57,25 +67,30 @@ impl Seal for SignedCookie {
     const BEHIND: usize = TAG;
 
     fn seal(&self, buffer: &mut Vec<u8>, _: usize) {
-        let tag = self.keys[0].clone().chain_update(&*buffer).finalize();
+        let tag = self.keys[0]
+            .signer
+            .clone()
+            .chain_update(&*buffer)
+            .finalize();
         buffer.extend(&tag.into_bytes()[..TAG]);
     }
 
-    fn unseal(&self, buffer: &mut [u8], start: usize) -> Result<Range<usize>, Refused> {
+    fn unseal(&self, buffer: &mut [u8], start: usize) -> Result<(Range<usize>, usize), Refused> {
         let tag = if buffer[start] == 1 { 2 * TAG } else { TAG };
         let end = buffer.len().checked_sub(tag).filter(|end| *end > start);
         let end = end.ok_or(Refused::Malformed)?;
         let (content, tag) = buffer.split_at(end);
         // In constant time.
-        let signed_by = |key: &Hmac<Sha256>| {
-            let mac = key.clone().chain_update(content);
+        let signed_by = |key: &Keys| {
+            let mac = key.signer.clone().chain_update(content);
             mac.verify_truncated_left(tag).is_ok()
         };
-        if self.keys.iter().any(signed_by) {
-            Ok(start + 1..end)
-        } else {
-            Err(Refused::Forged)
-        }
+        let key = self.keys.iter().position(signed_by);
+        Ok((start + 1..end, key.ok_or(Refused::Forged)?))
+    }
+
+    fn successors(&self, key: usize) -> &Hmac<Sha256> {
+        &self.keys[key].successors
     }
 }
 

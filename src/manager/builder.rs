@@ -156,18 +156,35 @@ impl Builder {
         self
     }
 
-    /// Takes over the sessions of `old`: what an application changes when it moves from cookies to a
-    /// store, from one store to another, to another key or cookie name, and nobody is logged out.
+    /// Migrates the sessions of `old`: for an application that changes from cookies to a store, from one
+    /// store, key or cookie name to another, and logs nobody out.
     ///
-    /// A session that only `old` knows is opened there. When it is next written or touched it moves:
-    /// it is kept by the new engine, its old record is destroyed and its old cookie removed. It
-    /// keeps its age, so the move is over after the [absolute timeout](Self::absolute_timeout), and
-    /// `migrate_from` can go. `old` may itself have been built so.
+    /// A session that only `old` knows is opened there. When it is next written or touched it migrates:
+    /// the new backend keeps it, its old record is destroyed and its old cookie removed. It keeps its
+    /// age, so every session has migrated or ended after the [absolute
+    /// timeout](Self::absolute_timeout), and `migrate_from` can go. `old` may itself migrate from another
+    /// manager.
     ///
-    /// An old cookie that is sent again opens nothing, where the old engine kept a record. A cookie
-    /// engine keeps none: until it is left out here, a copy of an old cookie opens the session as it
-    /// was. A session that does not fit into a cookie stays in the old engine, and a write to it is
-    /// [`Error::TooLarge`](crate::Error::TooLarge).
+    /// To a server-side backend, in one process and in several on the same stores:
+    ///
+    /// - Requests that overlap the migration lose nothing: a session has the same id wherever it
+    ///   migrates, so one request creates the record and the others merge into it.
+    /// - The old cookie opens the migrated session for as long as it could have opened the old one,
+    ///   unless the session was renewed since (session fixation).
+    /// - A log-out ends the session wherever it is, whatever is under way, and for copies of an old
+    ///   cookie too (CVE-2025-46336). It leaves a record without values until the old manager's absolute
+    ///   timeout is over: about 100 bytes for each log-out while sessions migrate.
+    ///
+    /// To a cookie backend:
+    ///
+    /// - From a server-side one: of requests that overlap, one takes the record and sends the cookie.
+    ///   The others send none, and what they wrote is dropped and logged. A log-out before that ends the
+    ///   session; one after it removes the client's cookie, as ever in a cookie backend.
+    /// - A session that does not fit into a cookie stays where it is, and a write to it is
+    ///   [`Error::TooLarge`](crate::Error::TooLarge).
+    ///
+    /// Let every process run with `migrate_from` before old cookies are sent to it: a process that has
+    /// only the old manager does not see a session that has migrated.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {
@@ -245,7 +262,7 @@ impl Builder {
             ..
         } = self;
         let backend = match &old {
-            Some(old) => Arc::new(Moving::new(backend, old.clone())),
+            Some(old) => Arc::new(Moving::new(backend, settings.cookie(), old.clone())),
             None => backend,
         };
         Ok(Manager(Arc::new(Inner {

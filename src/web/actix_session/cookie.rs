@@ -1,5 +1,7 @@
 //! The cookies of actix-session's `CookieSessionStore`.
 
+#[cfg(any(feature = "cookies", feature = "server-side"))]
+use std::time::Duration;
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use actix_session::config::CookieContentSecurity;
@@ -9,6 +11,12 @@ use super::value;
 use crate::{
     Backend, BackendFuture, Commit, Entries, Error, Opened, Opening, Record, Refused, Reply,
     Settings,
+};
+#[cfg(any(feature = "cookies", feature = "server-side"))]
+use crate::{
+    Timestamp,
+    backend::migration::{self, Adopt, Claim, Migration},
+    key,
 };
 
 /// Opens the sessions that actix-session's `CookieSessionStore` put into cookies, so that
@@ -48,6 +56,11 @@ impl ActixSessionCookie {
             security: CookieContentSecurity::Signed,
         }
     }
+
+    fn parse(name: &str, token: &str) -> Result<Cookie<'static>, Refused> {
+        let cookie = Cookie::parse_encoded(format!("{name}={token}"));
+        Ok(cookie.map_err(|_| Refused::Malformed)?.into_owned())
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -74,9 +87,8 @@ impl Backend for ActixSessionCookie {
 
     fn unseal(&self, token: &str, settings: &Settings) -> Result<Record, Refused> {
         let name = settings.cookie_name();
-        let cookie = Cookie::parse_encoded(format!("{name}={token}"));
         let mut jar = CookieJar::new();
-        jar.add_original(cookie.map_err(|_| Refused::Malformed)?.into_owned());
+        jar.add_original(Self::parse(name, token)?);
         let opened = match self.security {
             CookieContentSecurity::Signed => jar.signed(&self.key).get(name),
             CookieContentSecurity::Private => jar.private(&self.key).get(name),
@@ -93,12 +105,46 @@ impl Backend for ActixSessionCookie {
         ))
     }
 
+    #[cfg(any(feature = "cookies", feature = "server-side"))]
+    fn migration(self: Arc<Self>) -> Option<Arc<dyn Migration>> {
+        Some(self)
+    }
+
     fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
         BackendFuture::ready(if commit.changes.is_destroyed() {
             Ok(Reply::Remove)
         } else {
             Err(Error::unavailable(KeepsNone))
         })
+    }
+}
+
+#[cfg(any(feature = "cookies", feature = "server-side"))]
+impl Migration for ActixSessionCookie {
+    fn successor(&self, token: &str, settings: &Settings) -> Option<String> {
+        self.unseal(token, settings).ok()?;
+        let key = crate::Key::from_secret(self.key.signing()).ok()?;
+        let name = settings.cookie_name();
+        // The value without percent-encoding, of which a client may choose another.
+        let cookie = Self::parse(name, token).ok()?;
+        let cookie = format!("{name}\0{}", cookie.value());
+        Some(migration::successor(
+            &key::successors(&key),
+            cookie.as_bytes(),
+        ))
+    }
+
+    /// These cookies name no end. Browsers keep none for longer (RFC 6265bis, section 5.5).
+    fn opens_until(&self, now: Timestamp, _: &Settings) -> Timestamp {
+        now.plus(Duration::from_secs(400 * 24 * 60 * 60))
+    }
+
+    fn claim(self: Arc<Self>, _: &Commit<'_>) -> BackendFuture<'static, Result<Claim, Error>> {
+        BackendFuture::ready(Ok(Claim::Taken))
+    }
+
+    fn records(self: Arc<Self>) -> Option<Arc<dyn Adopt>> {
+        None
     }
 }
 
