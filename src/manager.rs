@@ -1,6 +1,13 @@
 //! The manager: opens sessions, commits them, and answers for a request.
 
-use std::{any::Any, fmt, sync::Arc};
+use std::{
+    any::Any,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -27,9 +34,11 @@ pub use settings::{OnStoreError, Settings};
 /// A handle: clones are the same manager. An application makes one and gives it to
 /// [`manager::set`](set); a library crate takes whatever [`manager::get`](get) gives.
 ///
-/// The methods that take a request find the session that this manager opened for it; if it opened
-/// none, they take the request's own, because a session belongs to its request: a library that kept
-/// a manager from before the application set its own still reads the right session.
+/// The methods that take a request find the session that this manager opened for it. The process-wide
+/// manager takes the request's own if it opened none, because a session belongs to its request: a
+/// library that kept a manager from before the application set its own still reads the right session. A
+/// manager that was only mounted with [`middleware`](Self::middleware) never takes another's:
+/// [`Error::NotMounted`].
 ///
 /// ```
 /// use session_manager::{Key, Manager, SignedCookie};
@@ -45,6 +54,8 @@ struct Inner {
     settings: Settings,
     /// The manager whose sessions this one takes over.
     old: Option<Manager>,
+    /// Whether it is or was the process-wide manager, which a library may have kept.
+    process_wide: AtomicBool,
     /// Set on the default manager where its key protects nothing, or not for long.
     insecure: Option<global::Insecure>,
 }
@@ -59,6 +70,7 @@ impl Manager {
             backend: Arc::new(backend),
             settings,
             old: None,
+            process_wide: AtomicBool::new(false),
             insecure: None,
         }))
     }
@@ -93,14 +105,15 @@ impl Manager {
         Middleware::fixed(self.clone())
     }
 
-    /// The session of `req`: the one that this manager opened, or else the request's own.
+    /// Returns the session that this manager opened for `req`. The process-wide manager, and one that
+    /// was it before, returns the request's own session if it opened none.
     ///
     /// # Errors
     ///
-    /// [`Error::NotMounted`], if no middleware opened any; [`Error::NotLoaded`], if it is loaded on
-    /// demand and nobody demanded it.
+    /// [`Error::NotMounted`] if no middleware opened one; [`Error::NotLoaded`] if the session is loaded
+    /// on demand and was not asked for yet.
     pub fn session(&self, req: &(impl HasSession + ?Sized)) -> Result<Session, Error> {
-        req.sessions()?.of(self).loaded()
+        req.sessions()?.of(self)?.loaded()
     }
 
     /// The session of `req`, loaded now if it is loaded on demand
@@ -113,7 +126,7 @@ impl Manager {
         &self,
         req: &R,
     ) -> impl Future<Output = Result<Session, Error>> + Send + use<R> {
-        let session = req.sessions().map(|sessions| sessions.of(self));
+        let session = req.sessions().and_then(|sessions| sessions.of(self));
         async move {
             let session = session?;
             session.open(&()).await?;
@@ -270,6 +283,18 @@ impl Manager {
     /// This manager, and then older and older ones.
     pub(crate) fn by_age(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |manager| manager.old())
+    }
+
+    fn is_process_wide(&self) -> bool {
+        self.0.process_wide.load(Relaxed)
+    }
+
+    /// Notes that this is the process-wide manager.
+    fn now_process_wide(&self) {
+        // Read first: writing would take the cache line from every other thread.
+        if !self.is_process_wide() {
+            self.0.process_wide.store(true, Relaxed);
+        }
     }
 
     pub(crate) fn is(&self, other: &Self) -> bool {

@@ -6,7 +6,7 @@ use std::{
     future::poll_fn,
     hash::{BuildHasher, Hasher, RandomState},
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool},
     task::{Poll, Waker},
 };
 
@@ -67,6 +67,8 @@ struct Inner {
     is_https: bool,
     /// The one whose middleware is further out.
     outer: Option<Session>,
+    /// The one whose middleware is nearer to the handler, while it is there.
+    inner: Mutex<Weak<Inner>>,
     /// Whether the state knows what the request says of it.
     is_read: AtomicBool,
     state: Mutex<State>,
@@ -183,14 +185,19 @@ impl Session {
             committing: false,
             waiting: Vec::new(),
         };
-        Self(Arc::new(Inner {
+        let session = Self(Arc::new(Inner {
             manager,
             is_global,
             is_https,
             outer,
+            inner: Mutex::default(),
             is_read: AtomicBool::new(false),
             state: Mutex::new(state),
-        }))
+        }));
+        if let Some(outer) = session.outer() {
+            *outer.lock_inner() = Arc::downgrade(&session.0);
+        }
+        session
     }
 
     pub(crate) fn is_global(&self) -> bool {
@@ -199,6 +206,14 @@ impl Session {
 
     pub(crate) fn outer(&self) -> Option<&Self> {
         self.0.outer.as_ref()
+    }
+
+    pub(crate) fn inner(&self) -> Option<Self> {
+        self.lock_inner().upgrade().map(Self)
+    }
+
+    fn lock_inner(&self) -> MutexGuard<'_, Weak<Inner>> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads what the request says of the session, unless that is done.

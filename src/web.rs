@@ -104,7 +104,7 @@ impl<S> SessionService<S> {
             return None;
         }
         manager.warn();
-        let outer = outer.map(|outer| outer.inner().clone());
+        let outer = outer.map(|outer| outer.known().clone());
         Some(Session::new(
             manager,
             self.middleware.is_global(),

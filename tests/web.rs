@@ -27,11 +27,12 @@ fn two_managers_on_one_request_each_find_their_own_session_first(web: Web) {
         .cookie_name("admin")
         .build()
         .unwrap();
-    let third = signed();
+    let (former, third) = (signed(), signed());
+    manager::with(former.clone(), || drop(manager::get()));
     for admin_is_inside in [true, false] {
-        let (in_handler, third) = (admin.clone(), third.clone());
+        let (in_handler, former, third) = (admin.clone(), former.clone(), third.clone());
         let app = App::new().get_request("/", move |request, _| {
-            let (admin, third) = (in_handler.clone(), third.clone());
+            let (admin, former, third) = (in_handler.clone(), former.clone(), third.clone());
             async move {
                 manager::get().add(&request, "who", "application")?;
                 admin.add(&request, "who", "admin")?;
@@ -40,7 +41,16 @@ fn two_managers_on_one_request_each_find_their_own_session_first(web: Web) {
                 assert_eq!(who(&manager::get())?.as_deref(), Some("application"));
                 let own = request.session()?.get("who");
                 assert_eq!(own.as_deref(), Some("application"));
-                assert_eq!(who(&third)?.as_deref(), Some("application"));
+                assert_eq!(who(&former)?.as_deref(), Some("application"));
+                let third = who(&third).unwrap_err();
+                assert!(matches!(third, Error::NotMounted), "it was never mounted");
+                // From a session as from the request.
+                for session in [request.session()?, admin.session(&request)?] {
+                    let who = |manager: &Manager| manager.get(&session, "who");
+                    assert_eq!(who(&admin)?.as_deref(), Some("admin"));
+                    assert_eq!(who(&manager::get())?.as_deref(), Some("application"));
+                    assert_eq!(session.session()?.get("who"), session.get("who"));
+                }
                 Ok("both")
             }
         });
@@ -55,6 +65,30 @@ fn two_managers_on_one_request_each_find_their_own_session_first(web: Web) {
         names.sort_unstable();
         assert_eq!(names, ["_session", "admin"]);
     }
+}
+
+fn a_manager_on_a_route_without_its_middleware_is_not_mounted(web: Web) {
+    let admin = Manager::builder(PrivateCookie::new(key()));
+    let admin = admin.cookie_name("admin").build().unwrap();
+    let app = App::new().get_request("/", move |request, _| {
+        let asked = [
+            admin.add(&request, "who", "admin"),
+            request
+                .session()
+                .and_then(|session| admin.add(&session, "who", "admin")),
+        ];
+        async move {
+            Ok(asked
+                .map(|asked| matches!(asked, Err(Error::NotMounted)))
+                .iter()
+                .all(|it| *it)
+                .to_string())
+        }
+    });
+    let app = app.wrap(manager::middleware());
+    let answer = block_on(manager::scope(signed(), app.call(web, "/")));
+    assert_eq!((answer.status, &*answer.body), (200, "true"));
+    assert_eq!(answer.set_cookie(), None);
 }
 
 fn of_two_managers_with_one_cookie_name_the_client_keeps_the_outer_ones_session(web: Web) {
@@ -341,6 +375,7 @@ fn size_says_how_much_of_the_cookie_is_used(web: Web) {
 
 on_every_framework!(
     two_managers_on_one_request_each_find_their_own_session_first,
+    a_manager_on_a_route_without_its_middleware_is_not_mounted,
     of_two_managers_with_one_cookie_name_the_client_keeps_the_outer_ones_session,
     a_middleware_mounted_twice_opens_one_session_and_sends_one_cookie,
     flash_messages_are_read_synchronously_inside_a_template_and_escaped,

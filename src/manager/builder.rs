@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
 
@@ -269,6 +269,7 @@ impl Builder {
             backend,
             settings,
             old,
+            process_wide: AtomicBool::new(false),
             insecure,
         })))
     }

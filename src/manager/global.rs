@@ -49,13 +49,18 @@ thread_local! {
 /// }
 /// ```
 pub fn get() -> Arc<Manager> {
-    overridden(Arc::clone).unwrap_or_else(|| SESSION_MANAGER.load_full())
+    let manager = overridden(Arc::clone).unwrap_or_else(|| SESSION_MANAGER.load_full());
+    // Here and not in `set`, because an application may also store into the static.
+    manager.now_process_wide();
+    manager
 }
 
 /// The manager of a request that begins now.
 pub(super) fn current() -> Manager {
-    overridden(|manager| Manager::clone(manager))
-        .unwrap_or_else(|| Manager::clone(&SESSION_MANAGER.load()))
+    let manager = overridden(|manager| Manager::clone(manager))
+        .unwrap_or_else(|| Manager::clone(&SESSION_MANAGER.load()));
+    manager.now_process_wide();
+    manager
 }
 
 /// Makes `manager` the process-wide one, and returns the one before.

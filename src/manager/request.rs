@@ -57,36 +57,42 @@ pub trait HasSession {
 }
 
 /// The sessions that middleware opened for one request, at least one.
+///
+/// Any of them leads to all: a manager finds its own session from every handle of the request.
 #[derive(Clone, Debug)]
 pub struct Sessions {
-    /// The one whose middleware is nearest to the handler.
-    inner: Session,
-    /// Whether those whose middleware is further out count too.
-    all: bool,
+    /// The one that the handle knows: of a request, the one whose middleware is nearest to the handler.
+    known: Session,
+    /// Whether the handle is that session itself.
+    is_session: bool,
 }
 
 impl Sessions {
-    /// `inner`, and those around it.
+    /// The sessions of a request, of which `nearest` is nearest to the handler.
     #[cfg(any(feature = "actix", feature = "tower"))]
-    pub(crate) fn new(inner: Session) -> Self {
-        Self { inner, all: true }
+    pub(crate) fn new(nearest: Session) -> Self {
+        Self {
+            known: nearest,
+            is_session: false,
+        }
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Session> {
-        std::iter::successors(Some(&self.inner), |session| {
-            session.outer().filter(|_| self.all)
-        })
+    /// The session nearest to the handler, and those around it.
+    fn iter(&self) -> impl Iterator<Item = Session> {
+        let nearest = std::iter::successors(Some(self.known.clone()), Session::inner).last();
+        std::iter::successors(nearest, |session| session.outer().cloned())
     }
 
     #[cfg(any(feature = "actix", feature = "tower"))]
-    pub(crate) fn inner(&self) -> &Session {
-        &self.inner
+    pub(crate) fn known(&self) -> &Session {
+        &self.known
     }
 
-    /// Whether `manager` opened one of them.
+    /// Whether `manager` opened this session or one around it.
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn has(&self, manager: &Manager) -> bool {
-        self.opened_by(manager).is_some()
+        let mut around = std::iter::successors(Some(&self.known), |session| session.outer());
+        around.any(|session| session.manager().is(manager))
     }
 
     /// Sees to it that each of them knows what the request says of it.
@@ -95,14 +101,16 @@ impl Sessions {
         self.iter().for_each(|session| session.read(request));
     }
 
-    /// The session that `manager` opened.
-    fn opened_by(&self, manager: &Manager) -> Option<&Session> {
-        self.iter().find(|session| session.manager().is(manager))
-    }
-
     fn own(&self) -> Session {
-        let global = self.iter().find(|session| session.is_global());
-        global.unwrap_or(&self.inner).clone()
+        // All there is, as a rule.
+        if self.is_session || self.known.is_global() {
+            return self.known.clone();
+        }
+        let global = self.iter().find(Session::is_global);
+        // The iterator has one session at least.
+        global
+            .or_else(|| self.iter().next())
+            .unwrap_or_else(|| self.known.clone())
     }
 
     /// The request's own session for an extractor: loaded now, if it is loaded on demand.
@@ -123,10 +131,18 @@ impl Sessions {
         }
     }
 
-    pub(super) fn of(&self, manager: &Manager) -> Session {
-        self.opened_by(manager)
-            .cloned()
-            .unwrap_or_else(|| self.own())
+    /// The session that `manager` opened; for one that is or was the process-wide manager, or else the
+    /// request's own.
+    pub(super) fn of(&self, manager: &Manager) -> Result<Session, Error> {
+        let opened = |session: &Session| session.manager().is(manager);
+        if opened(&self.known) {
+            return Ok(self.known.clone());
+        }
+        match self.iter().find(opened) {
+            Some(session) => Ok(session),
+            None if manager.is_process_wide() => Ok(self.own()),
+            None => Err(Error::NotMounted),
+        }
     }
 }
 
@@ -136,11 +152,13 @@ impl HasSession for Sessions {
     }
 }
 
+/// [`session`](HasSession::session) is the session itself; a manager finds the one that it opened for
+/// the same request.
 impl HasSession for Session {
     fn sessions(&self) -> Result<Sessions, Error> {
         Ok(Sessions {
-            inner: self.clone(),
-            all: false,
+            known: self.clone(),
+            is_session: true,
         })
     }
 }
