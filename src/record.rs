@@ -25,6 +25,9 @@ pub struct Record {
     /// How often its values were written, by which a store finds that another request was faster.
     /// Engines that cannot merge leave it at 0.
     pub version: u64,
+    /// What tells the session apart from others that began in the same millisecond, in a backend that
+    /// keeps it in a cookie: 48 random bits. In a store it is 0, because the id does that.
+    pub identity: u64,
     /// Whose session it is, where somebody said so.
     pub user: Option<Arc<str>>,
     /// The values, by key.
@@ -47,6 +50,7 @@ impl Record {
             expires,
             holder: Holder::NOBODY,
             version: 0,
+            identity: 0,
             user: None,
             entries,
         }

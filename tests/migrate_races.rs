@@ -213,6 +213,49 @@ fn ten_requests_of_a_page_in_two_processes_lose_nothing(web: Web) {
     }
 }
 
+fn a_log_out_is_final_for_an_earlier_cookie_of_the_session(web: Web) {
+    for from in From::all().into_iter().skip(2) {
+        let (store, gates) = (MemoryStore::new(), Gates::new(1));
+        let server = from.process(web, to_memory(&store), &gates);
+        let old_process = Server::scripts(web, from.build().middleware());
+        let earlier = from.begin(web);
+        let later = old_process
+            .with_cookie("/run/add.cart.full", &earlier)
+            .cookie();
+        let moved = set(&server.with_cookie("/run/add.more.1", &later));
+        let read = server.with_cookie("/run/get.cart,get.more", &earlier);
+        assert_eq!(
+            read.body, "full,1",
+            "it opens the same session: {}",
+            from.name
+        );
+        server.with_cookie("/run/destroy", &moved[0]);
+        for cookie in [&earlier, &later, &moved[0]] {
+            let read = server.with_cookie("/run/get.user,len", cookie);
+            assert_eq!(read.body, "none,0", "{}", from.name);
+        }
+    }
+}
+
+fn two_visitors_with_the_same_data_stay_apart(web: Web) {
+    for from in From::all() {
+        let (store, gates) = (MemoryStore::new(), Gates::new(1));
+        let server = from.process(web, to_memory(&store), &gates);
+        // In the same millisecond: the clock stands.
+        let visitors = [from.begin(web), from.begin(web)];
+        let moved = visitors
+            .each_ref()
+            .map(|cookie| set(&server.with_cookie("/run/add.more.1", cookie)));
+        assert_ne!(moved[0], moved[1], "{}", from.name);
+        server.with_cookie("/run/add.secret.1", &moved[0][0]);
+        let read = server.with_cookie("/run/get.secret", &moved[1][0]);
+        assert_eq!(read.body, "none", "{}", from.name);
+        server.with_cookie("/run/destroy", &moved[0][0]);
+        let read = server.with_cookie("/run/get.user", &moved[1][0]);
+        assert_eq!(read.body, "ada", "{}", from.name);
+    }
+}
+
 fn a_renewed_session_does_not_open_by_the_old_cookie(web: Web) {
     for from in From::all() {
         let (store, gates) = (MemoryStore::new(), Gates::new(1));
@@ -362,6 +405,8 @@ on_every_framework!(
     a_log_out_is_final_for_a_copy_of_the_old_cookie,
     requests_after_the_migration_open_it_by_the_old_cookie,
     ten_requests_of_a_page_in_two_processes_lose_nothing,
+    a_log_out_is_final_for_an_earlier_cookie_of_the_session,
+    two_visitors_with_the_same_data_stay_apart,
     a_renewed_session_does_not_open_by_the_old_cookie,
     a_log_out_before_the_session_becomes_a_cookie_ends_it,
     of_two_requests_that_make_it_a_cookie_one_does,

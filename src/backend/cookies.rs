@@ -2,18 +2,19 @@
 //!
 //! ```text
 //! cookie   = base64url(version, sealed(body))
-//! body     = created, lifetime, lengths of each entry, text of all entries
+//! body     = created, lifetime, identity, lengths of each entry, text of all entries
 //! created  = milliseconds since 1970
 //! lifetime = milliseconds * 2, or from 16 seconds on seconds * 2 + 1
+//! identity = 6 random bytes, drawn when a session begins or is renewed
 //! lengths  = length of the key, length of the value * 2 + (1 if it is JSON)
 //! ```
 //!
-//! Numbers are LEB128. The lengths end where they add up to what is left, which is so at one place
-//! alone: with each of them what they add up to grows, and what is left shrinks. All of it is
-//! authenticated, together with the name of the cookie.
+//! Numbers but the identity are LEB128. The lengths end where their sum equals the bytes that remain;
+//! only one position satisfies this, because the sum grows with each of them and the rest shrinks. All
+//! of it is authenticated, together with the name of the cookie.
 //!
-//! Version 1, which is still read, had times of 6 and 5 bytes (big-endian, milliseconds), a count
-//! before the lengths, and a signature twice as long.
+//! The identity tells sessions apart that began in the same millisecond with the same data. A session
+//! that migrates gets its id from it, so two visitors must never share one.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -24,10 +25,10 @@ use sha2::Sha256;
 use super::migration::{self, Adopt, Claim, Migration};
 use crate::{
     Backend, BackendFuture, Commit, Entries, Error, Opened, Opening, Record, Refused, Reply,
-    Settings, Size, Timestamp, Value, View, cookie::LIMIT,
+    Settings, Size, Timestamp, Value, View, cookie::LIMIT, random,
 };
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 1;
 
 /// Signs or encrypts what a cookie holds.
 ///
@@ -52,39 +53,36 @@ pub(crate) trait Seal: Send + Sync + 'static {
     fn successors(&self, key: usize) -> &Hmac<Sha256>;
 }
 
-/// Opens a cookie: the session, the number of the key that made it, and the bytes of the cookie with
-/// its name before them if `keep` asks for them.
-fn open<S: Seal>(
-    seal: &S,
-    token: &str,
-    settings: &Settings,
-    keep: bool,
-) -> Result<(Record, usize, Vec<u8>), Refused> {
+/// Opens a cookie. Returns the session, and the number of the key that made the cookie.
+fn open<S: Seal>(seal: &S, token: &str, settings: &Settings) -> Result<(Record, usize), Refused> {
     let (mut buffer, start) = begin(settings, token.len());
     let decoded = BASE64.decode_vec(token, &mut buffer);
     decoded.map_err(|_| Refused::Malformed)?;
     let version = *buffer.get(start).ok_or(Refused::Malformed)?;
-    if !(1..=VERSION).contains(&version) {
+    if version != VERSION {
         return Err(Refused::Version);
     }
-    let kept = if keep { buffer.clone() } else { Vec::new() };
     let (body, key) = seal.unseal(&mut buffer, start)?;
-    let record = decode(buffer, body, version).ok_or(Refused::Malformed)?;
+    let record = decode(buffer, body).ok_or(Refused::Malformed)?;
     if settings
         .expiry()
         .is_over(record.created, record.expires, settings.now())
     {
         return Err(Refused::Expired);
     }
-    Ok((record, key, kept))
+    Ok((record, key))
 }
 
 impl<S: Seal> Migration for S {
-    /// Follows from all that the cookie authenticates, its name included, by a key that follows from the
-    /// one that made it: every process that accepts the cookie has that.
+    /// Follows from what stays the same in every cookie of the session: the cookie's name, when the
+    /// session began, and its identity; by a key that follows from the one that made the cookie, which
+    /// every process has that accepts it.
     fn successor(&self, token: &str, settings: &Settings) -> Option<String> {
-        let (_, key, cookie) = open(self, token, settings, true).ok()?;
-        Some(migration::successor(self.successors(key), &cookie))
+        let (record, key) = open(self, token, settings).ok()?;
+        let (mut session, _) = begin(settings, 16);
+        session.extend(record.created.millis().to_be_bytes());
+        session.extend(record.identity.to_be_bytes());
+        Some(migration::successor(self.successors(key), &session))
     }
 
     /// No request finds a cookie gone: there is nothing to take.
@@ -119,7 +117,7 @@ impl<S: Seal> Backend for S {
     }
 
     fn unseal(&self, token: &str, settings: &Settings) -> Result<Record, Refused> {
-        open(self, token, settings, false).map(|(record, ..)| record)
+        open(self, token, settings).map(|(record, _)| record)
     }
 
     fn migration(self: Arc<Self>) -> Option<Arc<dyn Migration>> {
@@ -133,7 +131,7 @@ impl<S: Seal> Backend for S {
         } else {
             // A session lasts no longer than the absolute timeout.
             let times = CREATED_LEN + varint_len(lifetime(settings.expiry().absolute));
-            let bytes = 1 + S::BEFORE + times + body + S::BEHIND;
+            let bytes = 1 + S::BEFORE + times + IDENTITY_LEN + body + S::BEHIND;
             // Four characters for every three bytes, without padding.
             settings.cookie().size((bytes * 4).div_ceil(3))
         };
@@ -154,10 +152,15 @@ impl<S: Seal> Backend for S {
             return BackendFuture::ready(Ok(reply));
         }
         let (created, expires) = (commit.created(), commit.expires());
+        let begins = commit.changes.is_destroyed() || commit.changes.is_renewed();
+        let identity = match commit.stored {
+            Some(stored) if !begins && stored.identity != 0 => stored.identity,
+            _ => draw_identity(),
+        };
         let (mut buffer, start) = begin(commit.settings, USUAL_LEN);
         buffer.push(VERSION);
         buffer.resize(start + 1 + S::BEFORE, 0);
-        encode(session, created, expires, &mut buffer);
+        encode(session, created, expires, identity, &mut buffer);
         self.seal(&mut buffer, start);
         BackendFuture::ready(Ok(Reply::Set {
             token: BASE64.encode(&buffer[start..]),
@@ -178,6 +181,8 @@ fn begin(settings: &Settings, capacity: usize) -> (Vec<u8>, usize) {
 
 /// How long the moment is at which a session began: until the year 2109.
 const CREATED_LEN: usize = 6;
+/// 48 random bits, among sessions that began in the same millisecond.
+const IDENTITY_LEN: usize = 6;
 /// More than most sessions take.
 const USUAL_LEN: usize = 512;
 
@@ -191,9 +196,22 @@ fn measure(session: View<'_>) -> usize {
     session.iter().map(bytes).sum()
 }
 
-fn encode(session: View<'_>, created: Timestamp, expires: Timestamp, body: &mut Vec<u8>) {
+fn draw_identity() -> u64 {
+    let mut identity = [0; 8];
+    random::fill(&mut identity[8 - IDENTITY_LEN..]);
+    u64::from_be_bytes(identity)
+}
+
+fn encode(
+    session: View<'_>,
+    created: Timestamp,
+    expires: Timestamp,
+    identity: u64,
+    body: &mut Vec<u8>,
+) {
     push_varint(body, created.millis());
     push_varint(body, lifetime(expires.since(created)));
+    body.extend_from_slice(&identity.to_be_bytes()[8 - IDENTITY_LEN..]);
     // The text waits in a place of its own, so that the session is gone through once.
     let mut text = Vec::with_capacity(USUAL_LEN);
     for (key, value) in session.iter() {
@@ -218,25 +236,19 @@ fn lifetime(span: Duration) -> u64 {
 }
 
 /// Reads the body, which is authentic; `None` only if another program made it with the same key.
-fn decode(mut buffer: Vec<u8>, body: Range<usize>, version: u8) -> Option<Record> {
+fn decode(mut buffer: Vec<u8>, body: Range<usize>) -> Option<Record> {
     let mut rest = buffer.get(body.clone())?;
-    let old = version == 1;
-    let (created, span) = if old {
-        take_times_v1(&mut rest)?
-    } else {
-        let created = take_varint(&mut rest)?;
-        let span = take_varint(&mut rest)?;
-        let unit = if span & 1 == 1 { 1_000 } else { 1 };
-        (created, (span >> 1).saturating_mul(unit))
-    };
-    let left = if old {
-        Some(take_varint(&mut rest)?)
-    } else {
-        None
-    };
-    let lengths = rest;
-    let (mut count, mut sum) = (0_u64, 0_usize);
-    while left.map_or(sum < rest.len(), |left| count < left) {
+    let created = take_varint(&mut rest)?;
+    let span = take_varint(&mut rest)?;
+    let unit = if span & 1 == 1 { 1_000 } else { 1 };
+    let span = (span >> 1).saturating_mul(unit);
+    let (identity, lengths) = rest.split_at_checked(IDENTITY_LEN)?;
+    let identity = identity
+        .iter()
+        .fold(0, |identity, byte| identity << 8 | u64::from(*byte));
+    rest = lengths;
+    let (mut count, mut sum) = (0_usize, 0_usize);
+    while sum < rest.len() {
         let (key, value, _) = take_lengths(&mut rest)?;
         sum = sum.checked_add(key)?.checked_add(value)?;
         count += 1;
@@ -250,7 +262,9 @@ fn decode(mut buffer: Vec<u8>, body: Range<usize>, version: u8) -> Option<Record
     let entries = Entries::from_slots(String::from_utf8(buffer).ok()?, slots?)?;
     let created = Timestamp::from_millis(created);
     let expires = created.plus(Duration::from_millis(span));
-    Some(Record::new(created, expires, entries))
+    let mut record = Record::new(created, expires, entries);
+    record.identity = identity;
+    Some(record)
 }
 
 /// The lengths of a key and its value, and whether that is JSON.
@@ -258,17 +272,6 @@ fn take_lengths(bytes: &mut &[u8]) -> Option<(usize, usize, bool)> {
     let key = usize::try_from(take_varint(bytes)?).ok()?;
     let value = take_varint(bytes)?;
     Some((key, usize::try_from(value >> 1).ok()?, value & 1 == 1))
-}
-
-fn take_times_v1(bytes: &mut &[u8]) -> Option<(u64, u64)> {
-    let (times, rest) = bytes.split_at_checked(11)?;
-    *bytes = rest;
-    let number = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .fold(0, |number, byte| number << 8 | u64::from(*byte))
-    };
-    Some((number(&times[..6]), number(&times[6..])))
 }
 
 fn varint_len(number: u64) -> usize {
@@ -301,7 +304,7 @@ fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Builder, Changes, Key, Manager, PrivateCookie, SignedCookie};
+    use crate::{Changes, Key, Manager, SignedCookie};
 
     fn body(entries: &[(&str, Value<&str>)]) -> Vec<u8> {
         let entries = entries.iter().copied().collect();
@@ -311,13 +314,14 @@ mod tests {
             Changes::NONE.over(Some(&entries)),
             created,
             expires,
+            7,
             &mut body,
         );
         body
     }
 
     fn read(body: &[u8]) -> Option<Record> {
-        decode(body.to_vec(), 0..body.len(), VERSION)
+        decode(body.to_vec(), 0..body.len())
     }
 
     #[test]
@@ -337,7 +341,8 @@ mod tests {
             assert_eq!(record.expires, Timestamp::from_millis(5_000));
             let all = entries.iter().copied().collect();
             let measured = measure(Changes::NONE.over(Some(&all)));
-            assert_eq!(body.len(), 2 + 2 + measured);
+            assert_eq!(record.identity, 7);
+            assert_eq!(body.len(), 2 + 2 + IDENTITY_LEN + measured);
             assert_eq!(record.entries.iter().collect::<Vec<_>>(), entries);
         }
     }
@@ -354,7 +359,7 @@ mod tests {
             let (created, lasts) = (Timestamp::from_millis(7), Duration::from_millis(lasts));
             let entries = [("a", Value::Text("b"))].into_iter().collect();
             let view = Changes::NONE.over(Some(&entries));
-            encode(view, created, created.plus(lasts), &mut body);
+            encode(view, created, created.plus(lasts), 7, &mut body);
             let record = read(&body).unwrap();
             assert_eq!(record.expires.since(created), Duration::from_millis(kept));
         }
@@ -371,10 +376,9 @@ mod tests {
                 let mut spoilt = body.clone();
                 spoilt[at] = byte;
                 let _ = read(&spoilt);
-                let _ = decode(spoilt.clone(), 0..spoilt.len(), 1);
             }
         }
-        assert!(read(&[&[0; 2][..], &[0xff; 20]].concat()).is_none());
+        assert!(read(&[&[0; 8][..], &[0xff; 20]].concat()).is_none());
     }
 
     #[test]
@@ -389,42 +393,38 @@ mod tests {
         }
     }
 
-    /// Cookies as the first version of this crate wrote them.
     #[test]
-    fn a_cookie_of_version_1_opens_and_no_other_name_or_key_opens_it() {
-        let key = || Key::from_secret([7; 32]).unwrap();
-        let other = || Key::from_secret([8; 32]).unwrap();
-        let now = || std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        type Engine = fn(Key) -> Builder;
-        let engines: [(Engine, &str); 2] = [
-            (
-                |key| Manager::builder(SignedCookie::new(key)),
-                "AQGjGFxQAAAFJlwAAgYLBAZzY29yZXNbMSwyXXVzZXJhZGFFPSMTBSOFIr-lVtAhlwVYuTjygn7jpsPKSRGrGwtZUg",
-            ),
-            (
-                |key| Manager::builder(PrivateCookie::new(key)),
-                "AazrNpzmECL0_57rLTsycsg5G_O_FX3FgBzrF9iAkqQQLlWNgqclJSY3RjHDGWX500ZQSAFliTiQMkHo_WZ_",
-            ),
-        ];
-        for (engine, cookie) in engines {
-            let open = |key, name| {
-                let manager = engine(key).clock(now).cookie_name(name).build().unwrap();
-                manager.backend().unseal(cookie, manager.settings())
-            };
-            let record = open(key(), "_session").unwrap();
-            assert_eq!(record.created, Timestamp::from_millis(1_800_000_000_000));
-            assert_eq!(
-                record.expires.since(record.created),
-                Duration::from_secs(24 * 60 * 60)
-            );
-            let entries: Vec<_> = record.entries.iter().collect();
-            let expected = [
-                ("scores", Value::Json("[1,2]")),
-                ("user", Value::Text("ada")),
-            ];
-            assert_eq!(entries, expected);
-            assert_eq!(open(key(), "other").unwrap_err(), Refused::Forged);
-            assert_eq!(open(other(), "_session").unwrap_err(), Refused::Forged);
-        }
+    fn a_session_keeps_its_identity_until_it_is_renewed() {
+        let manager = Manager::new(SignedCookie::new(Key::generate()));
+        let commit = |stored: Option<&Record>, changes: &Changes| {
+            let settings = manager.settings();
+            let committing = manager.engine_arc().commit(Commit {
+                token: None,
+                old: None,
+                origin: None,
+                resend: false,
+                stored,
+                changes,
+                now: settings.now(),
+                settings,
+            });
+            match committing.now() {
+                Ok(Ok(Reply::Set { token, .. })) => {
+                    manager.backend().unseal(&token, settings).unwrap()
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        let mut changes = Changes::default();
+        changes.set("key", Value::Text("value".into()));
+        let (first, twin) = (commit(None, &changes), commit(None, &changes));
+        assert_ne!(
+            first.identity, twin.identity,
+            "two visitors with the same data"
+        );
+        let written = commit(Some(&first), &changes);
+        assert_eq!(written.identity, first.identity);
+        changes.renew();
+        assert_ne!(commit(Some(&first), &changes).identity, first.identity);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range};
 
-use aes_gcm_siv::{AeadInOut, Aes128GcmSiv, Aes256GcmSiv, KeyInit, Nonce, Tag};
+use aes_gcm_siv::{AeadInOut, Aes128GcmSiv, KeyInit, Nonce, Tag};
 use hmac::Hmac;
 use sha2::Sha256;
 
@@ -36,8 +36,6 @@ pub struct PrivateCookie {
 #[derive(Clone)]
 struct Keys {
     cipher: Aes128GcmSiv,
-    /// For cookies of version 1.
-    old: Aes256GcmSiv,
     successors: Hmac<Sha256>,
 }
 
@@ -52,10 +50,9 @@ impl PrivateCookie {
     #[must_use]
     pub fn accept(mut self, old: Key) -> Self {
         let [key @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] =
-            old.derive("private cookie, version 2");
+            old.derive("private cookie");
         self.keys.push(Keys {
             cipher: Aes128GcmSiv::new(&key.into()),
-            old: Aes256GcmSiv::new(&old.derive("private cookie").into()),
             successors: key::successors(&old),
         });
         self
@@ -94,19 +91,11 @@ impl Seal for PrivateCookie {
         let (Ok(nonce), Ok(tag)) = (Nonce::try_from(nonce), Tag::try_from(&*tag)) else {
             return Err(Refused::Malformed);
         };
-        // Version 1 had the version first.
-        let old = (associated[start] == 1).then(|| [&[1], &associated[..start - 1]].concat());
         // A key that does not fit leaves the body as it was, for the next one.
         let opened_by = |keys: &Keys| {
-            let body = (&mut *body).into();
-            let opened = match &old {
-                Some(associated) => keys
-                    .old
-                    .decrypt_inout_detached(&nonce, associated, body, &tag),
-                None => keys
-                    .cipher
-                    .decrypt_inout_detached(&nonce, associated, body, &tag),
-            };
+            let opened =
+                keys.cipher
+                    .decrypt_inout_detached(&nonce, associated, (&mut *body).into(), &tag);
             opened.is_ok()
         };
         let key = self.keys.iter().position(opened_by);

@@ -76,8 +76,7 @@ impl Seal for SignedCookie {
     }
 
     fn unseal(&self, buffer: &mut [u8], start: usize) -> Result<(Range<usize>, usize), Refused> {
-        let tag = if buffer[start] == 1 { 2 * TAG } else { TAG };
-        let end = buffer.len().checked_sub(tag).filter(|end| *end > start);
+        let end = buffer.len().checked_sub(TAG).filter(|end| *end > start);
         let end = end.ok_or(Refused::Malformed)?;
         let (content, tag) = buffer.split_at(end);
         // In constant time.

@@ -122,6 +122,10 @@ impl Backend for ActixSessionCookie {
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 impl Migration for ActixSessionCookie {
     fn successor(&self, token: &str, settings: &Settings) -> Option<String> {
+        // Two visitors with the same data have the same signed cookie, and must not share a session.
+        if matches!(self.security, CookieContentSecurity::Signed) {
+            return None;
+        }
         self.unseal(token, settings).ok()?;
         let key = crate::Key::from_secret(self.key.signing()).ok()?;
         let name = settings.cookie_name();
