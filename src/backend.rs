@@ -48,10 +48,10 @@ pub trait Backend: Send + Sync + 'static {
         true
     }
 
-    /// Whether opening a session waits for nothing, as where the cookie itself holds it: it is then
-    /// left until somebody looks, and a request whose session nobody looks at costs next to nothing
-    /// (bench `overhead`, rows "no cookie" and "untouched"). [`open`](Self::open) must not return a
-    /// pending future then, and sees no request. The default is `false`.
+    /// Returns `true` if [`open`](Self::open) never waits, as where the cookie itself holds the session.
+    /// It is then called when the handler first looks at the session, without the framework's request,
+    /// and must not return a pending future. A request that does not look costs next to nothing (bench
+    /// `overhead`, rows "no cookie" and "untouched"). The default is `false`.
     fn opens_at_once(&self) -> bool {
         false
     }
@@ -89,17 +89,6 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::Unavailable`] if the engine cannot tell. The session is then never committed.
     fn open(self: Arc<Self>, request: Opening<'_>)
     -> BackendFuture<'static, Result<Opened, Error>>;
-
-    /// Reads what the cookie itself holds; called once, at the first touch, after
-    /// [`Opened::Sealed`].
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`], if this engine did not make the cookie or its time is over.
-    fn unseal(&self, token: &str, settings: &Settings) -> Result<Record, Refused> {
-        let _ = (token, settings);
-        Err(Refused::Forged)
-    }
 
     /// How much room a session would take of what the engine has for one; `None` if that is not
     /// bounded. A write that would go over the limit is refused where it is made.
@@ -182,8 +171,6 @@ pub enum Opened {
     Nothing,
     /// There is none, and the cookie is not one that this engine made: a log line says so.
     Refused(Refused),
-    /// The cookie itself holds it; [`Backend::unseal`] reads it when somebody looks.
-    Sealed,
     /// Here it is.
     Loaded(Record),
     /// The id was replaced by a renewal less than a minute ago, so the client has a newer cookie or is
@@ -196,32 +183,18 @@ pub enum Opened {
     /// [`Builder::migrate_from`](crate::Builder::migrate_from) found it by the cookie of an older
     /// manager.
     Migrating(Migrating),
-    /// Other code has it in hand during the same request.
-    Live(Arc<dyn Live>),
+    /// Other code reads and writes it during the same request (`ActixSession`).
+    Live(LiveSession),
 }
 
-impl Opened {
-    /// Reads what the cookie itself holds.
-    pub(crate) fn unsealed(
-        self,
-        engine: &dyn Backend,
-        token: Option<&str>,
-        settings: &Settings,
-    ) -> Self {
-        match self {
-            Self::Sealed => match engine.unseal(token.unwrap_or_default(), settings) {
-                Ok(record) => Self::Loaded(record),
-                Err(why) => Self::Refused(why),
-            },
-            opened => opened,
-        }
-    }
-}
+/// A session that other code reads and writes during the same request, as `ActixSession` returns it.
+#[derive(Clone, Debug)]
+pub struct LiveSession(pub(crate) Arc<dyn Live>);
 
 /// A session that other code reads and writes during the same request, such as another crate's
-/// middleware and whoever uses that: nothing is kept back until the commit, so that each sees at once
-/// what the other does.
-pub trait Live: fmt::Debug + Send + Sync {
+/// middleware and its users: nothing is kept back until the commit, so that each sees at once what the
+/// other does.
+pub(crate) trait Live: fmt::Debug + Send + Sync {
     /// The session as it is now; `None` where it cannot be reached, as from another thread.
     fn read(&self) -> Option<Record>;
 

@@ -1,9 +1,11 @@
 //! What the fuzz targets in `fuzz/` call and nobody else can: built with `--cfg fuzzing` alone.
 
+use std::sync::Arc;
+
 use ::redis::Value as Reply;
 
 use crate::{
-    Entries, Message, Record, Value,
+    Backend, Entries, Message, Opened, Opening, Record, Refused, Settings, Value,
     cookie::{Attributes, Found, SessionCookie},
     store::redis,
 };
@@ -23,6 +25,25 @@ pub fn find<'h>(name: &str, headers: &[&'h [u8]]) -> Result<Option<&'h str>, &'s
         Found::Nothing => Ok(None),
         Found::One(value) => Ok(Some(value)),
         Found::Refused(why) => Err(why),
+    }
+}
+
+/// Opens a cookie with a backend that opens at once.
+pub fn open(
+    backend: &Arc<dyn Backend>,
+    token: &str,
+    settings: &Settings,
+) -> Result<Record, Refused> {
+    let opening = Arc::clone(backend).open(Opening {
+        token: Some(token),
+        old: None,
+        settings,
+        request: &(),
+    });
+    match opening.now() {
+        Ok(Ok(Opened::Loaded(record))) => Ok(record),
+        Ok(Ok(Opened::Refused(why))) => Err(why),
+        other => panic!("{other:?}"),
     }
 }
 

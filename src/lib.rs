@@ -244,7 +244,9 @@ pub use backend::migration::{Adopt, Claim, Migrating, Migration};
 #[cfg(feature = "server-side")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server-side")))]
 pub use backend::server_side::ServerSide;
-pub use backend::{Backend, BackendFuture, Commit, Live, Opened, Opening, Refused, Reply, Size};
+pub use backend::{
+    Backend, BackendFuture, Commit, LiveSession, Opened, Opening, Refused, Reply, Size,
+};
 #[cfg(feature = "cookies")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]
 pub use backend::{private_cookie::PrivateCookie, signed_cookie::SignedCookie};

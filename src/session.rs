@@ -15,9 +15,12 @@ use serde::{Serialize, de::DeserializeOwned};
 #[cfg(any(feature = "actix", feature = "tower"))]
 use crate::manager::RequestHead;
 use crate::{
-    BackendFuture, Change, Changes, Commit, Error, Live, Manager, Message, Namespace, OnStoreError,
+    BackendFuture, Change, Changes, Commit, Error, Manager, Message, Namespace, OnStoreError,
     Opened, Record, Reply, Settings, Size, Timestamp, Update, Value, View,
-    backend::migration::{Migrating, Origin, Place},
+    backend::{
+        Live, LiveSession,
+        migration::{Migrating, Origin, Place},
+    },
     cookie::Tokens,
     log::log,
 };
@@ -119,15 +122,13 @@ struct State {
 enum Stored {
     /// The engine has still to open it.
     Unopened,
-    /// The token holds it, and nobody has looked.
-    Sealed,
     Known(Option<Record>),
 }
 
 impl Stored {
     fn record(&self) -> Option<&Record> {
         match self {
-            Self::Unopened | Self::Sealed => None,
+            Self::Unopened => None,
             Self::Known(record) => record.as_ref(),
         }
     }
@@ -233,11 +234,6 @@ impl Session {
             .always_secure()
             .unwrap_or_else(|| self.0.is_https || !request.is_to_loopback());
         state.tokens = manager.tokens(request, Settings::log_refused);
-        if manager.backend().opens_at_once()
-            && let Ok(Ok(opened)) = manager.opening(&state.tokens, &()).now()
-        {
-            state.open(opened, manager);
-        }
         self.0
             .is_read
             .store(true, std::sync::atomic::Ordering::Release);
@@ -246,7 +242,7 @@ impl Session {
     /// The session, if the engine was asked for it.
     pub(crate) fn loaded(self) -> Result<Self, Error> {
         let is_unopened = matches!(self.lock().stored, Stored::Unopened);
-        if is_unopened {
+        if is_unopened && !self.opens_at_once() {
             Err(Error::NotLoaded)
         } else {
             Ok(self)
@@ -262,7 +258,8 @@ impl Session {
     pub(crate) fn open(&self, request: &dyn Any) -> BackendFuture<'static, Result<(), Error>> {
         let opening = {
             let state = self.lock();
-            if !matches!(state.stored, Stored::Unopened) {
+            // What opens at once waits until the handler looks.
+            if !matches!(state.stored, Stored::Unopened) || self.opens_at_once() {
                 return BackendFuture::ready(Ok(()));
             }
             self.0.manager.opening(&state.tokens, request)
@@ -986,12 +983,20 @@ impl Session {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state, for somebody who reads or writes; the first one to look unseals it.
+    fn opens_at_once(&self) -> bool {
+        self.0.manager.backend().opens_at_once()
+    }
+
+    /// Locks the state for reading or writing the session. The first call opens a session that opens at
+    /// once.
     fn look(&self) -> Look<'_> {
         let mut state = self.lock();
         state.looked = true;
-        if let Stored::Sealed = state.stored {
-            state.take(Opened::Sealed, &self.0.manager);
+        if matches!(state.stored, Stored::Unopened)
+            && self.opens_at_once()
+            && let Ok(Ok(opened)) = self.0.manager.opening(&state.tokens, &()).now()
+        {
+            state.take(opened, &self.0.manager);
         }
         if state.live.is_some() && state.phase == Phase::Open {
             state.write_through();
@@ -1111,8 +1116,7 @@ impl State {
     /// Takes what the engine opened; what the cookie itself holds stays sealed until somebody looks.
     fn open(&mut self, opened: Opened, manager: &Manager) {
         match opened {
-            Opened::Sealed => self.stored = Stored::Sealed,
-            Opened::Live(live) => {
+            Opened::Live(LiveSession(live)) => {
                 self.stored = Stored::Known(live.read());
                 self.live = Some(live);
             }
@@ -1123,7 +1127,6 @@ impl State {
     /// Takes what the engine opened, in place of what was known.
     fn take(&mut self, opened: Opened, manager: &Manager) {
         let settings = manager.settings();
-        let opened = opened.unsealed(manager.backend(), self.tokens.own(), settings);
         self.origin = None;
         let record = match opened {
             Opened::Loaded(record) => Some(record),
@@ -1145,7 +1148,7 @@ impl State {
                 self.renewed = true;
                 None
             }
-            Opened::Nothing | Opened::Ended | Opened::Sealed | Opened::Live(_) => None,
+            Opened::Nothing | Opened::Ended | Opened::Live(_) => None,
         };
         self.stored = Stored::Known(record);
         // Others may have written to it since somebody looked.

@@ -24,8 +24,8 @@ use common::{
 use session_manager::{
     ActixSession, ActixSessionCookie, Applied, Backend, BackendFuture, Commit, Error, HasSession,
     Holder, Manager, MemoryStore, MySqlStore, Opened, Opening, PostgresStore, PrivateCookie,
-    Record, RedisStore, Refused, Reply, ServerSide, Settings, SignedCookie, Size, SqliteStore,
-    Store, StoreError, StoreId, Timestamp, Tower014, TowerStore, UserIndex, View, Write,
+    Record, RedisStore, Reply, ServerSide, Settings, SignedCookie, Size, SqliteStore, Store,
+    StoreError, StoreId, Timestamp, Tower014, TowerStore, UserIndex, View, Write,
 };
 use sha2::{Digest, Sha256};
 
@@ -69,12 +69,6 @@ impl<B: Backend> Backend for Noisy<B> {
             return opening;
         }
         BackendFuture::pending(async move { opening.await.inspect(|opened| self.say(opened)) })
-    }
-
-    fn unseal(&self, token: &str, settings: &Settings) -> Result<Record, Refused> {
-        let record = self.0.unseal(token, settings);
-        self.say(&record);
-        record
     }
 
     fn size(&self, session: View<'_>, settings: &Settings) -> Option<Size> {

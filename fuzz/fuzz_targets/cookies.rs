@@ -3,12 +3,14 @@
 #![no_main]
 
 use std::{
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
     time::{Duration, UNIX_EPOCH},
 };
 
 use libfuzzer_sys::fuzz_target;
-use session_manager::{Backend, Key, Manager, PrivateCookie, Record, Refused, SignedCookie};
+use session_manager::{
+    Backend, Key, Manager, PrivateCookie, Record, Refused, SignedCookie, fuzzing,
+};
 use session_manager_fuzz::{also_long, body, bounded, entries, private, signed};
 
 const SECRET: [u8; 32] = [7; 32];
@@ -18,10 +20,10 @@ const UNUSED: [u8; 32] = [9; 32];
 const NAME: &str = "_session";
 
 struct Engines {
-    signed: SignedCookie,
-    private: PrivateCookie,
-    unused_signed: SignedCookie,
-    unused_private: PrivateCookie,
+    signed: Arc<dyn Backend>,
+    private: Arc<dyn Backend>,
+    unused_signed: Arc<dyn Backend>,
+    unused_private: Arc<dyn Backend>,
     manager: Manager,
     elsewhere: Manager,
 }
@@ -38,10 +40,10 @@ static ENGINES: LazyLock<Engines> = LazyLock::new(|| {
             .unwrap()
     };
     Engines {
-        signed: SignedCookie::new(key()),
-        private: PrivateCookie::new(key()),
-        unused_signed: SignedCookie::new(unused()),
-        unused_private: PrivateCookie::new(unused()),
+        signed: Arc::new(SignedCookie::new(key())),
+        private: Arc::new(PrivateCookie::new(key())),
+        unused_signed: Arc::new(SignedCookie::new(unused())),
+        unused_private: Arc::new(PrivateCookie::new(unused())),
         manager: manager(NAME),
         elsewhere: manager("elsewhere"),
     }
@@ -60,15 +62,15 @@ fn check(data: &[u8]) {
     };
     let engines = &*ENGINES;
     type Making = fn(&[u8], &str, u8, &[u8]) -> String;
-    let [engine, unused, another]: [&dyn Backend; 3] = match mode & 1 {
+    let [engine, unused, another]: [&Arc<dyn Backend>; 3] = match mode & 1 {
         0 => [&engines.signed, &engines.unused_signed, &engines.private],
         _ => [&engines.private, &engines.unused_private, &engines.signed],
     };
     let make: Making = if mode & 1 == 0 { signed } else { private };
     let version = 1 + (mode >> 1 & 1);
-    let open_with = |engine: &dyn Backend, token: &str| {
+    let open_with = |engine: &Arc<dyn Backend>, token: &str| {
         bounded(token.len(), || {
-            engine.unseal(token, engines.manager.settings())
+            fuzzing::open(engine, token, engines.manager.settings())
         })
     };
     let open = |token: &str| open_with(engine, token);
@@ -83,14 +85,16 @@ fn check(data: &[u8]) {
     match open(&token) {
         Ok(record) => {
             let entries = parts(&record);
-            let again = open(&make(&SECRET, NAME, 2, &body(&entries, 9)));
+            assert_eq!(version, 1);
+            let again = open(&make(&SECRET, NAME, 1, &body(&entries, 9)));
             // Nothing is kept of a session without values.
             if !entries.is_empty() {
                 assert_eq!(parts(&again.unwrap()), entries);
             }
         }
         Err(why) => assert!(
-            matches!(why, Refused::Malformed | Refused::Expired),
+            matches!(why, Refused::Malformed | Refused::Expired)
+                || why == Refused::Version && version == 2,
             "{why}"
         ),
     }
@@ -104,14 +108,15 @@ fn check(data: &[u8]) {
     {
         assert!(open(&changed).is_err(), "one letter was changed");
     }
-    assert!(engine.unseal(&token, engines.elsewhere.settings()).is_err());
-    assert!(another.unseal(&token, engines.manager.settings()).is_err());
+    let (manager, elsewhere) = (&engines.manager, &engines.elsewhere);
+    assert!(fuzzing::open(engine, &token, elsewhere.settings()).is_err());
+    assert!(fuzzing::open(another, &token, manager.settings()).is_err());
     assert!(open(&make(&[8; 32], NAME, version, rest)).is_err());
 
     // What another program with the key wrote.
     let entries = entries(rest);
     if !entries.is_empty() {
-        let record = open(&make(&SECRET, NAME, 2, &body(&entries, 9))).unwrap();
+        let record = open(&make(&SECRET, NAME, 1, &body(&entries, 9))).unwrap();
         assert_eq!(parts(&record), entries);
         assert_eq!(record.expires.millis(), 9_000);
     }

@@ -1,7 +1,7 @@
 //! What the fuzz targets share: a limit on what an input may cost, and a second implementation of
 //! this crate's cookies, written from their documentation.
 
-use aes_gcm_siv::{AeadInOut, Aes128GcmSiv, Aes256GcmSiv, KeyInit, Nonce};
+use aes_gcm_siv::{AeadInOut, Aes128GcmSiv, KeyInit, Nonce};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use hmac::{Hmac, Mac};
 use session_manager::Value;
@@ -63,18 +63,20 @@ pub fn entries(data: &[u8]) -> Vec<Entry> {
         .collect()
 }
 
-/// The body of a cookie of version 2 that begins at the epoch and lasts so many seconds.
+/// The body of a cookie that begins at the epoch and lasts so many seconds.
 pub fn body(entries: &[Entry], seconds: u64) -> Vec<u8> {
-    let mut body = Vec::new();
-    let mut number = |mut number: u64| {
+    fn push(body: &mut Vec<u8>, mut number: u64) {
         while number >= 0x80 {
             body.push(number as u8 | 0x80);
             number >>= 7;
         }
         body.push(number as u8);
-    };
-    number(0);
-    number(seconds * 2 + 1);
+    }
+    let mut body = Vec::new();
+    push(&mut body, 0);
+    push(&mut body, seconds * 2 + 1);
+    body.extend([7; 6]);
+    let mut number = |number: u64| push(&mut body, number);
     for (key, value) in entries {
         number(key.len() as u64);
         let is_json = matches!(value, Value::Json(_));
@@ -106,8 +108,7 @@ pub fn signed(secret: &[u8], name: &str, version: u8, body: &[u8]) -> String {
         &derive(secret, "signed cookie"),
         &[name.as_bytes(), &[0, version], body],
     );
-    let tag = if version == 1 { &tag[..] } else { &tag[..16] };
-    BASE64.encode([&[version], body, tag].concat())
+    BASE64.encode([&[version], body, &tag[..16]].concat())
 }
 
 /// A private cookie as whoever has the secret could make it.
@@ -115,15 +116,9 @@ pub fn private(secret: &[u8], name: &str, version: u8, body: &[u8]) -> String {
     let nonce = Nonce::from([7; 12]);
     let mut sealed = body.to_vec();
     let buffer = sealed.as_mut_slice().into();
-    let tag = if version == 1 {
-        let cipher = Aes256GcmSiv::new(&derive(secret, "private cookie").into());
-        let associated = [&[1], name.as_bytes()].concat();
-        cipher.encrypt_inout_detached(&nonce, &associated, buffer)
-    } else {
-        let key = derive(secret, "private cookie, version 2");
-        let cipher = Aes128GcmSiv::new_from_slice(&key[..16]).unwrap();
-        let associated = [name.as_bytes(), &[0, version]].concat();
-        cipher.encrypt_inout_detached(&nonce, &associated, buffer)
-    };
+    let key = derive(secret, "private cookie");
+    let cipher = Aes128GcmSiv::new_from_slice(&key[..16]).unwrap();
+    let associated = [name.as_bytes(), &[0, version]].concat();
+    let tag = cipher.encrypt_inout_detached(&nonce, &associated, buffer);
     BASE64.encode([&[version], &nonce[..], &sealed, &tag.unwrap()].concat())
 }

@@ -108,16 +108,15 @@ impl<S: Seal> Backend for S {
         self: Arc<Self>,
         request: Opening<'_>,
     ) -> BackendFuture<'static, Result<Opened, Error>> {
-        let opened = if request.token.is_some() {
-            Opened::Sealed
-        } else {
-            Opened::Nothing
+        let opened = match request
+            .token
+            .map(|token| open(&*self, token, request.settings))
+        {
+            None => Opened::Nothing,
+            Some(Ok((record, _))) => Opened::Loaded(record),
+            Some(Err(why)) => Opened::Refused(why),
         };
         BackendFuture::ready(Ok(opened))
-    }
-
-    fn unseal(&self, token: &str, settings: &Settings) -> Result<Record, Refused> {
-        open(self, token, settings).map(|(record, _)| record)
     }
 
     fn migration(self: Arc<Self>) -> Option<Arc<dyn Migration>> {
@@ -395,7 +394,8 @@ mod tests {
 
     #[test]
     fn a_session_keeps_its_identity_until_it_is_renewed() {
-        let manager = Manager::new(SignedCookie::new(Key::generate()));
+        let key = Key::generate();
+        let manager = Manager::new(SignedCookie::new(key.clone()));
         let commit = |stored: Option<&Record>, changes: &Changes| {
             let settings = manager.settings();
             let committing = manager.engine_arc().commit(Commit {
@@ -410,7 +410,8 @@ mod tests {
             });
             match committing.now() {
                 Ok(Ok(Reply::Set { token, .. })) => {
-                    manager.backend().unseal(&token, settings).unwrap()
+                    let backend = SignedCookie::new(key.clone());
+                    open(&backend, &token, settings).unwrap().0
                 }
                 other => panic!("{other:?}"),
             }

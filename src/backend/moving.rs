@@ -7,7 +7,7 @@ use super::{
     migration::{Adopt, Claim, Migrating, Migration, Origin, Place, Token},
 };
 use crate::{
-    Changes, Error, Manager, Record, Refused, Settings, StoreId, Timestamp, View,
+    Changes, Error, Manager, Record, Settings, StoreId, Timestamp, View,
     cookie::{NameHash, SessionCookie, Tokens},
     log::log,
 };
@@ -54,8 +54,7 @@ impl Moving {
 
     /// Looks for a session in the old manager's backend.
     fn found_in_old(&self, opened: Opened, old: &Tokens, new: &Settings) -> Opened {
-        let (engine, settings) = (self.old.backend(), self.old.settings());
-        let (record, token, inner) = match opened.unsealed(engine, old.own(), settings) {
+        let (record, token, inner) = match opened {
             Opened::Loaded(record) => match old.own() {
                 Some(own) => (record, Token(own.into()), None),
                 None => return Opened::Nothing,
@@ -313,10 +312,9 @@ impl Backend for Moving {
         };
         let settings = request.settings.clone();
         let token = request.token.map(Box::<str>::from);
-        let opening = self.old.opening(old, request.request);
         let old = old.clone();
         BackendFuture::pending(async move {
-            let refused = match new.await?.unsealed(&*self.new, token.as_deref(), &settings) {
+            let refused = match new.await? {
                 Opened::Nothing => None,
                 Opened::Refused(why) => Some(why),
                 opened => return Ok(opened),
@@ -331,16 +329,14 @@ impl Backend for Moving {
                 Opened::Nothing => {}
                 opened => return Ok(opened),
             }
-            Ok(match self.found_in_old(opening.await?, &old, &settings) {
+            // No backend that sessions migrate from looks at the framework's request.
+            let opened = self.old.opening(&old, &()).await?;
+            Ok(match self.found_in_old(opened, &old, &settings) {
                 Opened::Refused(why) => Opened::Refused(refused.unwrap_or(why)),
                 Opened::Nothing => refused.map_or(Opened::Nothing, Opened::Refused),
                 opened => opened,
             })
         })
-    }
-
-    fn unseal(&self, token: &str, settings: &Settings) -> Result<Record, Refused> {
-        self.new.unseal(token, settings)
     }
 
     fn size(&self, session: View<'_>, settings: &Settings) -> Option<Size> {

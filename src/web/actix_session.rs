@@ -18,8 +18,10 @@ use serde_json::value::RawValue;
 pub use cookie::ActixSessionCookie;
 
 use crate::{
-    Backend, BackendFuture, Change, Changes, Commit, Entries, Error, Live, Opened, Opening, Record,
-    Reply, Timestamp, Value, log::log,
+    Backend, BackendFuture, Change, Changes, Commit, Entries, Error, Opened, Opening, Record,
+    Reply, Timestamp, Value,
+    backend::{Live, LiveSession},
+    log::log,
 };
 
 /// Leaves sessions to actix-session: an application that mounts
@@ -88,7 +90,9 @@ impl Backend for ActixSession {
         request: Opening<'_>,
     ) -> BackendFuture<'static, Result<Opened, Error>> {
         let opened = match request.request.downcast_ref::<HttpRequest>() {
-            Some(request) => Ok(Opened::Live(Arc::new(InHand::register(request)))),
+            Some(request) => Ok(Opened::Live(LiveSession(Arc::new(InHand::register(
+                request,
+            ))))),
             None => Err(Error::unavailable(NotActix)),
         };
         BackendFuture::ready(opened)

@@ -57,6 +57,26 @@ impl ActixSessionCookie {
         }
     }
 
+    fn read(&self, token: &str, settings: &Settings) -> Result<Record, Refused> {
+        let name = settings.cookie_name();
+        let mut jar = CookieJar::new();
+        jar.add_original(Self::parse(name, token)?);
+        let opened = match self.security {
+            CookieContentSecurity::Signed => jar.signed(&self.key).get(name),
+            CookieContentSecurity::Private => jar.private(&self.key).get(name),
+        };
+        let opened = opened.ok_or(Refused::Forged)?;
+        let state: HashMap<String, String> =
+            serde_json::from_str(opened.value()).map_err(|_| Refused::Malformed)?;
+        let entries: Entries = state.iter().map(|(key, json)| (key, value(json))).collect();
+        let now = settings.now();
+        Ok(Record::new(
+            now,
+            settings.expiry().deadline(now, now),
+            entries,
+        ))
+    }
+
     fn parse(name: &str, token: &str) -> Result<Cookie<'static>, Refused> {
         let cookie = Cookie::parse_encoded(format!("{name}={token}"));
         Ok(cookie.map_err(|_| Refused::Malformed)?.into_owned())
@@ -79,30 +99,14 @@ impl Backend for ActixSessionCookie {
         self: Arc<Self>,
         request: Opening<'_>,
     ) -> BackendFuture<'static, Result<Opened, Error>> {
-        BackendFuture::ready(Ok(match request.token {
-            Some(_) => Opened::Sealed,
+        let opened = request
+            .token
+            .map(|token| self.read(token, request.settings));
+        BackendFuture::ready(Ok(match opened {
             None => Opened::Nothing,
+            Some(Ok(record)) => Opened::Loaded(record),
+            Some(Err(why)) => Opened::Refused(why),
         }))
-    }
-
-    fn unseal(&self, token: &str, settings: &Settings) -> Result<Record, Refused> {
-        let name = settings.cookie_name();
-        let mut jar = CookieJar::new();
-        jar.add_original(Self::parse(name, token)?);
-        let opened = match self.security {
-            CookieContentSecurity::Signed => jar.signed(&self.key).get(name),
-            CookieContentSecurity::Private => jar.private(&self.key).get(name),
-        };
-        let opened = opened.ok_or(Refused::Forged)?;
-        let state: HashMap<String, String> =
-            serde_json::from_str(opened.value()).map_err(|_| Refused::Malformed)?;
-        let entries: Entries = state.iter().map(|(key, json)| (key, value(json))).collect();
-        let now = settings.now();
-        Ok(Record::new(
-            now,
-            settings.expiry().deadline(now, now),
-            entries,
-        ))
     }
 
     #[cfg(any(feature = "cookies", feature = "server-side"))]
@@ -126,7 +130,7 @@ impl Migration for ActixSessionCookie {
         if matches!(self.security, CookieContentSecurity::Signed) {
             return None;
         }
-        self.unseal(token, settings).ok()?;
+        self.read(token, settings).ok()?;
         let key = crate::Key::from_secret(self.key.signing()).ok()?;
         let name = settings.cookie_name();
         // The value without percent-encoding, of which a client may choose another.
