@@ -19,7 +19,7 @@ use session_manager::{
 use session_manager::MemoryStore;
 use sha2::{Digest, Sha256};
 
-use super::{App, Clock, Gates, Server, Web, block_on};
+use super::{Answer, App, Clock, Gates, Server, Web, block_on, engines};
 
 /// A store that counts what it is asked: each call is one round trip.
 #[derive(Clone)]
@@ -196,6 +196,7 @@ pub fn check_promises<S: Store + Clone>(web: Web, store: &S) {
     a_renewal_keeps_what_others_wrote_meanwhile(web, store);
     a_request_that_comes_under_a_renewed_id_leaves_the_login_alone(web, store);
     an_id_copied_into_a_cookie_of_another_name_opens_nothing(web, store);
+    sessions_that_migrate_to_the_store_lose_nothing_and_stay_ended(web, store);
     the_store_is_asked_no_more_than_promised(web, store);
     match store.users() {
         Some(_) => a_users_sessions_are_listed_and_ended(web, store),
@@ -380,6 +381,69 @@ fn an_id_copied_into_a_cookie_of_another_name_opens_nothing<S: Store + Clone>(we
     let out = admin.with_cookie("/run/destroy", &copied);
     assert_eq!(out.status, 200);
     assert_eq!(public.with_cookie("/run/get.user", &cookie).body, "mallory");
+}
+
+/// From a signed cookie, and from this store under another cookie name, with two processes.
+/// `tests/migrate_races.rs` has all that may overlap, in memory.
+fn sessions_that_migrate_to_the_store_lose_nothing_and_stay_ended<S: Store + Clone>(
+    web: Web,
+    store: &S,
+) {
+    let signed: fn() -> Builder = || engines()[0].1();
+    let renamed = || Manager::builder(ServerSide::new(store.clone())).cookie_name("former");
+    for old in [&signed as &dyn Fn() -> Builder, &renamed] {
+        let begin = Box::leak(Box::new(Server::scripts(
+            web,
+            old().build().unwrap().middleware(),
+        )));
+        let gates = Gates::new(10);
+        let processes = [0, 1].map(|_| {
+            let old = old().build().unwrap();
+            serve(web, store, &gates, |builder| builder.migrate_from(old))
+        });
+        let set = |answer: &Answer| -> Vec<String> {
+            let pairs = answer.all("set-cookie").map(|line| line.split(';').next());
+            let pairs = pairs.map(|pair| pair.unwrap().to_owned());
+            pairs.filter(|pair| !pair.ends_with('=')).collect()
+        };
+
+        let cookie = begin.raw("/run/add.user.ada", &[]).cookie();
+        let new: Vec<_> = std::thread::scope(|scope| {
+            let requests = (0..10).map(|number| {
+                let (server, cookie) = (processes[number % 2], &cookie);
+                let path = format!("/together/add.key{number}.value,count.n");
+                scope.spawn(move || set(&server.with_cookie(&path, cookie)))
+            });
+            let requests: Vec<_> = requests.collect();
+            requests
+                .into_iter()
+                .map(|request| request.join().unwrap())
+                .collect()
+        });
+        assert!(
+            new.iter().all(|set| *set == new[0]),
+            "one new cookie: {new:?}"
+        );
+        let read = processes[0].with_cookie("/run/len,get.n,get.user", &new[0][0]);
+        assert_eq!(read.body, "12,10,ada");
+
+        for (first, late) in [("destroy", "add.late.1"), ("add.more.1", "destroy")] {
+            let cookie = begin.raw("/run/add.user.ada", &[]).cookie();
+            let path = format!("/slow/{late}");
+            let (meanwhile, late) = std::thread::scope(|scope| {
+                let slow = scope.spawn(|| processes[0].with_cookie(&path, &cookie));
+                gates.pass();
+                let meanwhile = processes[1].with_cookie(&format!("/run/{first}"), &cookie);
+                gates.pass();
+                (meanwhile, slow.join().unwrap())
+            });
+            assert_eq!((late.status, set(&late)), (200, vec![]), "after {first}");
+            for cookie in set(&meanwhile).iter().chain([&cookie]) {
+                let read = processes[1].with_cookie("/run/get.user,len", cookie);
+                assert_eq!(read.body, "none,0", "after {first}");
+            }
+        }
+    }
 }
 
 fn a_renewal_keeps_what_others_wrote_meanwhile<S: Store + Clone>(web: Web, store: &S) {
