@@ -12,7 +12,7 @@ use std::{
 use self::migration::Adopt;
 use self::migration::{Migrating, Migration, Origin};
 use crate::{
-    Changes, Error, Holder, Record, Settings, StoreId, Timestamp, Update, View, Write,
+    Changes, Error, Holder, Record, Settings, StoreId, Timestamp, Update, UserIndex, View, Write,
     cookie::Tokens,
 };
 
@@ -114,37 +114,10 @@ pub trait Backend: Send + Sync + 'static {
         None
     }
 
-    /// Whether the engine can find a user's sessions.
-    fn has_user_index(&self) -> bool {
-        false
-    }
-
-    /// The sessions of a user that are not over at `now`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoUserIndex`], if the engine cannot find them.
-    fn user_sessions<'a>(
-        &'a self,
-        user: &'a str,
-        now: Timestamp,
-    ) -> BackendFuture<'a, Result<Vec<(StoreId, Record)>, Error>> {
-        let _ = (user, now);
-        BackendFuture::ready(Err(Error::NoUserIndex {
-            engine: self.engine(),
-        }))
-    }
-
-    /// Ends a session that [`user_sessions`](Self::user_sessions) listed.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoUserIndex`], if the engine lists none.
-    fn destroy_stored(&self, id: StoreId) -> BackendFuture<'_, Result<(), Error>> {
-        let _ = id;
-        BackendFuture::ready(Err(Error::NoUserIndex {
-            engine: self.engine(),
-        }))
+    /// Returns what finds and ends a user's sessions, if this backend has it. Every call on it has the
+    /// time limit of a store call.
+    fn users(&self) -> Option<&dyn UserIndex> {
+        None
     }
 }
 

@@ -288,7 +288,9 @@ pub use store::tower_sessions::TowerStore;
 #[cfg(feature = "tower-sessions-0-14")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-sessions-0-14")))]
 pub use store::tower_sessions::v0_14::Tower014;
-pub use store::{Applied, Holder, Store, StoreError, StoreId, UserIndex, Write};
+pub use store::{
+    Applied, Holder, Page, SessionSummary, Store, StoreError, StoreId, UserIndex, Write,
+};
 pub use typed_key::SessionKey;
 pub use user::UserSession;
 pub use value::Value;

@@ -30,7 +30,7 @@ const FLASH: char = '\u{1}';
 const OWN: char = '\u{2}';
 
 /// The key of what the application noted of a session.
-pub(crate) const NOTE: &str = "\u{2}note";
+const NOTE: &str = crate::SessionSummary::NOTE;
 
 fn check_key(key: &str) -> Result<(), Error> {
     if key.starts_with([FLASH, OWN]) || key.contains('\0') {
@@ -626,7 +626,7 @@ impl Session {
     /// ```
     pub fn set_user(&self, user: &str) -> Result<(), Error> {
         let backend = self.0.manager.backend();
-        if !backend.has_user_index() {
+        if backend.users().is_none() {
             return Err(Error::NoUserIndex {
                 engine: backend.engine(),
             });

@@ -79,18 +79,27 @@ pub trait Store: Send + Sync + 'static {
     /// Removes the record under `id`, whomever it answers to by now. No error if there is none.
     fn destroy(&self, id: StoreId) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// What finds a user's sessions, if this store can.
+    /// Returns what finds and ends a user's sessions, if this store has it.
     fn users(&self) -> Option<&dyn UserIndex> {
         None
     }
 }
 
-/// Finds the sessions of a user: an ability that not every store has.
+/// Finds and ends the sessions of a user: an ability that not every store has.
+///
+/// A user may have so many sessions, and such large ones, that no single call is done in time.
+/// Lists therefore come in pages, and no method loads a value. How long a page is, the index
+/// decides: short enough that a call on it is done within the time limit of a store call. A list
+/// goes from page to page until [`Page::next`] is `None`; a session that is there all the while is
+/// found at least once, whatever else begins or ends meanwhile.
 pub trait UserIndex: Send + Sync {
-    /// The live records whose [`Record::user`] is `user`, found by an index and not by a scan.
+    /// Returns a page of the live records whose [`Record::user`] is `user`, found by an index and
+    /// not by a scan.
     ///
-    /// A session is found from the write on that said whose it is, until it is destroyed, its time
-    /// is over or it is another user's.
+    /// `from` is empty, or the [`Page::next`] of the page before.
+    ///
+    /// A session is found from the write on that set its user, until it is destroyed, its time is
+    /// over or another user is set.
     ///
     /// # Errors
     ///
@@ -98,8 +107,122 @@ pub trait UserIndex: Send + Sync {
     fn sessions_of<'a>(
         &'a self,
         user: &'a str,
+        from: &'a [u8],
         now: Timestamp,
-    ) -> BackendFuture<'a, Result<Vec<(StoreId, Record)>, StoreError>>;
+    ) -> BackendFuture<'a, Result<Page<SessionSummary>, StoreError>>;
+
+    /// Returns a page of the ids of all records of `user` that are stored, whether or not their time
+    /// is over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::load`].
+    fn ids_of<'a>(
+        &'a self,
+        user: &'a str,
+        from: &'a [u8],
+    ) -> BackendFuture<'a, Result<Page<StoreId>, StoreError>>;
+
+    /// Removes those of the records under `ids` whose [`Record::user`] is `user`, and returns how
+    /// many it removed. Each check and its removal are one step.
+    ///
+    /// `ids` is at most as long as a page.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::load`]. Some may have been removed by then.
+    fn destroy_of<'a>(
+        &'a self,
+        user: &'a str,
+        ids: &'a [StoreId],
+    ) -> BackendFuture<'a, Result<usize, StoreError>>;
+}
+
+/// How many sessions a page has as a rule. A hundred records of a megabyte each are deleted within a
+/// second in every database (`tests/user_sessions.rs`).
+#[cfg(any(
+    feature = "memory",
+    feature = "redis",
+    feature = "postgres",
+    feature = "mysql",
+    feature = "sqlite"
+))]
+const PAGE: usize = 100;
+
+/// A part of a list.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// The items of this part.
+    pub items: Vec<T>,
+    /// What the next call passes to get the part after it; its form is the index's own. `None` after
+    /// the last part.
+    pub next: Option<Vec<u8>>,
+}
+
+impl<T> Default for Page<T> {
+    fn default() -> Self {
+        let (items, next) = (Vec::new(), None);
+        Self { items, next }
+    }
+}
+
+#[cfg(any(
+    feature = "memory",
+    feature = "postgres",
+    feature = "mysql",
+    feature = "sqlite"
+))]
+impl Page<StoreId> {
+    /// Returns a page of a list that is in the order of ids.
+    fn in_order(items: Vec<StoreId>) -> Self {
+        let last = items.last().filter(|_| items.len() >= PAGE);
+        let next = last.map(|last| last.as_bytes().to_vec());
+        Self { items, next }
+    }
+}
+
+/// What a list of a user's sessions shows of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionSummary {
+    /// The record's id.
+    pub id: StoreId,
+    /// [`Record::created`].
+    pub created: Timestamp,
+    /// [`Record::seen`].
+    pub seen: Timestamp,
+    /// [`Record::expires`].
+    pub expires: Timestamp,
+    /// What [`Session::set_note`](crate::Session::set_note) noted.
+    pub note: Option<String>,
+}
+
+impl SessionSummary {
+    /// The session key of the note.
+    pub const NOTE: &str = "\u{2}note";
+
+    /// Returns the summary of a record under `id`, of which no value but the
+    /// [note](Self::NOTE) is looked at.
+    ///
+    /// ```
+    /// use session_manager::{Entries, Record, SessionSummary, StoreId, Timestamp, Value};
+    ///
+    /// let (now, later) = (Timestamp::from_millis(1_000), Timestamp::from_millis(2_000));
+    /// let entries: Entries = [(SessionSummary::NOTE, Value::Text("laptop"))].into_iter().collect();
+    /// let record = Record::new(now, later, entries);
+    /// let summary = SessionSummary::of(StoreId::from_bytes([7; 32]), &record);
+    /// assert_eq!(summary.note.as_deref(), Some("laptop"));
+    /// ```
+    pub fn of(id: StoreId, record: &Record) -> Self {
+        let note = record.entries.get(Self::NOTE);
+        Self {
+            id,
+            created: record.created,
+            seen: record.seen,
+            expires: record.expires,
+            note: note.map(|note| note.as_str().to_owned()),
+        }
+    }
 }
 
 /// Writes the type of a SHA-256.
@@ -153,6 +276,26 @@ hash! {
     /// assert_eq!(format!("{:?}", Holder::from_bytes([171; 32])), "Holder(ababab..)");
     /// ```
     Holder
+}
+
+impl StoreId {
+    /// Returns the id that [`Display`](fmt::Display) wrote so.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        if pairs.len() != 32 || !rest.is_empty() {
+            return None;
+        }
+        let digit = |digit: u8| match digit {
+            b'0'..=b'9' => Some(digit - b'0'),
+            b'a'..=b'f' => Some(digit - b'a' + 10),
+            _ => None,
+        };
+        let mut bytes = [0; 32];
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            *byte = digit(*high)? << 4 | digit(*low)?;
+        }
+        Some(Self(bytes))
+    }
 }
 
 impl Holder {

@@ -14,15 +14,18 @@
 //! ```
 
 use std::{
-    sync::{Arc, LazyLock},
-    time::Duration,
+    panic::resume_unwind,
+    sync::{Arc, Barrier, LazyLock},
+    thread,
+    time::{Duration, Instant},
 };
 
-use tokio::{sync::Barrier, task::JoinSet};
+use tokio::{runtime::Handle, sync::mpsc};
 
 use crate::{
     Applied, Backend, BackendFuture, Commit, Entries, Error, Holder, Manager, Opened, Opening,
-    Record, Reply, Session, Store, StoreId, Timestamp, Value, Write, expiry::Clock, random,
+    Page, Record, Reply, Session, SessionSummary, Store, StoreError, StoreId, Timestamp, UserIndex,
+    Value, Write, expiry::Clock, random,
 };
 
 /// The real time, from which the suite goes on: a store may drop by the system's clock what is long
@@ -79,8 +82,8 @@ impl Backend for Fake {
 /// Checks that `store` keeps the contract of [`Store`]: what is stored comes back, requests that
 /// overlap lose nothing, what was destroyed stays destroyed, and time is the caller's.
 ///
-/// It needs a tokio runtime, and uses ids that nobody else does, so that the store may hold other
-/// sessions meanwhile.
+/// It needs a tokio runtime of any kind, and uses ids that nobody else does, so that the store may
+/// hold other sessions meanwhile. Calls that overlap come from threads that it starts.
 ///
 /// # Panics
 ///
@@ -102,6 +105,7 @@ pub async fn check_store<S: Store>(store: S) {
     of_renewals_at_once_the_first_wins(&store).await;
     if store.users().is_some() {
         a_users_sessions_are_found(&*store).await;
+        a_users_many_sessions_end_page_by_page(&store).await;
     }
 }
 
@@ -531,7 +535,13 @@ async fn what_was_destroyed_stays_destroyed<S: Store>(store: &S) {
     destroy(store, id).await;
 }
 
-/// Runs `task` as many times as said, all at once, and returns what each returned.
+/// For how long calls overlap at least: a store that answers at once is asked thousands of times.
+const OVERLAP: Duration = Duration::from_millis(20);
+
+/// Runs `task` as many times as said at the same moment, and returns what each returned.
+///
+/// Each has a thread, so that a store that is not atomic and never awaits is found out on any
+/// runtime. The runtime goes on meanwhile, for it may drive the store's connections.
 async fn at_once<S, F, T>(store: &Arc<S>, times: usize, task: impl Fn(Arc<S>, usize) -> F) -> Vec<T>
 where
     S: Store,
@@ -539,40 +549,66 @@ where
     T: Send + 'static,
 {
     let ready = Arc::new(Barrier::new(times));
-    let mut tasks = JoinSet::new();
-    for number in 0..times {
-        let (task, ready) = (task(Arc::clone(store), number), Arc::clone(&ready));
-        tasks.spawn(async move {
-            ready.wait().await;
-            task.await
-        });
+    let (done, mut finished) = mpsc::unbounded_channel();
+    let threads: Vec<_> = (0..times)
+        .map(|number| {
+            let (task, ready) = (task(Arc::clone(store), number), Arc::clone(&ready));
+            let (runtime, done) = (Handle::current(), done.clone());
+            thread::spawn(move || {
+                ready.wait();
+                // Nobody receives it if the suite was given up.
+                let _ = done.send(runtime.block_on(task));
+            })
+        })
+        .collect();
+    drop(done);
+    let mut results = Vec::with_capacity(times);
+    while let Some(result) = finished.recv().await {
+        results.push(result);
     }
-    tasks.join_all().await
+    for thread in threads {
+        if let Err(panic) = thread.join() {
+            resume_unwind(panic);
+        }
+    }
+    results
 }
 
 async fn writes_that_overlap_all_survive<S: Store>(store: &Arc<S>) {
     let id = create(&**store, &[]).await;
-    let done = at_once(store, 50, |store, number| async move {
-        let key = format!("key{number}");
-        apply(&*store, id, &write(&[(&key, Value::Text("value"))])).await
+    let written = at_once(store, 50, |store, number| async move {
+        let (key, begun) = (format!("key{number}"), Instant::now());
+        for count in 1_u64.. {
+            let change = write(&[(&key, Value::Text(&count.to_string()))]);
+            assert_eq!(apply(&*store, id, &change).await, Applied::Done);
+            if begun.elapsed() >= OVERLAP {
+                return (key, count);
+            }
+        }
+        unreachable!("it ends after a while")
     });
-    assert_eq!(done.await, [Applied::Done; 50]);
+    let written = written.await;
     let record = load(&**store, id).await.expect("nobody destroyed it");
-    assert_eq!(
-        record.entries.len(),
-        50,
-        "of 50 writes at once all 50 survive"
-    );
-    assert_eq!(record.version, 51, "and each counts");
+    for (key, count) in &written {
+        let count = count.to_string();
+        assert_eq!(
+            record.entries.get(key),
+            Some(Value::Text(&*count)),
+            "of 50 writers at once each finds its last write"
+        );
+    }
+    let writes: u64 = written.iter().map(|(_, count)| count).sum();
+    assert_eq!(record.version, 1 + writes, "and each write counts");
     destroy(&**store, id).await;
 }
 
 async fn updates_that_overlap_all_count<S: Store>(store: &Arc<S>) {
     let id = create(&**store, &[("count", Value::Json("0"))]).await;
-    let done = at_once(store, 50, |store, _| async move {
-        loop {
+    let added = at_once(store, 50, |store, _| async move {
+        let (mut added, begun) = (0_u64, Instant::now());
+        while added == 0 || begun.elapsed() < OVERLAP {
             let record = load(&*store, id).await.expect("nobody destroyed it");
-            let count: u32 = record
+            let count: u64 = record
                 .entries
                 .get("count")
                 .expect("it is there")
@@ -582,15 +618,16 @@ async fn updates_that_overlap_all_count<S: Store>(store: &Arc<S>) {
             let mut change = write(&[("count", Value::Json(&next))]);
             change.if_version = Some(record.version);
             if apply(&*store, id, &change).await == Applied::Done {
-                break;
+                added += 1;
             }
         }
+        added
     });
-    done.await;
+    let added: u64 = added.await.into_iter().sum();
     assert_entries(
         load(&**store, id).await.as_ref(),
-        &[("count", Value::Json("50"))],
-        "of 50 increments at once all 50 count",
+        &[("count", Value::Json(&added.to_string()))],
+        "of increments at once all count",
     );
     destroy(&**store, id).await;
 }
@@ -648,25 +685,54 @@ fn new_holder(number: usize) -> Holder {
     Holder::from_bytes([10 + number as u8; 32])
 }
 
+/// Every page of a list, one after the other.
+async fn all_pages<T>(page: impl AsyncFn(Vec<u8>) -> Result<Page<T>, StoreError>) -> Vec<T> {
+    let (mut all, mut from) = (Vec::new(), Vec::new());
+    loop {
+        let page = page(from).await.expect("the store answers");
+        all.extend(page.items);
+        match page.next {
+            Some(next) => from = next,
+            None => return all,
+        }
+    }
+}
+
+async fn listed(index: &dyn UserIndex, user: &str, now: Timestamp) -> Vec<SessionSummary> {
+    let mut all = all_pages(async |from| index.sessions_of(user, &from, now).await).await;
+    all.sort_unstable_by_key(|session| session.id);
+    all
+}
+
+async fn stored(index: &dyn UserIndex, user: &str) -> Vec<StoreId> {
+    let mut all = all_pages(async |from| index.ids_of(user, &from).await).await;
+    all.sort_unstable();
+    all
+}
+
+/// A user whom no other run knows.
+fn new_user(what: &str) -> String {
+    format!("{what} of \"suite\" {}", new_id())
+}
+
 async fn a_users_sessions_are_found<S: Store>(store: &S) {
     let index = store.users().expect("asked before");
-    let name = |what: &str| format!("{what} of \"suite\" {}", new_id());
-    let (user, other) = (name("用户"), name("other"));
-    let of = |user: &str, now: Timestamp| {
-        let user = user.to_owned();
-        async move {
-            let found = index
-                .sessions_of(&user, now)
-                .await
-                .expect("the store answers");
-            let mut ids: Vec<_> = found.into_iter().map(|(id, _)| id).collect();
-            ids.sort_unstable();
-            ids
+    let (user, other) = (new_user("用户"), new_user("other"));
+    let of = async |user: &str, now: Timestamp| {
+        let found = listed(index, user, now).await;
+        let ids: Vec<_> = found.into_iter().map(|session| session.id).collect();
+        if now == *NOW {
+            assert_eq!(stored(index, user).await, ids, "both lists agree");
         }
+        ids
     };
-    assert_eq!(of(&user, *NOW).await, [], "nobody has no sessions");
+    assert_eq!(of(&user, *NOW).await, [], "an unknown user has no sessions");
 
-    let mut theirs = write(&[("note", Value::Text("laptop"))]);
+    let values = [
+        (SessionSummary::NOTE, Value::Text("a \"note\" 测试")),
+        ("key", Value::Text("value")),
+    ];
+    let mut theirs = write(&values);
     theirs.user = Some(user.as_str().into());
     let one = new_id();
     assert!(store.create(one, &theirs).await.expect("the store answers"));
@@ -677,18 +743,16 @@ async fn a_users_sessions_are_found<S: Store>(store: &S) {
     assert_eq!(
         of(&user, *NOW).await,
         both,
-        "sessions are found from the write on that said whose"
+        "sessions are found from the write on that set their user"
     );
-    let found = index
-        .sessions_of(&user, *NOW)
-        .await
-        .expect("the store answers");
-    assert!(
-        found
-            .iter()
-            .all(|(_, record)| record.entries.get("note").is_some()),
-        "with their values"
-    );
+    for session in listed(index, &user, *NOW).await {
+        assert_eq!(session.note.as_deref(), Some("a \"note\" 测试"));
+        assert_eq!(
+            (session.created, session.seen, session.expires),
+            (*NOW, *NOW, NOW.plus(HOUR)),
+            "a summary says when a session began, was seen and ends"
+        );
+    }
 
     assert_eq!(apply(store, two, &renewal(&[])).await, Applied::Done);
     assert_eq!(
@@ -702,7 +766,7 @@ async fn a_users_sessions_are_found<S: Store>(store: &S) {
     assert_eq!(
         (of(&user, *NOW).await, of(&other, *NOW).await),
         (both.to_vec(), vec![]),
-        "what was not written is nobody's"
+        "a write that failed sets no user"
     );
     theirs.holder = SECOND;
     assert_eq!(apply(store, two, &theirs).await, Applied::Done);
@@ -712,10 +776,81 @@ async fn a_users_sessions_are_found<S: Store>(store: &S) {
     assert_eq!(
         of(&user, NOW.plus(HOUR)).await,
         [],
-        "a session whose time is over is not found"
+        "a session whose time is over is not listed"
     );
     destroy(store, one).await;
     assert_eq!(of(&user, *NOW).await, [], "nor one that was destroyed");
     destroy(store, two).await;
     assert_eq!(of(&other, *NOW).await, [], "renewed or not");
+}
+
+/// More than any page has.
+async fn a_users_many_sessions_end_page_by_page<S: Store>(store: &Arc<S>) {
+    let index = store.users().expect("asked before");
+    let (user, other) = (new_user("many"), new_user("other"));
+    let create_of = |store: Arc<S>, user: String| async move {
+        let mut theirs = write(&[("key", Value::Text("value"))]);
+        theirs.user = Some(user.into());
+        let id = new_id();
+        assert!(store.create(id, &theirs).await.expect("the store answers"));
+        id
+    };
+    let created = at_once(store, 25, |store, _| {
+        let user = user.clone();
+        async move {
+            let mut ids = Vec::new();
+            for _ in 0..100 {
+                ids.push(create_of(Arc::clone(&store), user.clone()).await);
+            }
+            ids
+        }
+    });
+    let mut created = created.await.concat();
+    created.sort_unstable();
+    let foreign = create_of(Arc::clone(store), other.clone()).await;
+    let found = listed(index, &user, *NOW).await;
+    let mut ids: Vec<_> = found.into_iter().map(|session| session.id).collect();
+    ids.dedup();
+    assert!(ids == created, "all 2,500 sessions are listed");
+    let mut ids = stored(index, &user).await;
+    ids.dedup();
+    assert!(ids == created, "and all their ids");
+
+    let destroy_of = async |user: &str, ids: &[StoreId]| {
+        let ended = index.destroy_of(user, ids).await;
+        ended.expect("the store answers")
+    };
+    assert_eq!(
+        destroy_of(&user, &[foreign, new_id()]).await,
+        0,
+        "the id of another user's session ends nothing"
+    );
+    assert_eq!(destroy_of(&user, &[]).await, 0);
+    assert!(load(&**store, foreign).await.is_some());
+    assert_eq!(destroy_of(&user, &created[..1]).await, 1);
+    assert_eq!(destroy_of(&user, &created[..1]).await, 0, "once");
+    assert!(load(&**store, created[0]).await.is_none());
+    assert_eq!(
+        destroy_of(&user, &[created[1], foreign, created[2]]).await,
+        2,
+        "a page ends the user's own alone"
+    );
+    let kept = created[3];
+    let (mut ended, mut from) = (0, Vec::new());
+    loop {
+        let page = index.ids_of(&user, &from).await;
+        let page = page.expect("the store answers");
+        let ids: Vec<_> = page.items.into_iter().filter(|id| *id != kept).collect();
+        ended += destroy_of(&user, &ids).await;
+        match page.next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    assert_eq!(ended, 2_496, "what ends meanwhile disturbs no list");
+    assert_eq!(stored(index, &user).await, [kept], "but one are ended");
+    assert!(load(&**store, kept).await.is_some());
+    assert_eq!(destroy_of(&user, &[kept]).await, 1);
+    assert_eq!(stored(index, &user).await, []);
+    destroy(&**store, foreign).await;
 }

@@ -1,6 +1,8 @@
 //! A user's sessions: listing and ending them.
 
-use crate::{Error, Manager, Record, Session, StoreId, Timestamp, session::NOTE};
+use std::{cmp::Reverse, collections::HashMap};
+
+use crate::{Error, Manager, Session, SessionSummary, StoreId, Timestamp, UserIndex};
 
 /// One of a user's sessions, as a page of "your devices" shows it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -18,23 +20,24 @@ pub struct UserSession {
 }
 
 impl UserSession {
-    fn new((id, record): (StoreId, Record)) -> Self {
+    fn new(session: SessionSummary) -> Self {
         Self {
-            handle: id.to_string(),
-            created: record.created,
-            last_seen: record.seen,
-            note: record
-                .entries
-                .get(NOTE)
-                .map(|note| note.as_str().to_owned()),
+            handle: session.id.to_string(),
+            created: session.created,
+            last_seen: session.seen,
+            note: session.note,
         }
     }
 }
 
 /// A user's sessions, for engines whose store has an index of users.
 impl Manager {
-    /// The live sessions of which [`Session::set_user`] said that they are this user's, the one seen
-    /// last first.
+    /// Returns the live sessions of which [`Session::set_user`] said that they are this user's, the
+    /// one seen last first. It loads the notes, and no other value.
+    ///
+    /// A session is live until the end that is stored with it: one that a manager with a longer
+    /// absolute timeout keeps in the same store is listed as well. The list is read a page at a time,
+    /// each within the time limit of a store call.
     ///
     /// # Errors
     ///
@@ -48,68 +51,87 @@ impl Manager {
     /// # Ok(()) }
     /// ```
     pub async fn user_sessions(&self, user: &str) -> Result<Vec<UserSession>, Error> {
-        let found = self.find(user).await?;
-        let mut sessions: Vec<_> = found.into_iter().map(UserSession::new).collect();
-        sessions.sort_by_key(|session| std::cmp::Reverse((session.last_seen, session.created)));
+        let (index, now) = (self.users()?, self.settings().now());
+        // By id, because a session that migrates or changes while it is listed may come twice.
+        let mut found = HashMap::new();
+        let mut from = Vec::new();
+        loop {
+            let page = index.sessions_of(user, &from, now).await?;
+            found.extend(page.items.into_iter().map(|session| (session.id, session)));
+            match page.next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        let mut sessions: Vec<_> = found.into_values().map(UserSession::new).collect();
+        sessions.sort_by_key(|session| Reverse((session.last_seen, session.created)));
         Ok(sessions)
     }
 
     /// Ends all of a user's sessions, and returns how many: for a stolen device, or a new password.
     ///
+    /// It ends every session that is stored, whatever timeouts this manager has: also those that a
+    /// manager with longer ones keeps in the same store. They end a page at a time, without being
+    /// loaded, and each page has the time limit of a store call, so that a user with very many or very
+    /// large sessions can still end them.
+    ///
     /// # Errors
     ///
-    /// As [`user_sessions`](Self::user_sessions). Some may have ended by then.
+    /// As [`user_sessions`](Self::user_sessions). Some may have ended by then; calling it again goes
+    /// on with the others.
     pub async fn destroy_user_sessions(&self, user: &str) -> Result<usize, Error> {
-        self.destroy_where(user, |_| true).await
+        self.destroy_but(user, None).await
     }
 
-    /// Ends all of a user's sessions but `present`, and returns how many.
+    /// Ends all of a user's sessions but `present`, and returns how many, as
+    /// [`destroy_user_sessions`](Self::destroy_user_sessions) does.
     ///
     /// # Errors
     ///
-    /// As [`user_sessions`](Self::user_sessions). Some may have ended by then.
+    /// As [`destroy_user_sessions`](Self::destroy_user_sessions).
     pub async fn destroy_other_user_sessions(
         &self,
         user: &str,
         present: &Session,
     ) -> Result<usize, Error> {
         let present = present.handle();
-        self.destroy_where(user, |handle| Some(handle) != present.as_deref())
+        self.destroy_but(user, present.as_deref().and_then(StoreId::parse))
             .await
     }
 
     /// Ends the one session of the user that has this [`handle`](UserSession::handle), and returns
-    /// whether there was one.
+    /// whether there was one. The handle of another user's session ends nothing.
     ///
     /// # Errors
     ///
     /// As [`user_sessions`](Self::user_sessions).
     pub async fn destroy_user_session(&self, user: &str, handle: &str) -> Result<bool, Error> {
-        Ok(self.destroy_where(user, |other| other == handle).await? > 0)
+        let index = self.users()?;
+        match StoreId::parse(handle) {
+            Some(id) => Ok(index.destroy_of(user, &[id]).await? > 0),
+            None => Ok(false),
+        }
     }
 
-    async fn find(&self, user: &str) -> Result<Vec<(StoreId, Record)>, Error> {
-        let mut found = self
-            .backend()
-            .user_sessions(user, self.settings().now())
-            .await?;
-        let (now, expiry) = (self.settings().now(), self.settings().expiry());
-        found.retain(|(_, record)| !expiry.is_over(record.created, record.expires, now));
-        Ok(found)
+    fn users(&self) -> Result<&dyn UserIndex, Error> {
+        self.backend().users().ok_or(Error::NoUserIndex {
+            engine: self.engine(),
+        })
     }
 
-    async fn destroy_where(
-        &self,
-        user: &str,
-        is_meant: impl Fn(&str) -> bool,
-    ) -> Result<usize, Error> {
-        let mut count = 0;
-        for (id, _) in self.find(user).await? {
-            if is_meant(&id.to_string()) {
-                self.backend().destroy_stored(id).await?;
-                count += 1;
+    async fn destroy_but(&self, user: &str, kept: Option<StoreId>) -> Result<usize, Error> {
+        let index = self.users()?;
+        let (mut count, mut from) = (0, Vec::new());
+        loop {
+            let mut page = index.ids_of(user, &from).await?;
+            page.items.retain(|id| Some(*id) != kept);
+            if !page.items.is_empty() {
+                count += index.destroy_of(user, &page.items).await?;
+            }
+            match page.next {
+                Some(next) => from = next,
+                None => return Ok(count),
             }
         }
-        Ok(count)
     }
 }

@@ -740,21 +740,28 @@ async fn a_users_index_ends_with_their_longest_session_and_keeps_no_session_that
     let ttl: u64 = cli(server.port, &["ttl", &keys]).parse().unwrap();
     assert!((7_200..=7_260).contains(&ttl), "{ttl} s");
     let index = store.users().unwrap();
-    assert_eq!(
-        index
-            .sessions_of("ada", NOW.plus(HOUR))
-            .await
-            .unwrap()
-            .len(),
-        1
-    );
+    let later = NOW.plus(HOUR);
+    let page = index.sessions_of("ada", &[], later).await.unwrap();
+    assert_eq!(page.items.len(), 1, "what is over is not listed");
+    let three = new_id();
+    let mut third = write_of("ada");
+    (third.now, third.expires) = (later, later.plus(HOUR));
+    assert!(store.create(three, &third).await.unwrap());
     assert_eq!(
         cli(server.port, &["zcard", &keys]),
-        "1",
-        "what is over is dropped"
+        "3",
+        "a record is stored for a minute more, and so long found by what ends it"
     );
-    store.destroy(one).await.unwrap();
-    store.destroy(two).await.unwrap();
+    third.now = later.plus(Duration::from_secs(60));
+    assert_eq!(store.apply(three, &third).await.unwrap(), Applied::Done);
+    assert_eq!(
+        cli(server.port, &["zcard", &keys]),
+        "2",
+        "what is over is dropped when something is added"
+    );
+    for id in [one, two, three] {
+        store.destroy(id).await.unwrap();
+    }
     assert_eq!(count(), 0, "nothing is left");
 }
 

@@ -254,8 +254,8 @@ macro_rules! on_each_store {
                     for _ in 0..2 {
                         let error = store.load(id, now()).await.unwrap_err();
                         assert!(matches!(error, StoreError::Spoiled { .. }), "{spoiled}: {error:?}");
-                        let error = store.sessions_of("ada", now()).await.unwrap_err();
-                        assert!(matches!(error, StoreError::Spoiled { .. }), "{spoiled}: {error:?}");
+                        let page = store.sessions_of("ada", &[], now()).await.unwrap();
+                        assert_eq!(page.next, None, "it hides no other session");
                     }
                     let same = format!("SELECT COUNT(*) FROM {table} WHERE {column} = {spoiled}");
                     let same = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(same));
@@ -276,10 +276,11 @@ macro_rules! on_each_store {
                     assert!(store.create(id(), &theirs).await.unwrap());
                 }
                 for user in users {
-                    let found = store.sessions_of(user, now()).await.unwrap();
+                    let found = store.sessions_of(user, &[], now()).await.unwrap().items;
                     assert_eq!(found.len(), 1, "{user:.20}");
-                    assert_eq!(found[0].1.user.as_deref(), Some(user));
-                    assert_eq!(found[0].1.entries.get("user"), Some(Value::Text(user)));
+                    let record = store.load(found[0].id, now()).await.unwrap().unwrap();
+                    assert_eq!(record.user.as_deref(), Some(user));
+                    assert_eq!(record.entries.get("user"), Some(Value::Text(user)));
                 }
             }
 
@@ -653,8 +654,14 @@ mod postgres_alone {
             assert_eq!(statements().await, 1, "renew");
             assert_eq!(store.apply(one, &change).await.unwrap(), Applied::Gone);
             assert_eq!(statements().await, 1, "a write that comes too late");
-            assert_eq!(store.sessions_of("ada", now()).await.unwrap().len(), 1);
-            assert_eq!(statements().await, 1, "a user's sessions");
+            let page = store.sessions_of("ada", &[], now()).await.unwrap();
+            assert_eq!(page.items.len(), 1);
+            assert_eq!(statements().await, 1, "a page of a user's sessions");
+            let page = store.ids_of("ada", &[]).await.unwrap();
+            assert_eq!(page.items, [one]);
+            assert_eq!(statements().await, 1, "a page of their ids");
+            assert_eq!(store.destroy_of("ada", &[one, id()]).await.unwrap(), 1);
+            assert_eq!(statements().await, 1, "the end of a page");
             store.destroy(one).await.unwrap();
             assert_eq!(statements().await, 1, "destroy");
         }

@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 
 use super::migration::{Adopt, Claim, Migration};
 use crate::{
-    Applied, Backend, BackendFuture, Commit, Error, Holder, Key, Opened, Opening, Record, Refused,
-    Reply, Settings, Size, Store, StoreError, StoreId, Timestamp, Update, View, Write,
+    Applied, Backend, BackendFuture, Commit, Error, Holder, Key, Opened, Opening, Page, Record,
+    Refused, Reply, SessionSummary, Settings, Size, Store, StoreError, StoreId, Timestamp, Update,
+    UserIndex, View, Write,
     cookie::NameHash,
     key::{self, TAG},
     log::log,
@@ -374,25 +375,45 @@ impl<S: Store> Backend for ServerSide<S> {
         Some(self.cookie(settings).stored(&id))
     }
 
-    fn has_user_index(&self) -> bool {
-        self.store.users().is_some()
+    fn users(&self) -> Option<&dyn UserIndex> {
+        self.store.users().map(|_| self as &dyn UserIndex)
     }
+}
 
-    fn user_sessions<'a>(
+/// The store's own, with a time limit for each call; empty where the store has none.
+impl<S: Store> UserIndex for ServerSide<S> {
+    fn sessions_of<'a>(
         &'a self,
         user: &'a str,
+        from: &'a [u8],
         now: Timestamp,
-    ) -> BackendFuture<'a, Result<Vec<(StoreId, Record)>, Error>> {
-        let Some(index) = self.store.users() else {
-            return BackendFuture::ready(Err(Error::NoUserIndex {
-                engine: self.engine(),
-            }));
-        };
-        BackendFuture::pending(async move { Ok(self.limited(index.sessions_of(user, now)).await?) })
+    ) -> BackendFuture<'a, Result<Page<SessionSummary>, StoreError>> {
+        match self.store.users() {
+            Some(index) => BackendFuture::pending(self.limited(index.sessions_of(user, from, now))),
+            None => BackendFuture::ready(Ok(Page::default())),
+        }
     }
 
-    fn destroy_stored(&self, id: StoreId) -> BackendFuture<'_, Result<(), Error>> {
-        BackendFuture::pending(async move { Ok(self.limited(self.store.destroy(id)).await?) })
+    fn ids_of<'a>(
+        &'a self,
+        user: &'a str,
+        from: &'a [u8],
+    ) -> BackendFuture<'a, Result<Page<StoreId>, StoreError>> {
+        match self.store.users() {
+            Some(index) => BackendFuture::pending(self.limited(index.ids_of(user, from))),
+            None => BackendFuture::ready(Ok(Page::default())),
+        }
+    }
+
+    fn destroy_of<'a>(
+        &'a self,
+        user: &'a str,
+        ids: &'a [StoreId],
+    ) -> BackendFuture<'a, Result<usize, StoreError>> {
+        match self.store.users() {
+            Some(index) => BackendFuture::pending(self.limited(index.destroy_of(user, ids))),
+            None => BackendFuture::ready(Ok(0)),
+        }
     }
 }
 

@@ -1,16 +1,19 @@
 //! Sessions in this process's memory.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::BTreeSet,
     fmt,
-    hash::{BuildHasherDefault, Hasher},
+    hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use hashlink::LinkedHashMap;
 
+use super::PAGE;
 use crate::{
-    Applied, BackendFuture, Record, Store, StoreError, StoreId, Timestamp, UserIndex, Write,
+    Applied, BackendFuture, Page, Record, SessionSummary, Store, StoreError, StoreId, Timestamp,
+    UserIndex, Write,
 };
 
 const SHARDS: usize = 64;
@@ -33,7 +36,7 @@ struct Inner {
     /// Each session by a part of its id, so that requests of different sessions rarely wait for one
     /// another.
     shards: [Mutex<Shard>; SHARDS],
-    users: Mutex<HashMap<Arc<str>, HashSet<StoreId>>>,
+    users: Users,
     /// The most sessions that one shard holds.
     shard_capacity: usize,
 }
@@ -74,7 +77,7 @@ impl MemoryStore {
     pub fn with_capacity(sessions: usize) -> Self {
         Self(Arc::new(Inner {
             shards: std::array::from_fn(|_| Mutex::default()),
-            users: Mutex::default(),
+            users: Users::default(),
             shard_capacity: sessions.div_ceil(SHARDS).max(1),
         }))
     }
@@ -121,7 +124,7 @@ impl Inner {
     }
 
     fn insert(&self, shard: &mut Shard, id: StoreId, record: Record) {
-        self.index(id, record.user.as_ref());
+        self.users.insert(id, record.user.as_ref());
         // Those used longest ago, and with them most of those whose time is over, stand first. Two
         // of these go for each that comes, so that none stays for long.
         let mut may_go = 2;
@@ -131,7 +134,7 @@ impl Inner {
                 break;
             }
             if let Some((gone, old)) = shard.pop_front() {
-                self.unindex(gone, old.user.as_ref());
+                self.users.remove(gone, old.user.as_ref());
             }
             may_go -= i32::from(is_over);
         }
@@ -140,27 +143,7 @@ impl Inner {
 
     fn remove(&self, shard: &mut Shard, id: StoreId) {
         if let Some(record) = shard.remove(&id) {
-            self.unindex(id, record.user.as_ref());
-        }
-    }
-
-    fn index(&self, id: StoreId, user: Option<&Arc<str>>) {
-        if let Some(user) = user {
-            lock(&self.users)
-                .entry(Arc::clone(user))
-                .or_default()
-                .insert(id);
-        }
-    }
-
-    fn unindex(&self, id: StoreId, user: Option<&Arc<str>>) {
-        let Some(user) = user else { return };
-        let mut users = lock(&self.users);
-        if let Some(sessions) = users.get_mut(user) {
-            sessions.remove(&id);
-            if sessions.is_empty() {
-                users.remove(user);
-            }
+            self.users.remove(id, record.user.as_ref());
         }
     }
 }
@@ -200,8 +183,8 @@ impl Store for MemoryStore {
         let was = record.user.clone();
         let applied = record.apply(write);
         if record.user != was {
-            self.0.index(id, record.user.as_ref());
-            self.0.unindex(id, was.as_ref());
+            self.0.users.insert(id, record.user.as_ref());
+            self.0.users.remove(id, was.as_ref());
         }
         Ok(applied)
     }
@@ -220,21 +203,80 @@ impl UserIndex for MemoryStore {
     fn sessions_of<'a>(
         &'a self,
         user: &'a str,
+        from: &'a [u8],
         now: Timestamp,
-    ) -> BackendFuture<'a, Result<Vec<(StoreId, Record)>, StoreError>> {
-        let ids: Vec<_> = lock(&self.0.users)
-            .get(user)
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
-        let live = ids.into_iter().filter_map(|id| {
+    ) -> BackendFuture<'a, Result<Page<SessionSummary>, StoreError>> {
+        let ids = self.0.users.page(user, from);
+        let live = ids.items.into_iter().filter_map(|id| {
             let shard = self.0.shard(id);
             let record = shard.get(&id)?;
             let is_theirs = is_live(record, now) && record.user.as_deref() == Some(user);
-            is_theirs.then(|| (id, record.clone()))
+            is_theirs.then(|| SessionSummary::of(id, record))
         });
-        BackendFuture::ready(Ok(live.collect()))
+        BackendFuture::ready(Ok(Page {
+            items: live.collect(),
+            next: ids.next,
+        }))
+    }
+
+    fn ids_of<'a>(
+        &'a self,
+        user: &'a str,
+        from: &'a [u8],
+    ) -> BackendFuture<'a, Result<Page<StoreId>, StoreError>> {
+        BackendFuture::ready(Ok(self.0.users.page(user, from)))
+    }
+
+    fn destroy_of<'a>(
+        &'a self,
+        user: &'a str,
+        ids: &'a [StoreId],
+    ) -> BackendFuture<'a, Result<usize, StoreError>> {
+        let ended = ids.iter().filter(|id| {
+            let mut shard = self.0.shard(**id);
+            let found = shard.get(id);
+            let is_theirs = found.is_some_and(|record| record.user.as_deref() == Some(user));
+            if is_theirs {
+                self.0.remove(&mut shard, **id);
+            }
+            is_theirs
+        });
+        BackendFuture::ready(Ok(ended.count()))
+    }
+}
+
+/// The ids of the sessions of each user, in the order of a hash of the user that a client cannot
+/// steer. Two users of one hash are told apart by the records.
+#[derive(Default)]
+struct Users {
+    hasher: RandomState,
+    ids: Mutex<BTreeSet<(u64, StoreId)>>,
+}
+
+impl Users {
+    fn insert(&self, id: StoreId, user: Option<&Arc<str>>) {
+        if let Some(user) = user {
+            lock(&self.ids).insert((self.hasher.hash_one(&**user), id));
+        }
+    }
+
+    fn remove(&self, id: StoreId, user: Option<&Arc<str>>) {
+        if let Some(user) = user {
+            lock(&self.ids).remove(&(self.hasher.hash_one(&**user), id));
+        }
+    }
+
+    fn page(&self, user: &str, from: &[u8]) -> Page<StoreId> {
+        let hash = self.hasher.hash_one(user);
+        let from = <[u8; 32]>::try_from(from).map(|last| (hash, StoreId::from_bytes(last)));
+        let first = match from {
+            Ok(last) => Bound::Excluded(last),
+            Err(_) => Bound::Included((hash, StoreId::from_bytes([0; 32]))),
+        };
+        let last = Bound::Included((hash, StoreId::from_bytes([u8::MAX; 32])));
+        let ids = lock(&self.ids);
+        let page = ids.range((first, last)).take(PAGE);
+        Page::in_order(page.map(|(_, id)| *id).collect())
     }
 }
 
@@ -252,7 +294,7 @@ mod tests {
         // All in one shard, which has room for one.
         let id = |number: u8| StoreId::from_bytes([number.wrapping_mul(64); 32]);
         let store = MemoryStore::with_capacity(1);
-        let indexed = || lock(&store.0.users).get("ada").map_or(0, HashSet::len);
+        let indexed = || store.0.users.page("ada", &[]).items.len();
 
         assert_eq!(store.create(id(0), &write).await.ok(), Some(true));
         assert_eq!(store.create(id(1), &write).await.ok(), Some(true));
@@ -267,6 +309,6 @@ mod tests {
         assert_eq!(store.apply(id(1), &write).await.ok(), Some(Applied::Gone));
         assert_eq!(indexed(), 0, "what was not written is not found");
         assert!(store.destroy(id(1)).await.is_ok());
-        assert!(lock(&store.0.users).is_empty(), "and gone");
+        assert!(lock(&store.0.users.ids).is_empty(), "and gone");
     }
 }

@@ -16,9 +16,10 @@ use self::{
     link::{Fault, Link, Source},
     url::Hosts,
 };
+use super::PAGE;
 use crate::{
-    Applied, BackendFuture, Entries, Holder, Record, Store, StoreError, StoreId, Timestamp,
-    UserIndex, Value, Write, random,
+    Applied, BackendFuture, Entries, Holder, Page, Record, SessionSummary, Store, StoreError,
+    StoreId, Timestamp, UserIndex, Value, Write, random,
 };
 
 const NAME: &str = "Redis";
@@ -298,6 +299,10 @@ fn spoiled(why: &'static str) -> StoreError {
     StoreError::Spoiled { store: NAME, why }
 }
 
+fn no_meta() -> StoreError {
+    spoiled("it lacks what every record says of itself")
+}
+
 /// A proxy or a user's own function answered in the server's place.
 fn no_answer() -> StoreError {
     StoreError::failed(
@@ -400,48 +405,140 @@ impl UserIndex for RedisStore {
     fn sessions_of<'a>(
         &'a self,
         user: &'a str,
+        from: &'a [u8],
         now: Timestamp,
-    ) -> BackendFuture<'a, Result<Vec<(StoreId, Record)>, StoreError>> {
+    ) -> BackendFuture<'a, Result<Page<SessionSummary>, StoreError>> {
         BackendFuture::pending(async move {
-            let key = self.index_key(&owner_of(user));
-            let args = |command: &mut Cmd| {
-                command.arg(now.millis());
-            };
-            let Reply::Array(ids) = self.run(&LIST, &key, args).await? else {
-                return Err(no_answer());
-            };
-            let mut loads = JoinSet::new();
-            for id in ids.iter().filter_map(parse_id) {
-                let store = self.clone();
-                loads.spawn(async move { (id, store.load(id, now).await) });
-            }
-            let mut found = Vec::with_capacity(loads.len());
-            while let Some(loaded) = loads.join_next().await {
-                let (id, record) = loaded.map_err(|error| StoreError::failed(NAME, error))?;
-                match record {
-                    Ok(Some(record)) if record.user.as_deref() == Some(user) => {
-                        found.push((id, record));
+            let ids = self.list(user, from).await?;
+            let summaries = self.each(ids.items, async |store, id| store.summary(id).await);
+            let mut found = Vec::new();
+            for summary in summaries.await? {
+                match summary {
+                    Ok(Some((of, summary))) if of == user && now < summary.expires => {
+                        found.push(summary);
                     }
-                    // An index may name what is another's by now, or no record any more.
+                    // An index may name a record of another user by now, or one that is gone.
                     Ok(_) | Err(StoreError::Spoiled { .. }) => {}
                     Err(error) => return Err(error),
                 }
             }
-            Ok(found)
+            Ok(Page {
+                items: found,
+                next: ids.next,
+            })
+        })
+    }
+
+    fn ids_of<'a>(
+        &'a self,
+        user: &'a str,
+        from: &'a [u8],
+    ) -> BackendFuture<'a, Result<Page<StoreId>, StoreError>> {
+        BackendFuture::pending(self.list(user, from))
+    }
+
+    fn destroy_of<'a>(
+        &'a self,
+        user: &'a str,
+        ids: &'a [StoreId],
+    ) -> BackendFuture<'a, Result<usize, StoreError>> {
+        BackendFuture::pending(async move {
+            let owner: Arc<str> = owner_of(user).into();
+            let ended = self.each(ids.to_vec(), move |store: Self, id| {
+                let owner = Arc::clone(&owner);
+                async move { store.destroy_owned(id, &owner).await }
+            });
+            let mut count = 0;
+            for ended in ended.await? {
+                match ended {
+                    Ok(ended) => count += usize::from(ended),
+                    Err(StoreError::Spoiled { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(count)
         })
     }
 }
 
-fn parse_id(id: &Reply) -> Option<StoreId> {
-    let Reply::BulkString(id) = id else {
-        return None;
-    };
-    let id = str::from_utf8(id).ok().filter(|id| id.len() == 64)?;
-    let mut bytes = [0; 32];
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(id.get(2 * at..2 * at + 2)?, 16).ok()?;
+impl RedisStore {
+    /// Returns a page of what the index of `user` names.
+    async fn list(&self, user: &str, from: &[u8]) -> Result<Page<StoreId>, StoreError> {
+        let from = str::from_utf8(from).ok().filter(|from| !from.is_empty());
+        let args = |command: &mut Cmd| {
+            command.arg(from.unwrap_or("0")).arg(PAGE);
+        };
+        let key = self.index_key(&owner_of(user));
+        let reply = self.run(&LIST, &key, args).await?;
+        let Reply::Array(reply) = reply else {
+            return Err(no_answer());
+        };
+        let [Reply::BulkString(next), Reply::Array(found)] = &reply[..] else {
+            return Err(no_answer());
+        };
+        // Each id is followed by its score.
+        let ids = found.iter().step_by(2);
+        let ids = ids.filter_map(|id| StoreId::parse(text(id)?));
+        Ok(Page {
+            items: ids.collect(),
+            next: (next != b"0").then(|| next.clone()),
+        })
     }
-    Some(StoreId::from_bytes(bytes))
+
+    /// Calls `f` for each of a page of ids; all calls share one connection, and none waits for another.
+    async fn each<T, F>(
+        &self,
+        ids: Vec<StoreId>,
+        f: impl Fn(Self, StoreId) -> F,
+    ) -> Result<Vec<T>, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut calls = JoinSet::new();
+        for id in ids {
+            calls.spawn(f(self.clone(), id));
+        }
+        let mut answers = Vec::with_capacity(calls.len());
+        while let Some(answer) = calls.join_next().await {
+            answers.push(answer.map_err(|error| StoreError::failed(NAME, error))?);
+        }
+        Ok(answers)
+    }
+
+    /// Reads whose record is under `id`, and its summary.
+    async fn summary(&self, id: StoreId) -> Result<Option<(String, SessionSummary)>, StoreError> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(self.key(id)).arg(&["meta", "user"]);
+        command.arg(Marked(".", SessionSummary::NOTE));
+        let Reply::Array(fields) = self.send(&command).await? else {
+            return Err(no_answer());
+        };
+        let [meta, user, note] = &fields[..] else {
+            return Err(no_answer());
+        };
+        let (Some(meta), Some(user)) = (text(meta), text(user)) else {
+            return Ok(None);
+        };
+        let record = read_meta(meta, Entries::default()).ok_or_else(no_meta)?;
+        let mut summary = SessionSummary::of(id, &record);
+        let note = text(note).and_then(|note| note.strip_prefix('t'));
+        summary.note = note.map(str::to_owned);
+        Ok(Some((user.to_owned(), summary)))
+    }
+
+    /// Destroys the record under `id` if it is that of `owner`.
+    async fn destroy_owned(&self, id: StoreId, owner: &str) -> Result<bool, StoreError> {
+        let args = |command: &mut Cmd| {
+            command.arg(self.index_prefix()).arg(0).arg(owner);
+        };
+        let (applied, _) = self.change(&DESTROY, id, args).await?;
+        let is_done = applied == Applied::Done;
+        if is_done {
+            self.unindex(Some(owner), id).await?;
+        }
+        Ok(is_done)
+    }
 }
 
 /// The record in a hash, if there is one.
@@ -482,7 +579,7 @@ pub(crate) fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
         }
     }
     let meta = meta.and_then(|meta| read_meta(meta, Entries::from_iter(entries)));
-    let mut record = meta.ok_or_else(|| spoiled("it lacks what every record says of itself"))?;
+    let mut record = meta.ok_or_else(no_meta)?;
     record.user = user.map(Arc::from);
     Ok(Some(record))
 }

@@ -17,9 +17,10 @@ use sqlx::{
 };
 use tokio::{task::JoinHandle, time};
 
-use super::values;
+use super::{PAGE, values};
 use crate::{
-    Applied, Holder, Record, StoreError, StoreId, Timestamp, Write, expiry::Clock, log::log,
+    Applied, Holder, Page, Record, SessionSummary, StoreError, StoreId, Timestamp, Write,
+    expiry::Clock, log::log,
 };
 
 #[cfg(feature = "mysql")]
@@ -49,6 +50,8 @@ pub(crate) trait Dialect: Driver {
     const MERGED: &'static str;
     /// `data` as text.
     const DATA_TEXT: &'static str = "data";
+    /// The text of a session's note in `data`, or NULL.
+    const NOTE: &'static str;
 
     /// `sql` with the database's own placeholders instead of `?`.
     fn placeholders(sql: String) -> String {
@@ -88,6 +91,13 @@ pub(crate) trait Driver: Send + Sync + 'static {
         sql: SqlStr,
         args: &[Arg<'_>],
     ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send;
+
+    /// The ids that a statement selects.
+    fn fetch_ids(
+        pool: &Pool<Self::Db>,
+        sql: SqlStr,
+        args: &[Arg<'_>],
+    ) -> impl Future<Output = Result<Vec<Vec<u8>>, sqlx::Error>> + Send;
 
     fn transact(
         pool: &Pool<Self::Db>,
@@ -162,6 +172,17 @@ macro_rules! driver {
                     })
                 });
                 rows.collect()
+            }
+
+            async fn fetch_ids(
+                pool: &sqlx::Pool<$db>,
+                sql: sqlx::SqlStr,
+                args: &[$crate::store::sql::Arg<'_>],
+            ) -> Result<Vec<Vec<u8>>, sqlx::Error> {
+                use sqlx::Row;
+
+                let rows = bind(sql, args).fetch_all(pool).await?;
+                rows.iter().map(|row| row.try_get(0)).collect()
             }
 
             async fn transact(
@@ -345,12 +366,32 @@ macro_rules! sql_store {
             fn sessions_of<'a>(
                 &'a self,
                 user: &'a str,
+                from: &'a [u8],
                 now: $crate::Timestamp,
             ) -> $crate::BackendFuture<
                 'a,
-                Result<Vec<($crate::StoreId, $crate::Record)>, $crate::StoreError>,
+                Result<$crate::Page<$crate::SessionSummary>, $crate::StoreError>,
             > {
-                $crate::BackendFuture::pending(self.0.sessions_of(user, now))
+                $crate::BackendFuture::pending(self.0.sessions_of(user, from, now))
+            }
+
+            fn ids_of<'a>(
+                &'a self,
+                user: &'a str,
+                from: &'a [u8],
+            ) -> $crate::BackendFuture<
+                'a,
+                Result<$crate::Page<$crate::StoreId>, $crate::StoreError>,
+            > {
+                $crate::BackendFuture::pending(self.0.ids_of(user, from))
+            }
+
+            fn destroy_of<'a>(
+                &'a self,
+                user: &'a str,
+                ids: &'a [$crate::StoreId],
+            ) -> $crate::BackendFuture<'a, Result<usize, $crate::StoreError>> {
+                $crate::BackendFuture::pending(self.0.destroy_of(user, ids))
             }
         }
     };
@@ -496,7 +537,10 @@ struct Statements {
     probe: SqlStr,
     schema: Vec<SqlStr>,
     load: SqlStr,
-    of_user: SqlStr,
+    sessions_of: SqlStr,
+    ids_of: SqlStr,
+    /// Of one record, and of a page of them.
+    destroy_of: [SqlStr; 2],
     is_live: SqlStr,
     create: SqlStr,
     destroy: SqlStr,
@@ -518,6 +562,7 @@ impl Statements {
     fn new<D: Dialect>(table: &str) -> Self {
         let sql = |text: String| AssertSqlSafe(D::placeholders(text)).into_sql_str();
         let select = format!("SELECT {COLUMNS}, {} FROM {table}", D::DATA_TEXT);
+        let of_user = format!("user_hash = ? AND id > ? ORDER BY id LIMIT {PAGE}");
         let update = |values| {
             let data = match values {
                 Values::Stay => String::new(),
@@ -536,7 +581,18 @@ impl Statements {
             probe: sql(format!("{select} WHERE user_hash IS NULL AND 1 = 0")),
             schema: D::schema(table).into_iter().map(sql).collect(),
             load: sql(format!("{select} WHERE id = ? AND expires > ?")),
-            of_user: sql(format!("{select} WHERE user_hash = ? AND expires > ?")),
+            sessions_of: sql(format!(
+                "SELECT {COLUMNS}, COALESCE({}, '') FROM {table} WHERE {of_user}",
+                D::NOTE
+            )),
+            // All columns that a page of ids needs are in the index.
+            ids_of: sql(format!("SELECT id FROM {table} WHERE {of_user}")),
+            destroy_of: [1, PAGE].map(|ids| {
+                sql(format!(
+                    "DELETE FROM {table} WHERE user_hash = ? AND id IN (?{})",
+                    ", ?".repeat(ids - 1)
+                ))
+            }),
             // All but the values, which nobody looks at.
             is_live: sql(format!(
                 "SELECT {COLUMNS}, '{{}}' FROM {table} WHERE id = ? AND expires > ?"
@@ -629,12 +685,62 @@ impl<D: Dialect> SqlStore<D> {
     pub(crate) async fn sessions_of(
         &self,
         user: &str,
+        from: &[u8],
         now: Timestamp,
-    ) -> Result<Vec<(StoreId, Record)>, StoreError> {
+    ) -> Result<Page<SessionSummary>, StoreError> {
         let hash = Sha256::digest(user);
-        let args = [Arg::Bytes(&hash), Arg::Int(column(now.millis()))];
-        let rows = self.fetch(&self.statements.of_user, &args).await?;
-        rows.into_iter().map(record::<D>).collect()
+        let args = [Arg::Bytes(&hash), Arg::Bytes(from)];
+        let rows = self.fetch(&self.statements.sessions_of, &args).await?;
+        let last = rows.last().filter(|_| rows.len() >= PAGE);
+        let next = last.map(|row| row.id.clone());
+        let summaries = rows.into_iter().filter_map(|mut row| {
+            let note = values::note(std::mem::replace(&mut row.data, "{}".into()));
+            // One row that another program spoiled hides no other session.
+            let (id, record) = record::<D>(row).ok()?;
+            let mut summary = SessionSummary::of(id, &record);
+            summary.note = note;
+            (now < summary.expires).then_some(summary)
+        });
+        Ok(Page {
+            items: summaries.collect(),
+            next,
+        })
+    }
+
+    pub(crate) async fn ids_of(
+        &self,
+        user: &str,
+        from: &[u8],
+    ) -> Result<Page<StoreId>, StoreError> {
+        let hash = Sha256::digest(user);
+        let args = [Arg::Bytes(&hash), Arg::Bytes(from)];
+        let sql = &self.statements.ids_of;
+        let run = || D::fetch_ids(&self.pools.reads, sql.clone(), &args);
+        let ids = self.repeat(true, run).await?;
+        let ids = ids.into_iter().map(stored_id::<D>);
+        Ok(Page::in_order(ids.collect::<Result<_, _>>()?))
+    }
+
+    pub(crate) async fn destroy_of(
+        &self,
+        user: &str,
+        ids: &[StoreId],
+    ) -> Result<usize, StoreError> {
+        let hash = Sha256::digest(user);
+        let mut count = 0;
+        for ids in ids.chunks(PAGE) {
+            let (sql, len) = match ids.len() {
+                1 => (&self.statements.destroy_of[0], 1),
+                _ => (&self.statements.destroy_of[1], PAGE),
+            };
+            // A shorter page names its last record again, so that one statement is prepared for all.
+            let last = std::iter::repeat(&ids[ids.len() - 1]);
+            let ids = ids.iter().chain(last).take(len);
+            let ids = ids.map(|id| Arg::Bytes(id.as_bytes()));
+            let args: Vec<_> = std::iter::once(Arg::Bytes(&hash)).chain(ids).collect();
+            count += self.execute(sql, &args, true).await?;
+        }
+        Ok(count.try_into().unwrap_or(usize::MAX))
     }
 
     pub(crate) async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
@@ -832,6 +938,14 @@ fn column(number: u64) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
+fn stored_id<D: Dialect>(id: Vec<u8>) -> Result<StoreId, StoreError> {
+    let id = id.try_into().map_err(|_| StoreError::Spoiled {
+        store: D::NAME,
+        why: "an id has no 32 bytes",
+    })?;
+    Ok(StoreId::from_bytes(id))
+}
+
 fn record<D: Dialect>(row: Row) -> Result<(StoreId, Record), StoreError> {
     let spoiled = |why| StoreError::Spoiled {
         store: D::NAME,
@@ -842,10 +956,7 @@ fn record<D: Dialect>(row: Row) -> Result<(StoreId, Record), StoreError> {
             .try_into()
             .map_err(|_| spoiled("a number is negative"))
     };
-    let id = row
-        .id
-        .try_into()
-        .map_err(|_| spoiled("an id has no 32 bytes"))?;
+    let id = stored_id::<D>(row.id)?;
     let holder = row
         .holder
         .try_into()
@@ -859,7 +970,7 @@ fn record<D: Dialect>(row: Row) -> Result<(StoreId, Record), StoreError> {
     record.holder = Holder::from_bytes(holder);
     record.version = number(row.version)?;
     record.user = user.map(Arc::from);
-    Ok((StoreId::from_bytes(id), record))
+    Ok((id, record))
 }
 
 /// Sweeps for as long as it is held; see `start_sweeping` of a store.

@@ -90,6 +90,14 @@ fn value(mut written: String) -> Option<Value<String>> {
     }
 }
 
+/// The text of a session's note, of which a database gave the value alone; `None` if that is empty.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) fn note(written: String) -> Option<String> {
+    match value(written)? {
+        Value::Text(note) | Value::Json(note) => Some(note),
+    }
+}
+
 /// The values that were written so.
 #[cfg(any(
     feature = "postgres",

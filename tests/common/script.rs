@@ -50,6 +50,8 @@ pub fn run(session: &Session, script: &str) -> Result<Page, Error> {
                 texts.collect::<Vec<_>>().join("+")
             }
             "handle" => session.handle().unwrap_or("none".into()),
+            "user" => outcome(session.set_user(key)),
+            "note" => outcome(session.set_note(key)),
             "renew" => done(|| session.renew()),
             "destroy" => done(|| session.destroy()),
             "clear" => done(|| session.clear()),

@@ -708,6 +708,7 @@ fn a_users_sessions_are_listed_and_ended<S: Store + Clone>(web: Web, store: &S) 
         std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos()
     );
     let (name, of_all, of_others) = (user.clone(), manager.clone(), manager.clone());
+    let (of_one, of_every) = (manager.clone(), manager.clone());
     let app = App::new()
         .get("/sign-in/{device}", move |session, device| {
             let user = name.clone();
@@ -727,6 +728,18 @@ fn a_users_sessions_are_listed_and_ended<S: Store + Clone>(web: Web, store: &S) 
                 notes.sort_unstable();
                 Ok(notes.join("+"))
             }
+        })
+        .get_request("/end/{handle}", move |_, handle| {
+            let manager = of_one.clone();
+            async move {
+                let (user, handle) = handle.split_once('.').unwrap();
+                let ended = manager.destroy_user_session(user, handle).await?;
+                Ok(ended.to_string())
+            }
+        })
+        .get_request("/end-all/{user}", move |_, user| {
+            let manager = of_every.clone();
+            async move { Ok(manager.destroy_user_sessions(&user).await?.to_string()) }
         })
         .get("/others/{user}", move |session, user| {
             let manager = of_others.clone();
@@ -766,6 +779,31 @@ fn a_users_sessions_are_listed_and_ended<S: Store + Clone>(web: Web, store: &S) 
         );
     }
     server.with_cookie("/run/destroy", &cookies[1]);
+    assert_eq!(list(), "");
+
+    let mine = server.raw("/sign-in/mine", &[]).cookie();
+    let theirs = server.raw(&format!("/run/user.other-{user},add.user.other"), &[]);
+    let theirs = theirs.cookie();
+    let handle = |cookie: &str| server.with_cookie("/run/handle", cookie).body;
+    let end = |handle: &str| server.raw(&format!("/end/{user}.{handle}"), &[]).body;
+    for foreign in [&*handle(&theirs), "", "none", &"0".repeat(64)] {
+        assert_eq!(end(foreign), "false", "it is not the user's: {foreign}");
+    }
+    let read = server.with_cookie("/run/get.user", &theirs).body;
+    assert_eq!(
+        read, "other",
+        "a user who names another's handle ends nothing"
+    );
+    let own = handle(&mine);
+    assert_eq!((end(&own), end(&own)), ("true".into(), "false".into()));
+    assert_eq!(server.with_cookie("/run/len", &mine).body, "0");
+
+    let cookies = devices.map(|device| server.raw(&format!("/sign-in/{device}"), &[]).cookie());
+    assert_eq!(server.raw(&format!("/end-all/{user}"), &[]).body, "3");
+    for cookie in &cookies {
+        assert_eq!(server.with_cookie("/run/len", cookie).body, "0");
+    }
+    assert_eq!(server.with_cookie("/run/get.user", &theirs).body, "other");
     assert_eq!(list(), "");
 }
 

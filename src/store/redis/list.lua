@@ -1,3 +1,3 @@
--- KEYS: a user's index. Drops what is over, and answers the rest.
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
-return redis.call('ZRANGE', KEYS[1], 0, -1)
+-- KEYS: a user's index. Answers where its list goes on, and a part of it. A script, because one runs on
+-- the master, and a replica would answer with an older list.
+return redis.call('ZSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])

@@ -24,6 +24,10 @@ end
 
 local function index_add(set, id)
     redis.call('ZADD', set, expires, id)
+    -- What is over for a minute, as its record then is, makes room: a few for each that comes.
+    local ended = string.format('%.0f', tonumber(now) - 60000)
+    local over = redis.call('ZRANGEBYSCORE', set, '-inf', ended, 'LIMIT', 0, 10)
+    if #over > 0 then redis.call('ZREM', set, unpack(over)) end
     -- The set lasts as long as its longest session, and the same minute more.
     local longest = redis.call('ZRANGE', set, -1, -1, 'WITHSCORES')[2]
     local left = math.max(tonumber(longest) - tonumber(now), 0) + 60000

@@ -50,6 +50,7 @@ driver!(MySql, Db);
 
 impl Dialect for MySql {
     const NAME: &'static str = "MySQL";
+    const NOTE: &'static str = r#"JSON_UNQUOTE(JSON_EXTRACT(data, '$."%02note"'))"#;
     const MERGED: &'static str = "JSON_MERGE_PATCH(data, ?)";
 
     fn schema(table: &str) -> Vec<String> {

@@ -51,6 +51,7 @@ impl Dialect for Postgres {
     const OBJECT: &'static str = "?::jsonb";
     // All values are strings, so the only nulls are those of the keys that go.
     const MERGED: &'static str = "jsonb_strip_nulls(data || ?::jsonb)";
+    const NOTE: &'static str = "data->>'%02note'";
     const DATA_TEXT: &'static str = "data::text";
 
     fn placeholders(sql: String) -> String {

@@ -45,6 +45,7 @@ driver!(Sqlite, Db);
 
 impl Dialect for Sqlite {
     const NAME: &'static str = "SQLite";
+    const NOTE: &'static str = r#"json_extract(data, '$."%02note"')"#;
     const MERGED: &'static str = "json_patch(data, ?)";
 
     fn schema(table: &str) -> Vec<String> {

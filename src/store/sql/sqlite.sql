@@ -10,4 +10,4 @@ CREATE TABLE IF NOT EXISTS sessions (
     data text NOT NULL
 );
 CREATE INDEX IF NOT EXISTS sessions_expires ON sessions (expires);
-CREATE INDEX IF NOT EXISTS sessions_user ON sessions (user_hash) WHERE user_hash IS NOT NULL;
+CREATE INDEX IF NOT EXISTS sessions_user ON sessions (user_hash, id) WHERE user_hash IS NOT NULL;

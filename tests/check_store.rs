@@ -1,0 +1,69 @@
+//! `testing::check_store` finds out a store that does not keep the contract.
+#![cfg(feature = "testing")]
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard},
+};
+
+use session_manager::{
+    Applied, Record, Store, StoreError, StoreId, Timestamp, Write, testing::check_store,
+};
+
+/// Reads a record, changes it and writes it back, and holds no lock in between. It never awaits.
+#[derive(Default)]
+struct Racy(Mutex<HashMap<StoreId, Record>>);
+
+impl Racy {
+    fn records(&self) -> MutexGuard<'_, HashMap<StoreId, Record>> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Store for Racy {
+    fn name(&self) -> &'static str {
+        "racy"
+    }
+
+    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        let found = self.records().get(&id).cloned();
+        Ok(found.filter(|record| now < record.expires))
+    }
+
+    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
+        if self.load(id, write.now).await?.is_some() {
+            return Ok(false);
+        }
+        self.records().insert(id, write.to_record());
+        Ok(true)
+    }
+
+    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        let Some(mut record) = self.load(id, write.now).await? else {
+            return Ok(Applied::Gone);
+        };
+        let applied = record.apply(write);
+        if applied == Applied::Done {
+            self.records().insert(id, record);
+        }
+        Ok(applied)
+    }
+
+    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
+        self.records().remove(&id);
+        Ok(())
+    }
+}
+
+/// A store that is not atomic and never awaits is found out on a runtime of one thread.
+#[tokio::test]
+#[should_panic(expected = "of 50 writers at once each finds its last write")]
+async fn a_store_that_is_not_atomic_is_found_out_by_one_thread() {
+    check_store(Racy::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[should_panic(expected = "of 50 writers at once each finds its last write")]
+async fn a_store_that_is_not_atomic_is_found_out_by_several_threads() {
+    check_store(Racy::default()).await;
+}

@@ -1,0 +1,156 @@
+//! A user's sessions, listed and ended through the index of users: in which cases, and how fast.
+#![cfg(all(
+    feature = "actix",
+    feature = "axum",
+    feature = "cookies",
+    feature = "memory"
+))]
+
+mod common;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, UNIX_EPOCH},
+};
+
+use common::{Clock, Server, Web, block_on, on_every_framework};
+use session_manager::{
+    Applied, Holder, Manager, MemoryStore, Record, ServerSide, Store, StoreError, StoreId,
+    Timestamp, UserIndex, Value, Write,
+};
+use tokio::task::JoinSet;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn ending_a_users_sessions_ends_those_of_a_manager_with_longer_timeouts(web: Web) {
+    let (store, clock) = (MemoryStore::new(), Clock::default());
+    let manager = |name: &str, days: u32| {
+        Manager::builder(ServerSide::new(store.clone()))
+            .cookie_name(name)
+            .idle_timeout(days * DAY)
+            .absolute_timeout(days * DAY)
+            .clock(clock.now())
+            .build()
+            .unwrap()
+    };
+    let (short, long) = (manager("short", 1), manager("long", 30));
+    let server = Server::scripts(web, long.middleware());
+    let cookie = server.raw("/run/user.ada,add.key.value", &[]).cookie();
+    clock.forward(8 * DAY);
+    let listed = block_on(short.user_sessions("ada")).unwrap();
+    assert_eq!(listed.len(), 1, "a live session is listed");
+    assert_eq!(server.with_cookie("/run/get.key", &cookie).body, "value");
+    assert_eq!(block_on(short.destroy_user_sessions("ada")).unwrap(), 1);
+    assert_eq!(server.with_cookie("/run/get.key", &cookie).body, "none");
+}
+
+on_every_framework!(ending_a_users_sessions_ends_those_of_a_manager_with_longer_timeouts,);
+
+/// Returns `bytes` bytes that no database can compress.
+fn noise(bytes: usize, state: &mut u64) -> String {
+    let mut text = String::with_capacity(bytes);
+    for _ in 0..bytes {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        text.push(char::from(b'!' + (*state % 64) as u8));
+    }
+    text
+}
+
+/// Makes many sessions of one user, lists them, ends them, and prints how long that took.
+async fn figures<S: Store>(store: S) {
+    let store = Arc::new(store);
+    let nanos = UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    for (count, bytes) in [(10_000, 1 << 10), (300, 100 << 10), (200, 1_000_000)] {
+        let user: Box<str> = format!("{nanos}-{bytes}").into();
+        let mut tasks = JoinSet::new();
+        for task in 1..=10 {
+            let (store, user) = (Arc::clone(&store), user.clone());
+            tasks.spawn(async move {
+                let mut state = nanos.wrapping_mul(task) | 1;
+                for _ in 0..count / 10 {
+                    let value = noise(bytes, &mut state);
+                    let id: [u8; 32] = noise(32, &mut state).into_bytes().try_into().unwrap();
+                    let now = Timestamp::from_millis(nanos / 1_000_000);
+                    let holder = Holder::from_bytes([1; 32]);
+                    let mut write = Write::touch(holder, now, now, now.plus(DAY));
+                    write.user = Some(user.clone());
+                    write.set = vec![("key".into(), Value::Text(value.into()))];
+                    let id = StoreId::from_bytes(id);
+                    assert!(store.create(id, &write).await.unwrap());
+                }
+            });
+        }
+        tasks.join_all().await;
+        let manager = Manager::new(ServerSide::new(Shared(Arc::clone(&store))));
+        let begun = Instant::now();
+        let listed = manager.user_sessions(&user).await.map(|found| found.len());
+        let list = begun.elapsed();
+        let begun = Instant::now();
+        let ended = manager.destroy_user_sessions(&user).await;
+        let end = begun.elapsed();
+        println!(
+            "{} {count} of {bytes} bytes: list {list:.1?} ({listed:?}), end {end:.1?} ({ended:?})",
+            store.name(),
+        );
+    }
+}
+
+/// A store that two managers have.
+struct Shared<S>(Arc<S>);
+
+impl<S: Store> Store for Shared<S> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        self.0.load(id, now).await
+    }
+
+    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
+        self.0.create(id, write).await
+    }
+
+    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        self.0.apply(id, write).await
+    }
+
+    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
+        self.0.destroy(id).await
+    }
+
+    fn users(&self) -> Option<&dyn UserIndex> {
+        self.0.users()
+    }
+}
+
+#[cfg(all(
+    feature = "redis",
+    feature = "postgres",
+    feature = "mysql",
+    feature = "sqlite"
+))]
+#[tokio::test]
+#[ignore = "prints figures, and needs every service: tests/run.sh"]
+async fn figures_of_many_sessions_of_one_user() {
+    use session_manager::{MySqlStore, PostgresStore, RedisStore, SqliteStore};
+
+    let url = |variable: &str| std::env::var(variable).unwrap();
+    figures(MemoryStore::new()).await;
+    for variable in ["SESSION_TEST_REDIS", "SESSION_TEST_REDIS_CLUSTER"] {
+        println!("{variable}");
+        let store = RedisStore::connect(&url(variable)).await.unwrap();
+        figures(store).await;
+    }
+    let store = PostgresStore::connect(url("SESSION_TEST_POSTGRES")).await;
+    figures(store.unwrap()).await;
+    let store = MySqlStore::connect(url("SESSION_TEST_MYSQL")).await;
+    figures(store.unwrap()).await;
+    let dir = std::env::temp_dir().join(format!("session-manager-figures-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join("sessions.db");
+    figures(SqliteStore::connect(path.to_str().unwrap()).await.unwrap()).await;
+    std::fs::remove_dir_all(dir).unwrap();
+}
