@@ -18,7 +18,7 @@ use std::{
 
 use common::{
     App, Clock, Log, Server, Web, block_on, on_every_framework,
-    server_side::{self, Flaky, How, check_promises},
+    server_side::{Flaky, How, store_tests},
     until,
 };
 use session_manager::{
@@ -32,19 +32,24 @@ async fn the_memory_store_keeps_the_contract_of_a_store() {
     session_manager::testing::check_store(MemoryStore::new()).await;
 }
 
-fn the_memory_store_keeps_every_promise_over_http(web: Web) {
-    check_promises(web, &MemoryStore::new());
+fn on_memory(web: Web, behaviour: fn(Web, &MemoryStore)) {
+    behaviour(web, &MemoryStore::new());
+}
+
+store_tests!(memory, on_memory: promises, users);
+
+#[cfg(feature = "tower-sessions")]
+type OfTower = session_manager::TowerStore<tower_sessions_memory_store::MemoryStore>;
+
+#[cfg(feature = "tower-sessions")]
+fn on_a_store_of_tower_sessions(web: Web, behaviour: fn(Web, &OfTower)) {
+    behaviour(web, &OfTower::new(Default::default()));
 }
 
 #[cfg(feature = "tower-sessions")]
-fn a_store_of_tower_sessions_keeps_every_promise_over_http(web: Web) {
-    use session_manager::TowerStore;
-
-    let theirs = tower_sessions_memory_store::MemoryStore::default();
-    let store = TowerStore::new(theirs);
-    check_promises(web, &store);
-    server_side::check_advisories(web, &store);
-}
+store_tests!(
+    tower_sessions, on_a_store_of_tower_sessions: promises, no_users, advisories
+);
 
 fn a_full_memory_store_drops_the_session_written_longest_ago(web: Web) {
     // One session for each of the 64 shards.
@@ -366,10 +371,7 @@ fn an_update_that_is_computed_anew_may_use_the_session_itself(web: Web) {
 }
 
 on_every_framework!(
-    the_memory_store_keeps_every_promise_over_http,
     an_update_that_is_computed_anew_may_use_the_session_itself,
-    #[cfg(feature = "tower-sessions")]
-    a_store_of_tower_sessions_keeps_every_promise_over_http,
     a_full_memory_store_drops_the_session_written_longest_ago,
     a_session_outlives_its_request_in_a_task_that_saves,
     a_touch_that_save_makes_before_the_response_reaches_the_browser_with_it,

@@ -12,21 +12,18 @@
 mod common;
 
 use std::{
-    future::Future,
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use common::{
-    Server, Web, on_every_framework,
-    server_side::{check_advisories, check_promises},
-};
-use session_manager::{
-    Manager, MySqlStore, PostgresStore, RedisStore, ServerSide, SqliteStore, Store, StoreError,
-};
+use common::{Server, Web, on_every_framework, server_side::store_tests};
+use session_manager::{Manager, MySqlStore, PostgresStore, RedisStore, ServerSide, SqliteStore};
 use tokio::runtime::Runtime;
 
 /// Where the stores' connections live, as long as the process does.
@@ -38,64 +35,64 @@ fn runtime() -> &'static Runtime {
     })
 }
 
-fn check_all<S: Store + Clone>(web: Web, store: &S) {
-    check_promises(web, store);
-    check_advisories(web, store);
+/// Makes `$run` connect to the url in a variable once for all tests: each pool of a store's
+/// connections lives as long as the process.
+macro_rules! connected {
+    ($run:ident, $store:ident, $variable:literal) => {
+        fn $run(web: Web, behaviour: fn(Web, &$store)) {
+            static STORE: OnceLock<$store> = OnceLock::new();
+            let store = STORE.get_or_init(|| {
+                let url = std::env::var($variable);
+                let url = url.expect(concat!($variable, " is not set: run tests/run.sh"));
+                runtime().block_on($store::connect(&url)).unwrap()
+            });
+            behaviour(web, store);
+        }
+    };
 }
 
-/// Connects to the url in `variable`, and checks.
-fn check<S, F>(web: Web, variable: &str, connect: impl FnOnce(String) -> F)
-where
-    S: Store + Clone,
-    F: Future<Output = Result<S, StoreError>>,
-{
-    let url = std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set: run tests/run.sh"));
-    check_all(web, &runtime().block_on(connect(url)).unwrap());
-}
+connected!(on_redis, RedisStore, "SESSION_TEST_REDIS");
+connected!(on_cluster, RedisStore, "SESSION_TEST_REDIS_CLUSTER");
+connected!(on_sentinels, RedisStore, "SESSION_TEST_REDIS_SENTINEL");
+connected!(on_postgres, PostgresStore, "SESSION_TEST_POSTGRES");
+connected!(on_mariadb, MySqlStore, "SESSION_TEST_MYSQL");
 
-fn a_single_redis_keeps_every_promise_over_http(web: Web) {
-    check(web, "SESSION_TEST_REDIS", async |url| {
-        RedisStore::connect(&url).await
-    });
-}
-
-fn a_redis_cluster_keeps_every_promise_over_http(web: Web) {
-    check(web, "SESSION_TEST_REDIS_CLUSTER", async |url| {
-        RedisStore::connect(&url).await
-    });
-}
-
-fn redis_behind_sentinels_keeps_every_promise_over_http(web: Web) {
-    check(web, "SESSION_TEST_REDIS_SENTINEL", async |url| {
-        RedisStore::connect(&url).await
-    });
-}
-
-fn postgresql_keeps_every_promise_over_http(web: Web) {
-    check(web, "SESSION_TEST_POSTGRES", async |url| {
-        PostgresStore::connect(&url).await
-    });
-}
-
-fn mariadb_keeps_every_promise_over_http(web: Web) {
-    check(web, "SESSION_TEST_MYSQL", async |url| {
-        MySqlStore::connect(&url).await
-    });
-}
-
-fn sqlite_keeps_every_promise_over_http(web: Web) {
-    let dir =
-        std::env::temp_dir().join(format!("session-manager-http-{}-{web}", std::process::id()));
+fn on_sqlite(web: Web, behaviour: fn(Web, &SqliteStore)) {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("session-manager-http-{}-{number}", std::process::id());
+    let dir = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&dir).unwrap();
     let path = dir.join("sessions.db");
     let store = runtime()
         .block_on(SqliteStore::connect(path.to_str().unwrap()))
         .unwrap();
-    check_all(web, &store);
+    behaviour(web, &store);
     drop(store);
     std::fs::remove_dir_all(dir).unwrap();
 }
+
+store_tests!(
+    #[ignore = "needs Redis: tests/run.sh"]
+    redis, on_redis: promises, users, advisories
+);
+store_tests!(
+    #[ignore = "needs a Redis Cluster: tests/run.sh"]
+    redis_cluster, on_cluster: promises, users, advisories
+);
+store_tests!(
+    #[ignore = "needs Redis Sentinels: tests/run.sh"]
+    redis_sentinels, on_sentinels: promises, users, advisories
+);
+store_tests!(
+    #[ignore = "needs PostgreSQL: tests/run.sh"]
+    postgresql, on_postgres: promises, users, advisories
+);
+store_tests!(
+    #[ignore = "needs MariaDB: tests/run.sh"]
+    mariadb, on_mariadb: promises, users, advisories
+);
+store_tests!(sqlite, on_sqlite: promises, users, advisories);
 
 /// A Redis of the test's own, which it may break. It keeps what it acknowledged.
 struct Redis {
@@ -221,17 +218,6 @@ fn while_redis_is_away_requests_are_503_in_time_and_once_back_no_session_is_lost
 }
 
 on_every_framework!(
-    #[ignore = "needs Redis: tests/run.sh"]
-    a_single_redis_keeps_every_promise_over_http,
-    #[ignore = "needs a Redis Cluster: tests/run.sh"]
-    a_redis_cluster_keeps_every_promise_over_http,
-    #[ignore = "needs Redis Sentinels: tests/run.sh"]
-    redis_behind_sentinels_keeps_every_promise_over_http,
-    #[ignore = "needs PostgreSQL: tests/run.sh"]
-    postgresql_keeps_every_promise_over_http,
-    #[ignore = "needs MariaDB: tests/run.sh"]
-    mariadb_keeps_every_promise_over_http,
-    sqlite_keeps_every_promise_over_http,
     #[ignore = "needs Redis: tests/run.sh"]
     while_redis_is_away_requests_are_503_in_time_and_once_back_no_session_is_lost,
 );

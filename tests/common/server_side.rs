@@ -189,35 +189,83 @@ fn serve<S: Store + Clone>(
     Box::leak(Box::new(Server::start(web, gates.app().wrap(middleware))))
 }
 
-/// Runs all of them on `store`.
-pub fn check_promises<S: Store + Clone>(web: Web, store: &S) {
-    requests_that_overlap_lose_nothing(web, store);
-    a_renewal_stands_whatever_was_in_flight(web, store);
-    a_renewal_keeps_what_others_wrote_meanwhile(web, store);
-    a_request_that_comes_under_a_renewed_id_leaves_the_login_alone(web, store);
-    an_id_copied_into_a_cookie_of_another_name_opens_nothing(web, store);
-    sessions_that_migrate_to_the_store_lose_nothing_and_stay_ended(web, store);
-    the_store_is_asked_no_more_than_promised(web, store);
-    match store.users() {
-        Some(_) => a_users_sessions_are_listed_and_ended(web, store),
-        None => a_store_without_an_index_of_users_says_so(store),
-    }
-    a_session_ends_by_the_clock(web, store);
-    ten_thousand_keys_and_almost_a_megabyte_are_kept(web, store);
+/// Makes one test per behaviour of the groups that are named, in every framework, for one store:
+/// `memory::promises::on_axum::requests_that_overlap_lose_nothing`. `$run` is a function that connects
+/// to the store and calls the behaviour it is given: `fn run(web: Web, behaviour: fn(Web, &MyStore))`.
+///
+/// To add a behaviour, write `pub fn name<S: Store + Clone>(web: Web, store: &S)` below, and its name
+/// into the list of one group.
+macro_rules! store_tests {
+    (@groups $attributes:tt $run:ident $($group:ident)+) => {
+        $(store_tests! { @group $attributes $run $group })+
+    };
+    (@group $attributes:tt $run:ident promises) => {
+        store_tests! { @tests $attributes $run promises
+            requests_that_overlap_lose_nothing
+            a_renewal_stands_whatever_was_in_flight
+            a_renewal_keeps_what_others_wrote_meanwhile
+            a_request_that_comes_under_a_renewed_id_leaves_the_login_alone
+            an_id_copied_into_a_cookie_of_another_name_opens_nothing
+            sessions_that_migrate_to_the_store_lose_nothing_and_stay_ended
+            the_store_is_asked_no_more_than_promised
+            a_session_ends_by_the_clock
+            ten_thousand_keys_and_almost_a_megabyte_are_kept
+        }
+    };
+    // For a store with an index of users.
+    (@group $attributes:tt $run:ident users) => {
+        store_tests! { @tests $attributes $run users
+            a_users_sessions_are_listed_and_ended
+        }
+    };
+    // For a store without one.
+    (@group $attributes:tt $run:ident no_users) => {
+        store_tests! { @tests $attributes $run no_users
+            a_store_without_an_index_of_users_says_so
+        }
+    };
+    // What the advisories of other session crates ask of a store. `tests/advisories.rs` runs them on
+    // memory, beside those that ask it of the rest of the crate.
+    (@group $attributes:tt $run:ident advisories) => {
+        store_tests! { @tests $attributes $run advisories
+            cve_2025_46336_a_session_is_not_restored_after_logout
+            cve_2018_1000519_what_was_destroyed_is_gone
+            cve_2023_20862_a_session_that_was_emptied_is_empty
+            cve_2022_25896_no_id_that_was_made_elsewhere_is_adopted
+            cve_2019_16782_the_store_never_sees_what_is_in_the_cookie
+            go_2024_2730_what_is_no_id_is_refused_before_the_store
+            cve_2015_5143_nobody_without_a_session_makes_a_record
+        }
+    };
+    (@tests $attributes:tt $run:ident $group:ident $($test:ident)+) => {
+        mod $group {
+            mod on_actix {
+                use $crate::common::server_side::store_tests;
+                $(store_tests! { @test $attributes $run Actix $test })+
+            }
+            mod on_axum {
+                use $crate::common::server_side::store_tests;
+                $(store_tests! { @test $attributes $run Axum $test })+
+            }
+        }
+    };
+    (@test [$($attribute:tt)*] $run:ident $web:ident $test:ident) => {
+        #[test]
+        $($attribute)*
+        fn $test() {
+            crate::$run($crate::common::Web::$web, $crate::common::server_side::$test);
+        }
+    };
+    ($(#[$attribute:meta])* $store:ident, $run:ident: $($group:ident),+ $(,)?) => {
+        mod $store {
+            use $crate::common::server_side::store_tests;
+            store_tests! { @groups [$(#[$attribute])*] $run $($group)+ }
+        }
+    };
 }
+pub(crate) use store_tests;
 
-/// What the advisories of other session crates ask of a store; `tests/advisories.rs` has all of them.
-pub fn check_advisories<S: Store + Clone>(web: Web, store: &S) {
-    cve_2025_46336_a_session_is_not_restored_after_logout(web, store);
-    cve_2018_1000519_what_was_destroyed_is_gone(web, store);
-    cve_2023_20862_a_session_that_was_emptied_is_empty(web, store);
-    cve_2022_25896_no_id_that_was_made_elsewhere_is_adopted(web, store);
-    cve_2019_16782_the_store_never_sees_what_is_in_the_cookie(web, store);
-    go_2024_2730_what_is_no_id_is_refused_before_the_store(web, store);
-    cve_2015_5143_nobody_without_a_session_makes_a_record(web, store);
-}
-
-fn requests_that_overlap_lose_nothing<S: Store + Clone>(web: Web, store: &S) {
+pub fn requests_that_overlap_lose_nothing<S: Store + Clone>(web: Web, store: &S) {
     let at_once = |count: usize, script: &(dyn Fn(usize) -> String + Sync)| {
         let gates = Gates::new(count);
         let server = serve(web, store, &gates, |builder| builder);
@@ -302,7 +350,7 @@ pub fn cve_2025_46336_a_session_is_not_restored_after_logout<S: Store + Clone>(
     }
 }
 
-fn a_renewal_stands_whatever_was_in_flight<S: Store + Clone>(web: Web, store: &S) {
+pub fn a_renewal_stands_whatever_was_in_flight<S: Store + Clone>(web: Web, store: &S) {
     for late in ["add.key.late", "renew", "flash.late", "destroy"] {
         let gates = Gates::new(1);
         let server = serve(web, store, &gates, |builder| builder);
@@ -338,7 +386,7 @@ fn a_renewal_stands_whatever_was_in_flight<S: Store + Clone>(web: Web, store: &S
 }
 
 /// It was under way when the login's answer came.
-fn a_request_that_comes_under_a_renewed_id_leaves_the_login_alone<S: Store + Clone>(
+pub fn a_request_that_comes_under_a_renewed_id_leaves_the_login_alone<S: Store + Clone>(
     web: Web,
     store: &S,
 ) {
@@ -369,7 +417,10 @@ fn a_request_that_comes_under_a_renewed_id_leaves_the_login_alone<S: Store + Clo
     }
 }
 
-fn an_id_copied_into_a_cookie_of_another_name_opens_nothing<S: Store + Clone>(web: Web, store: &S) {
+pub fn an_id_copied_into_a_cookie_of_another_name_opens_nothing<S: Store + Clone>(
+    web: Web,
+    store: &S,
+) {
     let public = serve(web, store, &Gates::new(1), |builder| builder);
     let admin = serve(web, store, &Gates::new(1), |builder| {
         builder.cookie_name("__Host-admin")
@@ -385,7 +436,7 @@ fn an_id_copied_into_a_cookie_of_another_name_opens_nothing<S: Store + Clone>(we
 
 /// From a signed cookie, and from this store under another cookie name, with two processes.
 /// `tests/migrate_races.rs` has all that may overlap, in memory.
-fn sessions_that_migrate_to_the_store_lose_nothing_and_stay_ended<S: Store + Clone>(
+pub fn sessions_that_migrate_to_the_store_lose_nothing_and_stay_ended<S: Store + Clone>(
     web: Web,
     store: &S,
 ) {
@@ -446,7 +497,7 @@ fn sessions_that_migrate_to_the_store_lose_nothing_and_stay_ended<S: Store + Clo
     }
 }
 
-fn a_renewal_keeps_what_others_wrote_meanwhile<S: Store + Clone>(web: Web, store: &S) {
+pub fn a_renewal_keeps_what_others_wrote_meanwhile<S: Store + Clone>(web: Web, store: &S) {
     let gates = Gates::new(1);
     let server = serve(web, store, &gates, |builder| builder);
     let old = server.raw("/run/count.visits", &[]).cookie();
@@ -464,7 +515,7 @@ fn a_renewal_keeps_what_others_wrote_meanwhile<S: Store + Clone>(web: Web, store
     assert_eq!(server.with_cookie("/run/len", &old).body, "0");
 }
 
-fn the_store_is_asked_no_more_than_promised<S: Store + Clone>(web: Web, store: &S) {
+pub fn the_store_is_asked_no_more_than_promised<S: Store + Clone>(web: Web, store: &S) {
     let store = Counting::new(store.clone());
     let gates = Gates::new(1);
     let server = serve(web, &store, &gates, |builder| builder);
@@ -701,7 +752,7 @@ pub fn cve_2015_5143_nobody_without_a_session_makes_a_record<S: Store + Clone>(
     }
 }
 
-fn a_users_sessions_are_listed_and_ended<S: Store + Clone>(web: Web, store: &S) {
+pub fn a_users_sessions_are_listed_and_ended<S: Store + Clone>(web: Web, store: &S) {
     let manager = Manager::new(ServerSide::new(store.clone()));
     let user = format!(
         "user-{}",
@@ -807,7 +858,7 @@ fn a_users_sessions_are_listed_and_ended<S: Store + Clone>(web: Web, store: &S) 
     assert_eq!(list(), "");
 }
 
-fn a_store_without_an_index_of_users_says_so<S: Store + Clone>(store: &S) {
+pub fn a_store_without_an_index_of_users_says_so<S: Store + Clone>(_: Web, store: &S) {
     let manager = Manager::new(ServerSide::new(store.clone()));
     let listed = block_on(manager.user_sessions("ada"));
     assert!(
@@ -816,7 +867,7 @@ fn a_store_without_an_index_of_users_says_so<S: Store + Clone>(store: &S) {
     );
 }
 
-fn ten_thousand_keys_and_almost_a_megabyte_are_kept<S: Store + Clone>(web: Web, store: &S) {
+pub fn ten_thousand_keys_and_almost_a_megabyte_are_kept<S: Store + Clone>(web: Web, store: &S) {
     let server = serve(web, store, &Gates::new(1), |builder| builder);
     let added = server.raw("/run/many.k.10000,fill.big.900000,deep.deep.127", &[]);
     assert_eq!(added.body, "null,null,null");
@@ -830,7 +881,7 @@ fn ten_thousand_keys_and_almost_a_megabyte_are_kept<S: Store + Clone>(web: Web, 
     server.with_cookie("/run/destroy", &cookie);
 }
 
-fn a_session_ends_by_the_clock<S: Store + Clone>(web: Web, store: &S) {
+pub fn a_session_ends_by_the_clock<S: Store + Clone>(web: Web, store: &S) {
     let minute = Duration::from_secs(60);
     let clock = Clock::default();
     let server = serve(web, store, &Gates::new(1), |builder| {
