@@ -223,6 +223,8 @@ mod log;
 pub mod manager;
 mod message;
 mod namespace;
+#[cfg(any(feature = "actix", feature = "cookies", feature = "tower"))]
+mod profile;
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 mod random;
 mod record;

@@ -51,8 +51,8 @@ struct Inner {
 
 impl Manager {
     /// A manager with the builder's defaults: a cookie `_session` with `HttpOnly`, `SameSite=Lax`,
-    /// `Path=/`, and `Secure` except towards a loopback host over plain http; an idle timeout of 24
-    /// hours and an absolute one of 7 days.
+    /// `Path=/`, and `Secure` (see [`Builder::secure`]); an idle timeout of 24 hours and an absolute one
+    /// of 7 days.
     pub fn new(backend: impl Backend) -> Self {
         let settings = Settings::default();
         Self(Arc::new(Inner {

@@ -294,7 +294,7 @@ fn say(severity: Severity, text: &str) {
 fn default_manager() -> Manager {
     let (key, why) = default_key(
         crate::Key::from_env("SESSION_SECRET"),
-        cfg!(debug_assertions),
+        crate::profile::IS_DEBUG_BUILD,
     );
     default_with(crate::SignedCookie::new(key), why)
 }
