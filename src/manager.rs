@@ -32,10 +32,12 @@ pub use settings::{OnStoreError, Settings};
 /// a manager from before the application set its own still reads the right session.
 ///
 /// ```
+/// # #[cfg(feature = "cookies")] {
 /// use session_manager::{Key, Manager, SignedCookie};
 ///
 /// let manager = Manager::new(SignedCookie::new(Key::generate()));
 /// assert_eq!(manager.settings().cookie_name(), "_session");
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct Manager(Arc<Inner>);

@@ -1,10 +1,4 @@
 //! What is particular to axum and tower. What they have in common with the others is in `web.rs`.
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "cookies",
-    feature = "memory"
-))]
 
 mod common;
 

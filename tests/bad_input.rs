@@ -1,6 +1,5 @@
 //! Whatever a client sends in place of its cookie is an empty session, and whatever a handler stores
 //! that cannot be stored is an error that loses nothing.
-#![cfg(all(feature = "actix", feature = "axum", feature = "cookies"))]
 
 mod common;
 

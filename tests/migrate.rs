@@ -1,10 +1,4 @@
 //! Moving house: from one engine, key, cookie or store to another, and nobody is logged out.
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "cookies",
-    feature = "memory"
-))]
 
 mod common;
 

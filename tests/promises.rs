@@ -1,5 +1,4 @@
 //! What every engine promises, or every one that keeps sessions in cookies, over a real server.
-#![cfg(all(feature = "actix", feature = "axum", feature = "cookies"))]
 
 mod common;
 

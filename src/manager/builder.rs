@@ -19,6 +19,7 @@ use crate::{
 /// Builds a [`Manager`]. It comes from [`Manager::builder`].
 ///
 /// ```
+/// # #[cfg(feature = "cookies")] {
 /// use std::time::Duration;
 /// use session_manager::{Key, Manager, SameSite, SignedCookie};
 ///
@@ -28,6 +29,7 @@ use crate::{
 ///     .idle_timeout(Duration::from_secs(20 * 60))
 ///     .absolute_timeout(Duration::from_secs(8 * 60 * 60))
 ///     .build()?;
+/// # }
 /// # Ok::<(), session_manager::ConfigError>(())
 /// ```
 #[must_use]
@@ -201,6 +203,7 @@ impl Builder {
     /// The clock that timeouts are measured with, for tests that move it. Default: the system's.
     ///
     /// ```
+    /// # #[cfg(feature = "cookies")] {
     /// use std::time::{Duration, UNIX_EPOCH};
     /// use session_manager::{Key, Manager, SignedCookie};
     ///
@@ -208,6 +211,7 @@ impl Builder {
     ///     .clock(|| UNIX_EPOCH + Duration::from_secs(7))
     ///     .build()?;
     /// assert_eq!(manager.settings().now().millis(), 7_000);
+    /// # }
     /// # Ok::<(), session_manager::ConfigError>(())
     /// ```
     pub fn clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {

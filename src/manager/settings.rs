@@ -16,11 +16,13 @@ use crate::{
 /// What happens to a request whose session the engine cannot open.
 ///
 /// ```
+/// # #[cfg(feature = "cookies")] {
 /// use session_manager::{Key, Manager, OnStoreError, SignedCookie};
 ///
 /// let manager = Manager::builder(SignedCookie::new(Key::generate()))
 ///     .on_store_error(OnStoreError::Anonymous)
 ///     .build()?;
+/// # }
 /// # Ok::<(), session_manager::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
