@@ -40,7 +40,7 @@ deny() {
 
 # A copy of what is published, and of no test: what tests need is not asked of a dependent.
 copy() {
-    cp -r src README.md LICENSE "$work"
+    cp -r build.rs src README.md LICENSE "$work"
     awk '/^\[/ { skip = /^\[(dev-dependencies|workspace|\[)/ } !skip' Cargo.toml >"$work/Cargo.toml"
 }
 

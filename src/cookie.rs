@@ -16,7 +16,7 @@ pub(crate) struct Attributes {
     pub(crate) name: String,
     pub(crate) path: String,
     pub(crate) domain: Option<String>,
-    /// `None`: always, except towards a loopback host over plain http.
+    /// `None`: [`SessionCookie::is_secure`] decides for each request.
     pub(crate) secure: Option<bool>,
     pub(crate) http_only: bool,
     pub(crate) same_site: SameSite,
@@ -171,9 +171,24 @@ impl SessionCookie {
         self.persistent
     }
 
-    /// What settles whether the cookie is `Secure`; if nothing does, the request decides.
-    pub(crate) fn always_secure(&self) -> Option<bool> {
-        self.secure
+    /// Returns `true` if the cookie of a request is `Secure`.
+    ///
+    /// Where no setting decides, a release build says yes: behind a proxy that names its upstream as
+    /// `Host` and leaves no mark, as nginx 1.30 does by default, a loopback host says nothing. A debug
+    /// build says no to a loopback host over plain http, so that a first try works with every client.
+    pub(crate) fn is_secure(
+        &self,
+        is_debug_build: bool,
+        is_https: bool,
+        is_to_loopback: impl FnOnce() -> bool,
+    ) -> bool {
+        let by_default = || !is_debug_build || is_https || !is_to_loopback();
+        self.secure.unwrap_or_else(by_default)
+    }
+
+    /// Returns `true` if no setting decides whether the cookie is `Secure`.
+    pub(crate) fn is_secure_by_default(&self) -> bool {
+        self.secure.is_none()
     }
 
     /// The `Set-Cookie` value that gives the browser `value`, until `expires` if it is to survive
@@ -530,15 +545,42 @@ mod tests {
     }
 
     #[test]
+    fn only_a_debug_build_leaves_secure_out_and_only_on_loopback_over_http() {
+        let cookie = cookie(|_| ()).unwrap();
+        for (is_debug_build, is_https, is_to_loopback, is_secure) in [
+            (true, false, true, false),
+            (true, false, false, true),
+            (true, true, true, true),
+            (true, true, false, true),
+        ] {
+            let asked = cookie.is_secure(is_debug_build, is_https, || is_to_loopback);
+            assert_eq!(asked, is_secure, "{is_https} {is_to_loopback}");
+        }
+        for is_https in [true, false] {
+            assert!(cookie.is_secure(false, is_https, || panic!("the host is not looked at")));
+        }
+    }
+
+    #[test]
+    fn a_setting_decides_in_every_build() {
+        for settled in [true, false] {
+            let cookie = cookie(|a| a.secure = Some(settled)).unwrap();
+            for is_debug_build in [true, false] {
+                let asked = cookie.is_secure(is_debug_build, false, || panic!("not asked"));
+                assert_eq!(asked, settled);
+            }
+        }
+    }
+
+    #[test]
     fn what_browsers_take_only_with_secure_is_secure_towards_loopback_too() {
         for change in [
             (|a| a.name = "__Host-s".into()) as fn(&mut Attributes),
             |a| a.same_site = SameSite::None,
             |a| a.partitioned = true,
         ] {
-            assert_eq!(cookie(change).unwrap().always_secure(), Some(true));
+            assert!(cookie(change).unwrap().is_secure(true, false, || true));
         }
-        assert_eq!(cookie(|_| ()).unwrap().always_secure(), None);
     }
 
     #[test]

@@ -12,8 +12,9 @@ pub enum Error {
     /// No middleware opened a session for this request.
     #[error(
         "no session was opened for this request: mount `session_manager::manager::middleware()` \
-         around the route that was called (`App::wrap` in actix-web, `Router::layer` in axum). If it is mounted, two \
-         versions of session-manager may be in the build: `cargo tree -d` shows them"
+         around the route that was called (`App::wrap` in actix-web, `Router::layer` in axum). If it is \
+         mounted, the program may have a second session-manager: Cargo refuses two versions, but not a \
+         copy without `links` in its manifest; `cargo tree -d` shows both"
     )]
     NotMounted,
 
@@ -168,7 +169,8 @@ pub enum ConfigError {
     },
     /// Sessions that other code keeps can move neither there nor from there.
     #[error(
-        "sessions can move neither to nor from the engine `{engine}`, because other code keeps them;          leave out `migrate_from`"
+        "sessions can move neither to nor from the engine `{engine}`, because other code keeps them: \
+         leave out `migrate_from`"
     )]
     CannotMove {
         /// [`Manager::engine`](crate::Manager::engine).
@@ -233,5 +235,71 @@ impl Error {
 impl From<crate::StoreError> for Error {
     fn from(error: crate::StoreError) -> Self {
         Self::unavailable(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_has_two_spaces_in_a_row() {
+        let json = || serde_json::from_str::<u8>("x").unwrap_err();
+        let key = String::new;
+        let engine = "engine";
+        let errors = [
+            Error::NotMounted,
+            Error::TooLarge { size: 2, limit: 1 },
+            Error::Unserializable {
+                key: key(),
+                source: json(),
+            },
+            Error::WrongType {
+                key: key(),
+                expected: "u8",
+                source: json(),
+            },
+            Error::ReservedKey,
+            Error::HeadSent,
+            Error::ReadOnly,
+            Error::Ended,
+            Error::unavailable(json()),
+            Error::NoUserIndex { engine },
+            Error::NotLoaded,
+            Error::NoEngine,
+        ];
+        let refused = [
+            ConfigError::Name { name: key() },
+            ConfigError::Attribute {
+                attribute: "Path",
+                value: key(),
+            },
+            ConfigError::Prefix {
+                prefix: "__Host-",
+                rule: "it is `Secure`",
+            },
+            ConfigError::Insecure {
+                attribute: "Partitioned",
+            },
+            ConfigError::CannotMove { engine },
+            ConfigError::ZeroTimeout { which: "idle" },
+        ];
+        let texts = errors.iter().map(ToString::to_string);
+        for text in texts.chain(refused.iter().map(ToString::to_string)) {
+            assert!(!text.contains("  "), "{text}");
+        }
+    }
+
+    #[test]
+    fn not_mounted_tells_what_to_mount_and_how_to_find_a_second_version() {
+        let text = Error::NotMounted.to_string();
+        for hint in [
+            "manager::middleware()",
+            "App::wrap",
+            "Router::layer",
+            "cargo tree -d",
+        ] {
+            assert!(text.contains(hint), "{hint}: {text}");
+        }
     }
 }

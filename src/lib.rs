@@ -23,6 +23,7 @@
 //! # A first application
 //!
 //! ```no_run
+//! # #[cfg(all(feature = "actix", feature = "cookies"))] {
 //! use actix_web::{App, HttpRequest, HttpServer, web};
 //! use session_manager::{Error, Key, Manager, Message, SignedCookie, manager};
 //!
@@ -43,6 +44,7 @@
 //!     .await?;
 //!     Ok(())
 //! }
+//! # }
 //! ```
 //!
 //! In axum it is `Router::layer(manager::middleware())`, and a [`Session`] as an extractor:
@@ -162,12 +164,14 @@
 //! ([`Builder::absolute_timeout`]):
 //!
 //! ```
+//! # #[cfg(feature = "cookies")] {
 //! use session_manager::{Key, Manager, SignedCookie, manager};
 //!
 //! # fn f() -> Result<(), session_manager::KeyError> {
 //! let (new, old) = (Key::from_env("SESSION_SECRET")?, Key::from_env("OLD_SESSION_SECRET")?);
 //! manager::set(Manager::new(SignedCookie::new(new).accept(old)));
 //! # Ok(()) }
+//! # }
 //! ```
 //!
 //! # The default
@@ -223,6 +227,8 @@ mod log;
 pub mod manager;
 mod message;
 mod namespace;
+#[cfg(any(feature = "actix", feature = "cookies", feature = "tower"))]
+mod profile;
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 mod random;
 mod record;

@@ -16,6 +16,22 @@
 //! on what it wants, and Cargo builds one session-manager for both. Turn on `actix`, `tower` or
 //! `axum` only if your own code names types of that framework.
 //!
+//! Two versions would be two process-wide managers, and your crate would find no session
+//! ([`Error::NotMounted`]). So Cargo refuses a program with two semver-incompatible versions of
+//! session-manager:
+//!
+//! ```text
+//! package `session-manager` links to the native library `session-manager`, but it conflicts with a
+//! previous package which links to `session-manager` as well
+//! ```
+//!
+//! (There is no native library; that is how Cargo knows which crates must not be there twice.) The
+//! application then chooses versions of its libraries that agree on one; the error names the
+//! packages that ask for each. For your crate it means: ask for the oldest version that you need
+//! (`"0.1"`, no `=`), do not re-export session-manager's items as your own, and release soon after a
+//! breaking version of session-manager, because an application can take that only when all of its
+//! libraries have.
+//!
 //! # Take whatever has a session
 //!
 //! [`HasSession`] is every framework's request, and a [`Session`] too. `?Sized` lets a `&dyn
@@ -151,6 +167,36 @@
 //! }));
 //! # }
 //! ```
+//!
+//! # Which changes of session-manager are breaking
+//!
+//! It follows [Semantic Versioning](https://semver.org/): before 1.0 a breaking change raises the minor
+//! version, and anything else the patch version. Breaking is:
+//!
+//! - to remove or rename a public item or a feature, to change a signature, to add a method without a
+//!   default to [`HasSession`], [`Store`](crate::Store), [`UserIndex`](crate::UserIndex) or
+//!   [`Backend`](crate::Backend), or a variant to an enum that is not `#[non_exhaustive]`;
+//! - to raise the incompatible version of a crate whose types are in the interface (below);
+//! - to stop reading a cookie, a record or a table that a release of the version before wrote, because
+//!   that logs visitors out;
+//! - to change a default that clients or stores see: the cookie's name and attributes, the timeouts,
+//!   the features that are on.
+//!
+//! Not breaking, and told in the changelog: a newer minimum of Rust, texts of errors and log lines,
+//! `Debug` output, how many calls a store gets, and whatever is not documented.
+//!
+//! | feature | crates whose types are in the interface |
+//! |---|---|
+//! | always | `serde` 1 and `serde_json` 1 (values and their errors), `cookie` 0.18 (`SameSite`), `arc-swap` 1 and `once_cell` 1 ([`SESSION_MANAGER`](manager::SESSION_MANAGER)) |
+//! | `actix` | `actix-web` 4 |
+//! | `actix-session` | `actix-session` 0.11, whose sessions are found in a request; the cookie key of `actix-web` |
+//! | `tower` | `http` 1, `tower-layer` 0.3, `tower-service` 0.3 |
+//! | `axum` | also `axum-core` 0.5 (axum 0.8) |
+//! | `redis` | `redis` 1 (clients and connection managers) |
+//! | `postgres`, `mysql`, `sqlite` | `sqlx` 0.9 (pools) |
+//! | `tower-sessions`, `tower-sessions-0-14` | `tower-sessions-core` 0.15, and 0.14 (`SessionStore`) |
+//!
+//! Other dependencies may be replaced at any time. The stores run on `tokio` 1.
 //!
 //! # What such a crate must not do
 //!

@@ -41,10 +41,12 @@ pub use settings::{OnStoreError, Settings};
 /// [`Error::NotMounted`].
 ///
 /// ```
+/// # #[cfg(feature = "cookies")] {
 /// use session_manager::{Key, Manager, SignedCookie};
 ///
 /// let manager = Manager::new(SignedCookie::new(Key::generate()));
 /// assert_eq!(manager.settings().cookie_name(), "_session");
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct Manager(Arc<Inner>);
@@ -62,8 +64,8 @@ struct Inner {
 
 impl Manager {
     /// A manager with the builder's defaults: a cookie `_session` with `HttpOnly`, `SameSite=Lax`,
-    /// `Path=/`, and `Secure` except towards a loopback host over plain http; an idle timeout of 24
-    /// hours and an absolute one of 7 days.
+    /// `Path=/`, and `Secure` (see [`Builder::secure`]); an idle timeout of 24 hours and an absolute one
+    /// of 7 days.
     pub fn new(backend: impl Backend) -> Self {
         let settings = Settings::default();
         Self(Arc::new(Inner {

@@ -229,11 +229,9 @@ impl Session {
         if self.0.is_read.load(std::sync::atomic::Ordering::Relaxed) {
             return;
         }
-        state.secure = settings
-            .cookie()
-            .always_secure()
-            .unwrap_or_else(|| self.0.is_https || !request.is_to_loopback());
         state.tokens = manager.tokens(request, Settings::log_refused);
+        let has_cookie = state.tokens.own.is_some();
+        state.secure = settings.is_secure(self.0.is_https, has_cookie, || request.is_to_loopback());
         self.0
             .is_read
             .store(true, std::sync::atomic::Ordering::Release);

@@ -256,7 +256,6 @@ macro_rules! reads_and_writes_headers {
         /// A request as this crate reads it.
         struct Head<'r> {
             uri: &'r Uri,
-            version: Version,
             headers: &'r HeaderMap,
         }
 
@@ -270,11 +269,9 @@ macro_rules! reads_and_writes_headers {
                 // A host in the request line, as in HTTP/2, counts before the header (RFC 9112,
                 // section 3.2).
                 let host = || self.headers.get(header::HOST).map(HeaderValue::as_bytes);
-                is_to_loopback(
-                    self.uri.host().map(str::as_bytes).or_else(host),
-                    self.version <= Version::HTTP_10,
-                    |field| self.headers.contains_key(field),
-                )
+                is_to_loopback(self.uri.host().map(str::as_bytes).or_else(host), |field| {
+                    self.headers.contains_key(field)
+                })
             }
         }
     };
@@ -305,17 +302,10 @@ impl Headers {
     }
 }
 
-/// Whether a request names a loopback host, and came through no proxy.
-fn is_to_loopback(
-    host: Option<&[u8]>,
-    is_http_1_0: bool,
-    has_field: impl Fn(&str) -> bool,
-) -> bool {
-    host.is_some_and(is_loopback)
-        // Proxies that set no mark and name the upstream as host, as nginx does unless told
-        // otherwise, have long spoken HTTP/1.0.
-        && !is_http_1_0
-        && !PROXY_MARKS.into_iter().any(has_field)
+/// Returns `true` if a request names a loopback host and bears no mark of a proxy. A proxy need not
+/// leave one, so only a debug build and a log line go by this.
+fn is_to_loopback(host: Option<&[u8]>, has_field: impl Fn(&str) -> bool) -> bool {
+    host.is_some_and(is_loopback) && !PROXY_MARKS.into_iter().any(has_field)
 }
 
 /// Whether `host`, as a `Host` header or a URI has it, is this machine as nobody else can be:

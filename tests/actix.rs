@@ -1,5 +1,4 @@
 //! What is particular to actix-web. What it has in common with the others is in `web.rs`.
-#![cfg(all(feature = "actix", feature = "axum", feature = "cookies"))]
 
 mod common;
 

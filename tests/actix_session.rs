@@ -1,6 +1,5 @@
 //! An application that keeps its sessions with actix-session, and crates that reach them through this
 //! one.
-#![cfg(all(feature = "actix-session", feature = "cookies"))]
 
 mod common;
 

@@ -8,12 +8,6 @@
 //! | CVE-2025-47278 | `denial.rs`, for the ids of a site that begins to sign; `properties.rs` |
 //! | CVE-2024-31999 | `common/server_side.rs`: sessions end by the clock in every store |
 //! | GO-2024-2730 | `src/backend/server_side.rs`: whatever is no id |
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "cookies",
-    feature = "memory"
-))]
 
 mod common;
 

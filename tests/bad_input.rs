@@ -1,10 +1,11 @@
 //! Whatever a client sends in place of its cookie is an empty session, and whatever a handler stores
 //! that cannot be stored is an error that loses nothing.
-#![cfg(all(feature = "actix", feature = "axum", feature = "cookies"))]
 
 mod common;
 
-use common::{App, Log, Server, Web, engines, key_of, on_every_framework};
+use std::time::Duration;
+
+use common::{App, Clock, Log, Server, Web, engines, key_of, on_every_framework};
 use session_manager::{Builder, Error, Key, Manager, PrivateCookie, SignedCookie};
 
 fn serve(web: Web, builder: Builder) -> Server {
@@ -198,6 +199,48 @@ fn too_large_is_an_error_where_it_is_written_and_the_session_is_as_it_was(web: W
     }
 }
 
+fn a_cookie_that_outgrew_the_limit_is_never_sent(web: Web) {
+    let log = Log::of_process();
+    for (engine, builder) in engines() {
+        let clock = Clock::default();
+        let before = serve(web, builder().clock(clock.now()));
+        let large = before.raw("/run/fill.key.2950,add.small.1", &[]).cookie();
+        // The same cookie, with an attribute that takes room.
+        let domain = format!("{}.example.com", "d".repeat(300));
+        let server = serve(web, builder().clock(clock.now()).cookie_domain(domain));
+
+        // A removal is an error, because a browser would drop the cookie that keeps it.
+        let popped = server.with_cookie("/run/pop.small", &large);
+        assert_eq!(
+            (popped.status, popped.set_cookie()),
+            (500, None),
+            "{engine}"
+        );
+        // A touch keeps the cookie that the client has.
+        clock.forward(Duration::from_secs(2 * 60 * 60));
+        for _ in 0..2 {
+            let touched = server.with_cookie("/run/get.small", &large);
+            assert_eq!(
+                (touched.body.as_str(), touched.set_cookie()),
+                ("1", None),
+                "{engine}"
+            );
+        }
+        // What makes it small enough is sent.
+        let shrunk = server.with_cookie("/run/pop.key", &large).cookie();
+        assert_eq!(
+            server.with_cookie("/run/len", &shrunk).body,
+            "1",
+            "{engine}"
+        );
+    }
+    assert_eq!(
+        log.lines("whose time does not move").len(),
+        1,
+        "once per process"
+    );
+}
+
 fn a_flash_that_does_not_fit_is_an_error_and_the_session_is_as_it_was(web: Web) {
     for (engine, builder) in engines() {
         let server = serve(web, builder());
@@ -287,6 +330,7 @@ on_every_framework!(
     bytes_that_are_no_utf8_in_another_cookie_do_not_disturb_the_session,
     an_untouched_cookie_is_not_even_verified,
     too_large_is_an_error_where_it_is_written_and_the_session_is_as_it_was,
+    a_cookie_that_outgrew_the_limit_is_never_sent,
     a_flash_that_does_not_fit_is_an_error_and_the_session_is_as_it_was,
     a_value_that_json_cannot_express_is_an_error_and_the_old_value_stays,
     a_value_of_another_type_is_an_error_and_stays,

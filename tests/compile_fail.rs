@@ -1,5 +1,4 @@
 //! Mistakes that the compiler finds.
-#![cfg(all(feature = "actix", feature = "cookies"))]
 
 #[test]
 fn what_must_not_compile_does_not() {

@@ -1,11 +1,5 @@
 //! What somebody who means harm can make an application pay: cookies that they made up, sessions that
 //! are too large, too deep or of too many keys.
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "cookies",
-    feature = "memory"
-))]
 
 mod common;
 

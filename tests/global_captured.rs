@@ -1,5 +1,4 @@
 //! A library that asked for the manager too early, as qor/admin does, and kept it.
-#![cfg(all(feature = "actix", feature = "axum", feature = "cookies"))]
 
 mod common;
 

@@ -1,5 +1,4 @@
 //! The manager of a process in which nobody set one.
-#![cfg(all(feature = "actix", feature = "axum", feature = "cookies"))]
 
 mod common;
 

@@ -1,5 +1,4 @@
 //! `scope` and `with`: one manager for each test, side by side.
-#![cfg(all(feature = "actix", feature = "axum", feature = "cookies"))]
 
 mod common;
 

@@ -1,5 +1,4 @@
 //! The first `set`.
-#![cfg(all(feature = "actix", feature = "cookies"))]
 
 mod common;
 

@@ -1,5 +1,4 @@
 //! `set`, again and again, by one party and by two.
-#![cfg(all(feature = "actix", feature = "cookies"))]
 
 mod common;
 

@@ -1,5 +1,4 @@
 //! Replacing the manager while requests are served.
-#![cfg(all(feature = "actix", feature = "axum", feature = "cookies"))]
 
 mod common;
 

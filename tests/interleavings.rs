@@ -2,12 +2,6 @@
 //! crate stands on (those of the standard library and `arc-swap`), so its own steps are what is put in
 //! order: each call of a store, each poll of a scope, each `set`. What happens inside of one step,
 //! threads try, and Miri as well (`tests/miri.sh`), with fewer of them.
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "cookies",
-    feature = "memory"
-))]
 
 mod common;
 

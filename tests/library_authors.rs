@@ -1,5 +1,4 @@
 //! What library crates share one session with: namespaces and typed keys.
-#![cfg(all(feature = "actix", feature = "cookies", feature = "testing"))]
 
 mod common;
 

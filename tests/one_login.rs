@@ -1,10 +1,4 @@
 //! One login across actix-web and axum: in one process with any engine, and in two with one key.
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "cookies",
-    feature = "memory"
-))]
 
 mod common;
 

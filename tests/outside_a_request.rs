@@ -1,10 +1,4 @@
 //! Sessions in code that outlives the response head: WebSockets, streams, tasks.
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "cookies",
-    feature = "memory"
-))]
 
 mod common;
 

@@ -3,12 +3,6 @@
 //!
 //! Each property is tried with as many cases as `PROPTEST_CASES` says, 256 by default; those that
 //! send many requests with a part of them.
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "cookies",
-    feature = "memory"
-))]
 
 mod common;
 

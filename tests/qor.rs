@@ -1,5 +1,4 @@
 //! What qor/session asks of every engine, over HTTP and inside one request.
-#![cfg(all(feature = "actix", feature = "axum", feature = "cookies"))]
 
 mod common;
 

@@ -1,16 +1,5 @@
 //! No key, id, cookie, value or password is in a log line, in a `Debug` text or in an error. Every
 //! test of this crate sees to the log lines (`common::watch`); the rest is here.
-#![cfg(all(
-    feature = "actix-session",
-    feature = "axum",
-    feature = "cookies",
-    feature = "memory",
-    feature = "redis",
-    feature = "postgres",
-    feature = "mysql",
-    feature = "sqlite",
-    feature = "tower-sessions-0-14"
-))]
 
 mod common;
 

@@ -1,11 +1,4 @@
 //! Server-side sessions over HTTP, in memory; and what happens when a store is away.
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "cookies",
-    feature = "memory",
-    feature = "testing"
-))]
 
 mod common;
 

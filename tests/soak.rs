@@ -3,13 +3,6 @@
 //!
 //! `SOAK_SECONDS` says for how long; by default every fault comes once. `SOAK_SEED` repeats a run's
 //! decisions, not its timing.
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "memory",
-    feature = "postgres",
-    feature = "redis"
-))]
 
 mod common;
 #[path = "soak/known.rs"]

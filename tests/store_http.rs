@@ -1,13 +1,4 @@
 //! What every store must show over HTTP, on the real servers that `tests/run.sh` starts.
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "cookies",
-    feature = "redis",
-    feature = "postgres",
-    feature = "mysql",
-    feature = "sqlite"
-))]
 
 mod common;
 

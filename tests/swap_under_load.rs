@@ -3,12 +3,6 @@
 //!
 //! `SWAP_SECONDS` says for how long each of them runs (default: 2), and `SWAP_RATE` how many requests a
 //! second it must serve; `tests/long.sh` says a minute and 10,000.
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "cookies",
-    feature = "redis"
-))]
 
 mod common;
 #[path = "services/servers.rs"]

@@ -16,7 +16,14 @@
 //! The identity tells sessions apart that began in the same millisecond with the same data. A session
 //! that migrates gets its id from it, so two visitors must never share one.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use hmac::Hmac;
@@ -25,7 +32,7 @@ use sha2::Sha256;
 use super::migration::{self, Adopt, Claim, Migration};
 use crate::{
     Backend, BackendFuture, Commit, Entries, Error, Opened, Opening, Record, Refused, Reply,
-    Settings, Size, Timestamp, Value, View, cookie::LIMIT, random,
+    Settings, Size, Timestamp, Value, View, cookie::LIMIT, log::log, random,
 };
 
 const VERSION: u8 = 1;
@@ -161,10 +168,34 @@ impl<S: Seal> Backend for S {
         buffer.resize(start + 1 + S::BEFORE, 0);
         encode(session, created, expires, identity, &mut buffer);
         self.seal(&mut buffer, start);
-        BackendFuture::ready(Ok(Reply::Set {
-            token: BASE64.encode(&buffer[start..]),
-            expires,
-        }))
+        let token = BASE64.encode(&buffer[start..]);
+        // A write that makes the session larger was measured when it was made. A touch or a removal
+        // was not, and a longer name, domain or lifetime may be set since the cookie was written.
+        let size = commit.settings.cookie().size(token.len());
+        BackendFuture::ready(if size <= LIMIT {
+            Ok(Reply::Set { token, expires })
+        } else if commit.changes.is_empty() {
+            log_touch_too_large(commit.settings, size);
+            Ok(Reply::Keep)
+        } else {
+            // The client keeps what it has: a browser would drop the new cookie, and with it the
+            // session.
+            Err(Error::TooLarge { size, limit: LIMIT })
+        })
+    }
+}
+
+/// Logs once per process that a session is not touched, because its cookie would be too large.
+fn log_touch_too_large(settings: &Settings, size: usize) {
+    static IS_SAID: AtomicBool = AtomicBool::new(false);
+    if !IS_SAID.swap(true, Ordering::Relaxed) {
+        log!(
+            WARN,
+            "a session fits into the cookie `{}` no longer: it would take {size} bytes, and {LIMIT} \
+             are the limit. The client keeps the cookie that it has, whose time does not move. \
+             Shorten the cookie's name, path or domain, or move to `ServerSide`",
+            settings.cookie_name()
+        );
     }
 }
 

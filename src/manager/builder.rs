@@ -19,6 +19,7 @@ use crate::{
 /// Builds a [`Manager`]. It comes from [`Manager::builder`].
 ///
 /// ```
+/// # #[cfg(feature = "cookies")] {
 /// use std::time::Duration;
 /// use session_manager::{Key, Manager, SameSite, SignedCookie};
 ///
@@ -28,6 +29,7 @@ use crate::{
 ///     .idle_timeout(Duration::from_secs(20 * 60))
 ///     .absolute_timeout(Duration::from_secs(8 * 60 * 60))
 ///     .build()?;
+/// # }
 /// # Ok::<(), session_manager::ConfigError>(())
 /// ```
 #[must_use]
@@ -61,7 +63,7 @@ impl Builder {
     /// The name of the session cookie. Default: `_session`.
     ///
     /// A name that begins with `__Host-` keeps other hosts of the same site from planting the
-    /// cookie (RFC 6265bis, section 4.1.3.2), and makes it `Secure` towards every host.
+    /// cookie (RFC 6265bis, section 4.1.3.2), and makes it `Secure` in every build.
     pub fn cookie_name(mut self, name: impl Into<String>) -> Self {
         self.cookie.name = name.into();
         self
@@ -82,10 +84,24 @@ impl Builder {
 
     /// Whether browsers send the cookie over https alone.
     ///
-    /// Default: always, except towards a loopback host (`localhost`, `127.0.0.1`, `[::1]`) over plain
-    /// http, which not every client counts as secure. A request that bears the mark of a proxy is
-    /// never taken for one. Behind a proxy that names the loopback address as `Host` and leaves no
-    /// mark, say `secure(true)`.
+    /// Default: `true`. Only a debug build leaves `Secure` out by itself, towards a loopback host
+    /// (`localhost`, `127.0.0.1`, `[::1]`) over plain http and without a proxy's header fields, so that
+    /// a first try works with every client. A debug build is one whose profile is `dev` or inherits
+    /// from it, and has debug assertions.
+    ///
+    /// A release build never does: behind a proxy, a loopback host is no sign of a local client. It
+    /// logs once what to do instead. For a release build that clients reach over plain http, say
+    /// `secure(false)`; behind a proxy that serves https, there is nothing to do.
+    ///
+    /// Which clients take a `Secure` cookie over plain http, as tried:
+    ///
+    /// | client | `localhost` | `127.0.0.1` | `app.localhost` |
+    /// |---|---|---|---|
+    /// | Chromium 156 | yes | yes | yes |
+    /// | Firefox 153 | yes | yes | yes |
+    /// | curl 7.88 | yes | yes | no |
+    ///
+    /// Other clients may not, and none does at another host or address.
     pub fn secure(mut self, secure: bool) -> Self {
         self.cookie.secure = Some(secure);
         self
@@ -204,6 +220,7 @@ impl Builder {
     /// The clock that timeouts are measured with, for tests that move it. Default: the system's.
     ///
     /// ```
+    /// # #[cfg(feature = "cookies")] {
     /// use std::time::{Duration, UNIX_EPOCH};
     /// use session_manager::{Key, Manager, SignedCookie};
     ///
@@ -211,6 +228,7 @@ impl Builder {
     ///     .clock(|| UNIX_EPOCH + Duration::from_secs(7))
     ///     .build()?;
     /// assert_eq!(manager.settings().now().millis(), 7_000);
+    /// # }
     /// # Ok::<(), session_manager::ConfigError>(())
     /// ```
     pub fn clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {

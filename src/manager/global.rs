@@ -70,10 +70,12 @@ pub(super) fn current() -> Manager {
 /// callers that replace each other's manager are logged, both places named.
 ///
 /// ```
+/// # #[cfg(feature = "cookies")] {
 /// use session_manager::{Key, Manager, SignedCookie, manager};
 ///
 /// manager::set(Manager::new(SignedCookie::new(Key::generate())));
 /// assert!(!manager::is_insecure_default());
+/// # }
 /// ```
 #[track_caller]
 pub fn set(manager: impl Into<Arc<Manager>>) -> Arc<Manager> {
@@ -127,6 +129,7 @@ pub fn is_insecure_default() -> bool {
 /// then run side by side.
 ///
 /// ```
+/// # #[cfg(feature = "cookies")] {
 /// use session_manager::{Key, Manager, PrivateCookie, manager};
 ///
 /// let engine = manager::with(Manager::new(PrivateCookie::new(Key::generate())), || {
@@ -134,6 +137,7 @@ pub fn is_insecure_default() -> bool {
 /// });
 /// assert_eq!(engine, "private cookie");
 /// assert_ne!(manager::get().engine(), "private cookie");
+/// # }
 /// ```
 pub fn with<R>(manager: impl Into<Arc<Manager>>, f: impl FnOnce() -> R) -> R {
     let _restored = Override::enter(manager.into());
@@ -299,7 +303,7 @@ fn say(severity: Severity, text: &str) {
 fn default_manager() -> Manager {
     let (key, why) = default_key(
         crate::Key::from_env("SESSION_SECRET"),
-        cfg!(debug_assertions),
+        crate::profile::IS_DEBUG_BUILD,
     );
     default_with(crate::SignedCookie::new(key), why)
 }

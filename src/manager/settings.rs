@@ -1,7 +1,11 @@
 //! What a manager does besides its engine.
 
 use std::fmt;
+#[cfg(any(feature = "actix", feature = "tower"))]
+use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(any(feature = "actix", feature = "tower"))]
+use crate::profile::IS_DEBUG_BUILD;
 use crate::{
     Expiry, Timestamp,
     cookie::{Attributes, SessionCookie},
@@ -12,11 +16,13 @@ use crate::{
 /// What happens to a request whose session the engine cannot open.
 ///
 /// ```
+/// # #[cfg(feature = "cookies")] {
 /// use session_manager::{Key, Manager, OnStoreError, SignedCookie};
 ///
 /// let manager = Manager::builder(SignedCookie::new(Key::generate()))
 ///     .on_store_error(OnStoreError::Anonymous)
 ///     .build()?;
+/// # }
 /// # Ok::<(), session_manager::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +76,39 @@ impl Settings {
 
     pub(crate) fn loads_on_demand(&self) -> bool {
         self.load_on_demand
+    }
+
+    /// Returns `true` if the cookie of a request is `Secure`.
+    ///
+    /// A release build looks at the host for a log line alone, once per process, and only where the
+    /// request has no session cookie: a client that dropped a `Secure` one comes back without it.
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn is_secure(
+        &self,
+        is_https: bool,
+        has_cookie: bool,
+        is_to_loopback: impl Fn() -> bool,
+    ) -> bool {
+        static IS_SAID: AtomicBool = AtomicBool::new(false);
+        if !IS_DEBUG_BUILD
+            && !has_cookie
+            && !is_https
+            && self.cookie.is_secure_by_default()
+            && !IS_SAID.load(Ordering::Relaxed)
+            && is_to_loopback()
+            && !IS_SAID.swap(true, Ordering::Relaxed)
+        {
+            log!(
+                WARN,
+                "a client asked for a loopback host over plain http, and the cookie `{}` is `Secure` \
+                 because this is a release build; some clients drop such a cookie there. If clients \
+                 reach this server over plain http, call `secure(false)` on the manager's builder; \
+                 behind a proxy that serves https there is nothing to do",
+                self.cookie_name()
+            );
+        }
+        self.cookie
+            .is_secure(IS_DEBUG_BUILD, is_https, is_to_loopback)
     }
 
     /// The one log line for a cookie that is there and of no use. Its value is nobody's business.

@@ -12,7 +12,7 @@ use actix_web::{
     error::InternalError,
     guard::GuardContext,
     http::{
-        StatusCode, Uri, Version,
+        StatusCode, Uri,
         header::{self, HeaderMap, HeaderName, HeaderValue},
     },
 };
@@ -131,7 +131,6 @@ impl<'r> Head<'r> {
     fn of(head: &'r dev::RequestHead) -> Self {
         Self {
             uri: &head.uri,
-            version: head.version,
             headers: &head.headers,
         }
     }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use http::{
-    Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version,
-    header, request::Parts, uri::Scheme,
+    Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header,
+    request::Parts, uri::Scheme,
 };
 use tower_layer::Layer;
 use tower_service::Service;
@@ -118,7 +118,6 @@ impl<'r> Head<'r> {
     fn of<B>(request: &'r Request<B>) -> Self {
         Self {
             uri: request.uri(),
-            version: request.version(),
             headers: request.headers(),
         }
     }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use actix_web::web::Bytes;
+#[cfg(feature = "axum")]
 use axum::{
     extract::Request as AxumRequest,
     http::StatusCode,
@@ -18,21 +19,26 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Answer, script, watch};
 
-/// The web frameworks.
+/// The web frameworks that are built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Web {
     Actix,
+    #[cfg(feature = "axum")]
     Axum,
 }
 
 impl Web {
+    #[cfg(feature = "axum")]
     pub const ALL: [Self; 2] = [Self::Actix, Self::Axum];
+    #[cfg(not(feature = "axum"))]
+    pub const ALL: [Self; 1] = [Self::Actix];
 
     /// As the module of its tests is called; see `on_every_framework`. Tests that run side by side
     /// tell their log lines apart by it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Actix => "on_actix",
+            #[cfg(feature = "axum")]
             Self::Axum => "on_axum",
         }
     }
@@ -43,6 +49,7 @@ impl Web {
     pub fn unavailable(self) -> (u16, &'static str) {
         match self {
             Self::Actix => (503, "Service Unavailable"),
+            #[cfg(feature = "axum")]
             Self::Axum => (503, ""),
         }
     }
@@ -306,6 +313,7 @@ impl App {
             .service(scope)
     }
 
+    #[cfg(feature = "axum")]
     pub fn axum(self) -> axum::Router {
         let mut router = axum::Router::new();
         for route in self.routes {
@@ -356,6 +364,7 @@ impl App {
                     body: text(&test::read_body(response).await),
                 }
             }
+            #[cfg(feature = "axum")]
             Web::Axum => {
                 let request = AxumRequest::get(path).header("cookie", cookie);
                 let request = request.body(axum::body::Body::empty());
@@ -393,6 +402,7 @@ fn actix_route<R: actix_web::FromRequest + 'static>(f: Handler<R>) -> actix_web:
     })
 }
 
+#[cfg(feature = "axum")]
 fn axum_route<R, M: 'static>(f: Handler<R>) -> axum::routing::MethodRouter
 where
     R: axum::extract::FromRequest<(), M> + Send + 'static,
@@ -446,6 +456,7 @@ fn actix_socket(talker: Talker) -> actix_web::Route {
     )
 }
 
+#[cfg(feature = "axum")]
 fn axum_socket(talker: Talker) -> axum::routing::MethodRouter {
     use axum::extract::ws::{Message, WebSocketUpgrade};
 
@@ -480,6 +491,7 @@ fn actix_events(talker: Talker) -> actix_web::Route {
     })
 }
 
+#[cfg(feature = "axum")]
 fn axum_events(talker: Talker) -> axum::routing::MethodRouter {
     use axum::{body::Body, extract::Path, http::header::CONTENT_TYPE};
 

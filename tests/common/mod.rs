@@ -47,6 +47,7 @@ macro_rules! on_every_framework {
         mod on_actix {
             $(#[test] $(#[$attribute])* fn $test() { super::$test($crate::common::Web::Actix) })+
         }
+        #[cfg(feature = "axum")]
         mod on_axum {
             $(#[test] $(#[$attribute])* fn $test() { super::$test($crate::common::Web::Axum) })+
         }
@@ -96,6 +97,7 @@ impl Server {
     pub fn start(web: Web, app: App) -> Self {
         match web {
             Web::Actix => Self::actix(move || app.clone().actix()),
+            #[cfg(feature = "axum")]
             Web::Axum => Self::axum(app.axum()),
         }
     }
@@ -133,6 +135,7 @@ impl Server {
         })
     }
 
+    #[cfg(feature = "axum")]
     pub fn axum(router: axum::Router) -> Self {
         Self::on_a_thread(|tell| {
             let mut runtime = tokio::runtime::Builder::new_multi_thread();

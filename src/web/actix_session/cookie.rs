@@ -6,6 +6,8 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use actix_session::config::CookieContentSecurity;
 use actix_web::cookie::{Cookie, CookieJar, Key};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::value;
 use crate::{
@@ -66,9 +68,7 @@ impl ActixSessionCookie {
             CookieContentSecurity::Private => jar.private(&self.key).get(name),
         };
         let opened = opened.ok_or(Refused::Forged)?;
-        let state: HashMap<String, String> =
-            serde_json::from_str(opened.value()).map_err(|_| Refused::Malformed)?;
-        let entries: Entries = state.iter().map(|(key, json)| (key, value(json))).collect();
+        let entries = entries(opened.value())?;
         let now = settings.now();
         Ok(Record::new(
             now,
@@ -154,6 +154,32 @@ impl Migration for ActixSessionCookie {
     fn records(self: Arc<Self>) -> Option<Arc<dyn Adopt>> {
         None
     }
+}
+
+/// What the `CookieSessionStore` after actix-session 0.11 writes: each value is JSON, and not a string
+/// that holds its text.
+#[derive(Deserialize)]
+struct Versioned<'j> {
+    v: u64,
+    #[serde(borrow)]
+    state: HashMap<String, &'j RawValue>,
+}
+
+/// Reads the state of a session as any version of actix-session wrote it.
+fn entries(state: &str) -> Result<Entries, Refused> {
+    // A state without a version is a map of strings, so it never reads as `Versioned`.
+    if let Ok(Versioned { v, state }) = serde_json::from_str(state) {
+        if v != 1 {
+            return Err(Refused::Version);
+        }
+        return Ok(state
+            .iter()
+            .map(|(key, json)| (key, value(json.get())))
+            .collect());
+    }
+    let state: HashMap<String, String> =
+        serde_json::from_str(state).map_err(|_| Refused::Malformed)?;
+    Ok(state.iter().map(|(key, json)| (key, value(json))).collect())
 }
 
 impl fmt::Debug for ActixSessionCookie {
