@@ -20,7 +20,7 @@ use proptest::{
     collection::vec,
     prelude::*,
     sample::{Index, select, subsequence},
-    test_runner::{Config, TestRunner},
+    test_runner::{Config, FileFailurePersistence, TestRunner},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
@@ -36,7 +36,10 @@ fn check<S: Strategy>(share: u32, strategy: S, test: impl Fn(S::Value)) {
     let cases = (config.cases / share).max(1);
     let mut runner = TestRunner::new(Config {
         cases,
-        failure_persistence: None,
+        // Every run begins with the seeds that failed before; commit what it adds.
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
+            "tests/properties.seeds",
+        ))),
         ..config
     });
     let result = runner.run(&strategy, |input| {
@@ -86,6 +89,37 @@ struct Model {
 }
 
 const TOO_LARGE: &str = "too large";
+/// A session of so many bytes fits into every cookie, whatever its lengths and attributes take.
+const SMALL: usize = 2_500;
+
+impl Map {
+    /// How many bytes the session takes, at least.
+    fn bytes(&self) -> usize {
+        let text = |json: &Json| match json {
+            Json::String(text) => text.len(),
+            json => json.to_string().len(),
+        };
+        let values = self
+            .values
+            .iter()
+            .map(|(key, value)| key.len() + text(value));
+        // Each flash message has a key of 20 bytes, and its kind and marks take about 20 more.
+        let flashes = self.flashes.iter().map(|flash| flash.text.len() * 6 + 40);
+        // Each entry has two lengths.
+        values.map(|bytes| bytes + 4).chain(flashes).sum()
+    }
+}
+
+impl Model {
+    /// A write may be refused if the session would be large then, and nothing else may.
+    fn assert_too_large(&self, op: &Op) {
+        assert!(!self.is_server_side, "{op:?}");
+        let mut after = self.clone();
+        let _ = op.on_model(&mut after);
+        let bytes = after.now.bytes();
+        assert!(bytes > SMALL, "{op:?} was refused with {bytes} bytes");
+    }
+}
 
 fn shown<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     match result {
@@ -243,8 +277,10 @@ impl Visit {
         model.now = model.kept.clone();
         model.destroyed = false;
         for (op, seen) in self.ops.iter().zip(seen) {
-            // What is refused changes nothing. Which sizes are, another property says.
-            if seen != TOO_LARGE {
+            // What is refused changes nothing.
+            if seen == TOO_LARGE {
+                model.assert_too_large(op);
+            } else {
                 assert_eq!(seen, &op.on_model(model), "{op:?}");
             }
         }
@@ -412,9 +448,17 @@ fn what_was_added_comes_back(web: Web) {
                 )
                 .await;
                 for ((key, value), seen) in entries.iter().zip(seen) {
-                    if seen == "()" {
-                        map.values.insert(key.clone(), value.clone());
+                    let before = map.clone();
+                    map.values.insert(key.clone(), value.clone());
+                    match &*seen {
+                        "()" => continue,
+                        "reserved" => assert!(is_reserved(key), "{key:?}"),
+                        seen => {
+                            assert_eq!(seen, TOO_LARGE);
+                            assert!(map.bytes() > SMALL, "{} bytes", map.bytes());
+                        }
                     }
+                    map = before;
                 }
                 let gets: Vec<_> = map
                     .values
