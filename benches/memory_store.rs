@@ -83,7 +83,7 @@ fn main() {
         "| sessions of three keys | bytes for each | open, ns | write one key, ns |\n|---|---|---|---|"
     );
     for sessions in sizes {
-        let store = MemoryStore::with_capacity(2 * sessions);
+        let store = MemoryStore::with_capacity(2 * sessions).max_bytes(4 << 30);
         let before = resident();
         for number in 0..sessions as u64 {
             assert!(now(store.create(id(number), &three)).unwrap());

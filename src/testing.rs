@@ -536,7 +536,7 @@ async fn what_was_destroyed_stays_destroyed<S: Store>(store: &S) {
 }
 
 /// For how long calls overlap at least: a store that answers at once is asked thousands of times.
-const OVERLAP: Duration = Duration::from_millis(20);
+const OVERLAP: Duration = Duration::from_millis(100);
 
 /// Runs `task` as many times as said at the same moment, and returns what each returned.
 ///

@@ -9,7 +9,7 @@
 mod common;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
@@ -44,7 +44,58 @@ fn ending_a_users_sessions_ends_those_of_a_manager_with_longer_timeouts(web: Web
     assert_eq!(server.with_cookie("/run/get.key", &cookie).body, "none");
 }
 
-on_every_framework!(ending_a_users_sessions_ends_those_of_a_manager_with_longer_timeouts,);
+/// While sessions migrate from one store to another, those that are still in the old one are listed
+/// and ended as well, by their own user alone.
+fn a_session_that_has_not_migrated_is_ended_by_its_user_alone(web: Web) {
+    let old = || {
+        let store = OLD.get_or_init(MemoryStore::new).clone();
+        let builder = Manager::builder(ServerSide::new(store)).cookie_name("former");
+        builder.build().unwrap()
+    };
+    static OLD: OnceLock<MemoryStore> = OnceLock::new();
+    let builder = Manager::builder(ServerSide::new(MemoryStore::new()));
+    let new = builder.migrate_from(old()).build().unwrap();
+    let before = Server::scripts(web, old().middleware());
+    let server = Server::scripts(web, new.middleware());
+    let user = format!("ada-{web}");
+    let cookies = [0, 1].map(|_| {
+        let login = before.raw(&format!("/run/user.{user},note.laptop,add.key.value"), &[]);
+        login.cookie()
+    });
+    let list = || block_on(new.user_sessions(&user)).unwrap();
+    assert_eq!(list().len(), 2);
+    assert_eq!(list()[0].note.as_deref(), Some("laptop"));
+    let handle = |cookie: &str| server.with_cookie("/run/handle", cookie).body;
+    for cookie in &cookies {
+        let handle = handle(cookie);
+        assert!(list().iter().any(|session| session.handle == handle));
+        assert!(!block_on(new.destroy_user_session("eve", &handle)).unwrap());
+        assert_eq!(server.with_cookie("/run/get.key", cookie).body, "value");
+    }
+    let handle = handle(&cookies[0]);
+    assert!(block_on(new.destroy_user_session(&user, &handle)).unwrap());
+    assert_eq!(server.with_cookie("/run/get.key", &cookies[0]).body, "none");
+    assert_eq!(list().len(), 1);
+    let answer = server.with_cookie("/run/add.more.1", &cookies[1]);
+    let set = answer
+        .all("set-cookie")
+        .find(|set| set.starts_with("_session="));
+    let moved = set
+        .and_then(|set| set.split(';').next())
+        .unwrap()
+        .to_owned();
+    assert_eq!(list().len(), 1, "a session that migrated is listed once");
+    assert_eq!(block_on(new.destroy_user_sessions(&user)).unwrap(), 1);
+    for cookie in [&moved, &cookies[1]] {
+        assert_eq!(server.with_cookie("/run/get.key", cookie).body, "none");
+    }
+    assert_eq!(list().len(), 0);
+}
+
+on_every_framework!(
+    ending_a_users_sessions_ends_those_of_a_manager_with_longer_timeouts,
+    a_session_that_has_not_migrated_is_ended_by_its_user_alone,
+);
 
 /// Returns `bytes` bytes that no database can compress.
 fn noise(bytes: usize, state: &mut u64) -> String {

@@ -35,8 +35,8 @@ const NAME: &str = "Redis";
 /// `valkey` and `valkeys` do as well for `redis` and `rediss`. Opening a session is one round trip
 /// (`HGETALL`), and so is every write (`EVALSHA`), renewals among them, whose bytes follow what
 /// changed. In a cluster, where a session and its user's index (see [`UserIndex`]) are in two slots,
-/// a write to a session that is a user's takes one more, and two when it becomes another's. Finding
-/// a user's sessions takes two.
+/// a write to a session that is a user's takes one more, and two when it becomes another's. A page
+/// of a user's sessions takes two to list and two to end (in a cluster three), however many there are.
 ///
 /// A lost connection is made anew by the next call; while there is none, calls fail at once, and
 /// each is a new try. A call whose connection broke is sent again, which no script does twice.
