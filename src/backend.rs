@@ -190,6 +190,13 @@ pub struct Commit<'r> {
     /// Where the session is, if this backend does not have it yet.
     pub(crate) origin: Option<&'r Origin>,
     /// Whether the client has to be told the token again: it sent that of an older manager.
+    #[cfg_attr(
+        not(feature = "server-side"),
+        allow(
+            dead_code,
+            reason = "a cookie backend sends its cookie at every commit"
+        )
+    )]
     pub(crate) resend: bool,
     /// The session as it was opened; `None` if there was none.
     pub stored: Option<&'r Record>,

@@ -1,5 +1,4 @@
 //! `testing::check_store` finds out a store that does not keep the contract.
-#![cfg(feature = "testing")]
 
 use std::{
     collections::HashMap,

@@ -11,7 +11,7 @@
 # - fuzzing of every target (`fuzz/run.sh`).
 #
 # SWAP_SECONDS=60 SWAP_RATE=10000 SOAK_SECONDS=600 FUZZ_SECONDS=60 are the defaults. It needs two idle
-# cores, and Redis and PostgreSQL, which `tests/run.sh` installs on Debian.
+# cores, and Redis and PostgreSQL, which `tests/run.sh` installs on Debian and Ubuntu.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

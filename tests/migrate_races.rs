@@ -1,10 +1,4 @@
 //! Migrations that requests, log-outs and other processes overlap.
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "cookies",
-    feature = "memory"
-))]
 
 mod common;
 

@@ -60,7 +60,8 @@ fn on_sqlite(web: Web, behaviour: fn(Web, &SqliteStore)) {
         .unwrap();
     behaviour(web, &store);
     drop(store);
-    std::fs::remove_dir_all(dir).unwrap();
+    // Its pool closes in the background, and Windows removes no file that is open.
+    let _ = std::fs::remove_dir_all(dir);
 }
 
 store_tests!(

@@ -1,10 +1,4 @@
 //! A user's sessions, listed and ended through the index of users: in which cases, and how fast.
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "cookies",
-    feature = "memory"
-))]
 
 mod common;
 

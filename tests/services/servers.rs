@@ -227,9 +227,11 @@ impl Drop for Postgres {
     }
 }
 
-/// How much memory this process has, in kB.
+/// How much memory this process has, in kB; 0 where the system has no `/proc`.
 pub fn resident() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let Ok(status) = fs::read_to_string("/proc/self/status") else {
+        return 0;
+    };
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     let mut words = line.unwrap().split_whitespace();
     words.nth(1).unwrap().parse().unwrap()
