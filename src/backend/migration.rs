@@ -18,7 +18,7 @@ use crate::{Error, Record, Settings, StoreId, Timestamp};
 /// A session keeps one identity while it migrates, its *successor*: the token that it has in a
 /// server-side backend. The successor follows from the old cookie alone, so that any number of requests
 /// and processes that migrate one session come to the same id. The first of them creates the record
-/// there and the others merge into it. A log-out buries the id ([`bury`](Self::bury)), so that a
+/// there and the others merge into it. A log-out buries the id ([`bury`](Adopt::bury)), so that a
 /// request that was under way cannot create the record again (CVE-2025-46336).
 pub trait Migration: Send + Sync {
     /// Returns the token that the session of this cookie value has in a server-side backend; `None` if
