@@ -241,6 +241,14 @@ impl Changes {
         }
     }
 
+    /// What was done after the session ended, for the commit that follows the one of its end.
+    pub(crate) fn after_end(self) -> Self {
+        Self {
+            destroyed: false,
+            ..self
+        }
+    }
+
     /// The session as the request sees it: `stored`, and these changes on top.
     ///
     /// ```

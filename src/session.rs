@@ -2,6 +2,7 @@
 
 use std::{
     any::{Any, type_name},
+    borrow::Cow,
     fmt,
     future::poll_fn,
     hash::{BuildHasher, Hasher, RandomState},
@@ -31,6 +32,10 @@ const OWN: char = '\u{2}';
 
 /// The key of what the application noted of a session.
 const NOTE: &str = crate::SessionSummary::NOTE;
+
+/// How often a value that changes while it is computed from is computed again. Threads that share a
+/// session need few; code that changes the value itself each time would never end.
+const ROUNDS: usize = 10_000;
 
 fn check_key(key: &str) -> Result<(), Error> {
     if key.starts_with([FLASH, OWN]) || key.contains('\0') {
@@ -92,14 +97,14 @@ struct State {
     /// Other code has the session in hand too.
     live: Option<Arc<dyn Live>>,
     changes: Changes,
-    /// Counts changes, so that `update` sees when one came between.
-    version: u64,
     /// When the engine was last given something to keep.
     committed: Timestamp,
     /// How many bytes more the session may take without being measured anew.
     room: usize,
-    /// The time in the key of the last flash message, once somebody looked for it.
-    last_flash: Option<u64>,
+    /// The time in the key of the last flash message, and how many there are, once one was added.
+    flashes: Option<(u64, usize)>,
+    /// Whether a log line says that flash messages were dropped.
+    said_dropped: bool,
     /// Whether anybody read or wrote: the response then depends on the cookie.
     looked: bool,
     phase: Phase,
@@ -116,6 +121,8 @@ struct State {
     /// Whether the engine is at a commit, and who waits for its end.
     committing: bool,
     waiting: Vec<Waker>,
+    /// What is logged once the state is unlocked.
+    lines: Vec<Line>,
 }
 
 #[derive(Clone)]
@@ -172,10 +179,10 @@ impl Session {
             renewed: false,
             live: None,
             changes: Changes::default(),
-            version: 0,
             committed: Timestamp::from_millis(0),
             room: 0,
-            last_flash: None,
+            flashes: None,
+            said_dropped: false,
             looked: false,
             phase: Phase::Open,
             settled: None,
@@ -185,6 +192,7 @@ impl Session {
             reply: Reply::Keep,
             committing: false,
             waiting: Vec::new(),
+            lines: Vec::new(),
         };
         let session = Self(Arc::new(Inner {
             manager,
@@ -225,6 +233,7 @@ impl Session {
         }
         let manager = &self.0.manager;
         let settings = manager.settings();
+        let tokens = manager.tokens(request, Settings::log_refused);
         let mut state = self.lock();
         if self.0.is_read.load(std::sync::atomic::Ordering::Relaxed) {
             return;
@@ -233,7 +242,7 @@ impl Session {
             .cookie()
             .always_secure()
             .unwrap_or_else(|| self.0.is_https || !request.is_to_loopback());
-        state.tokens = manager.tokens(request, Settings::log_refused);
+        state.tokens = tokens;
         self.0
             .is_read
             .store(true, std::sync::atomic::Ordering::Release);
@@ -241,12 +250,24 @@ impl Session {
 
     /// The session, if the engine was asked for it.
     pub(crate) fn loaded(self) -> Result<Self, Error> {
-        let is_unopened = matches!(self.lock().stored, Stored::Unopened);
+        let is_unopened = matches!(self.looked_at().stored, Stored::Unopened);
         if is_unopened && !self.opens_at_once() {
             Err(Error::NotLoaded)
         } else {
             Ok(self)
         }
+    }
+
+    /// Notes that the response depends on the session, because a handler has it: a stream may read it
+    /// when the head is on its way, too late for `Vary: Cookie`.
+    pub(crate) fn mark_looked(&self) {
+        self.looked_at();
+    }
+
+    fn looked_at(&self) -> Locked<'_> {
+        let mut state = self.lock();
+        state.looked = true;
+        state
     }
 
     /// Asks the engine, if it was not asked yet.
@@ -283,11 +304,8 @@ impl Session {
             Err(error @ Error::Unavailable { .. })
                 if self.0.manager.settings().on_store_error() == OnStoreError::Anonymous =>
             {
-                log!(
-                    ERROR,
-                    "{}; the session reads as empty",
-                    crate::error::chain(&error)
-                );
+                let why = crate::error::chain(&error);
+                state.error(format!("{why}; the session reads as empty"));
                 state.stored = Stored::Known(None);
                 state.phase = Phase::ReadOnly;
             }
@@ -373,11 +391,9 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub fn load<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
-        self.look()
-            .view()
-            .get(key)
-            .map(|value| decode(key, value))
-            .transpose()
+        // Unlocked by then, because `T` may read the session.
+        let value = self.owned(key);
+        value.map(|value| decode(key, value.borrowed())).transpose()
     }
 
     /// Takes the value under `key` out of the session and reads it as a `T`.
@@ -395,21 +411,36 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub fn pop_load<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
-        let mut state = self.look();
-        let value = state
-            .view()
-            .get(key)
-            .map(|value| decode(key, value))
-            .transpose()?;
-        if value.is_some() {
-            self.writable(&state)?;
-            self.remove(&mut state, key);
+        for _ in 0..ROUNDS {
+            let Some(value) = self.owned(key) else {
+                return Ok(None);
+            };
+            let decoded = decode(key, value.borrowed())?;
+            let mut state = self.look();
+            if state.view().get(key) == Some(value.borrowed()) {
+                self.writable(&state)?;
+                self.remove(&mut state, key);
+                return Ok(Some(decoded));
+            }
         }
-        Ok(value)
+        Err(Error::UpdateLoop {
+            key: key.to_owned(),
+        })
     }
+
+    fn owned(&self, key: &str) -> Option<Value> {
+        self.look().view().get(key).map(Value::into_owned)
+    }
+
+    /// How many flash messages a session keeps, far more than a page can show. Requests that overlap
+    /// may leave more, until the next message.
+    pub const MAX_FLASHES: usize = 100;
 
     /// Leaves a message for the next page that calls [`flashes`](Self::flashes), in this request or
     /// a later one. A plain string becomes [`Message::info`].
+    ///
+    /// A session keeps the last [`MAX_FLASHES`](Self::MAX_FLASHES), so that messages that no page
+    /// shows do not fill it; a log line says that older ones were dropped.
     ///
     /// # Errors
     ///
@@ -433,15 +464,43 @@ impl Session {
         // Each message has a key of its own, so that messages left by requests that overlap all
         // survive: ordered by a time after that of the last one, then told apart by chance. The
         // chance needs no secrecy, so the standard library's hash keys serve.
-        let last = state.last_flash.or_else(|| {
-            let last = state.flash_keys().max()?;
-            u64::from_str_radix(last.get(1..12)?, 16).ok()
-        });
-        let time = last.map_or(now, |last| now.max(last + 1));
+        let (last, count) = match state.flashes {
+            Some(known) => known,
+            None => {
+                let last = state.flash_keys().max().and_then(|last| last.get(1..12));
+                let last = last.and_then(|last| u64::from_str_radix(last, 16).ok());
+                (last.unwrap_or(0), state.flash_keys().count())
+            }
+        };
+        let time = now.max(last + 1);
         let chance = RandomState::new().build_hasher().finish() as u32;
         let key = format!("{FLASH}{time:011x}{chance:08x}");
-        state.last_flash = Some(time);
-        self.insert(&mut state, &key, Change::Set(value))
+        self.insert(&mut state, &key, Change::Set(value))?;
+        state.flashes = Some((time, count + 1));
+        if count >= Self::MAX_FLASHES {
+            let count = self.drop_flashes(&mut state);
+            state.flashes = Some((time, count));
+        }
+        Ok(())
+    }
+
+    /// Drops the oldest messages over [`MAX_FLASHES`](Self::MAX_FLASHES), and returns how many stay.
+    fn drop_flashes(&self, state: &mut State) -> usize {
+        let mut keys: Vec<String> = state.flash_keys().map(str::to_owned).collect();
+        keys.sort_unstable();
+        let excess = keys.len().saturating_sub(Self::MAX_FLASHES);
+        for key in &keys[..excess] {
+            self.remove(state, key);
+        }
+        if excess > 0 && !std::mem::replace(&mut state.said_dropped, true) {
+            let name = self.0.manager.settings().cookie_name();
+            state.warn(format!(
+                "a session of the cookie `{name}` has more than {} flash messages that were never \
+                 shown; the oldest are dropped",
+                Self::MAX_FLASHES
+            ));
+        }
+        keys.len() - excess
     }
 
     /// Takes all messages that were left, oldest first. Each is given once; of two requests that
@@ -454,7 +513,7 @@ impl Session {
         for key in keys {
             match state.view().get(&key).and_then(Message::from_stored) {
                 Some(message) => messages.push(message),
-                None => log!(WARN, "a flash message that cannot be read was dropped"),
+                None => state.warn("a flash message that cannot be read was dropped"),
             }
             self.remove(&mut state, &key);
         }
@@ -493,22 +552,22 @@ impl Session {
             Ok((next, encoded))
         };
         // `f` runs without the lock, because it is the caller's code and might come back here.
-        let (next, seen, mut state) = loop {
-            let (version, value) = {
-                let state = self.look();
-                (state.version, state.view().get(key).map(Value::into_owned))
-            };
+        for _ in 0..ROUNDS {
+            let value = self.owned(key);
             let (next, seen) = compute(value.as_ref().map(Value::borrowed))?;
-            let state = self.look();
-            if state.version == version {
-                break (next, seen, state);
+            let mut state = self.look();
+            if state.view().get(key) == value.as_ref().map(Value::borrowed) {
+                let apply = Arc::new(move |value: Option<Value<&str>>| {
+                    compute(value).map(|(_, encoded)| encoded)
+                });
+                let change = state.changes.compose(key, Update { seen, apply });
+                self.insert(&mut state, key, change)?;
+                return Ok(next);
             }
-        };
-        let apply =
-            Arc::new(move |value: Option<Value<&str>>| compute(value).map(|(_, encoded)| encoded));
-        let change = state.changes.compose(key, Update { seen, apply });
-        self.insert(&mut state, key, change)?;
-        Ok(next)
+        }
+        Err(Error::UpdateLoop {
+            key: key.to_owned(),
+        })
     }
 
     /// Whether there is a value under `key`.
@@ -590,7 +649,8 @@ impl Session {
         match self.writable(&state) {
             Err(Error::Ended) => {}
             // A new id reaches the client with the response head alone.
-            Ok(()) if state.phase == Phase::Open => state.changes_mut().renew(),
+            Ok(()) if state.phase == Phase::Open => state.changes.renew(),
+            Err(Error::ReadOnly) => state.changes.renew(),
             _ => state.too_late(),
         }
     }
@@ -636,8 +696,8 @@ impl Session {
         self.writable(&state)?;
         let stored = state.record().filter(|_| !state.changes.is_destroyed());
         let known = state.changes.user().or_else(|| stored?.user.as_deref());
-        if known != Some(user) {
-            state.changes_mut().set_user(user);
+        if known != Some(user) || state.phase == Phase::Sent {
+            state.changes.set_user(user);
         }
         Ok(())
     }
@@ -701,7 +761,11 @@ impl Session {
                 _ if state.ended => Err(Error::Ended),
                 _ if state.lost => Err(Error::HeadSent),
                 _ if self.needs_response() => Ok(None),
-                Phase::Open | Phase::Sent => Ok(self.begin_commit(state, true)),
+                // A session that would begin now has no response to reach the client with.
+                Phase::Sent if state.record().is_none() && !state.changes.is_empty() => {
+                    Err(Error::HeadSent)
+                }
+                Phase::Open | Phase::Sent => Ok(self.begin_commit(state, Keep::All)),
             }
         });
         match committing.await? {
@@ -791,11 +855,29 @@ impl Session {
     pub(crate) fn commit(&self, succeeded: bool) -> BackendFuture<'static, Result<Headers, Error>> {
         let mut state = self.lock();
         let (mut committing, mut waits) = (None, None);
+        let keep = match succeeded || self.0.manager.settings().commit_on_server_error() {
+            true => Keep::All,
+            false => Keep::End,
+        };
+        if state.phase == Phase::ReadOnly {
+            if state.changes.is_destroyed() {
+                state.error(
+                    "a session was not ended, because its store was away when the request came; it \
+                     lives until its time is over, unless the client logs out again",
+                );
+            }
+            let is_lost = match keep {
+                Keep::All => !state.changes.is_empty(),
+                _ => state.changes.is_destroyed(),
+            };
+            if is_lost {
+                return BackendFuture::ready(Err(Error::ReadOnly));
+            }
+        }
         if state.phase == Phase::Open {
-            let keep = succeeded || self.0.manager.settings().commit_on_server_error();
             if let Some(live) = state.live.clone() {
                 state.write_through();
-                live.end(keep);
+                live.end(keep == Keep::All);
             } else if state.committing {
                 waits = Some(keep);
             } else {
@@ -871,18 +953,18 @@ impl Session {
         let mut state = self.lock_unsettled();
         if state.phase == Phase::Open {
             state.phase = Phase::Sent;
-            self.end_anyway(&state);
+            self.end_anyway(&state, Keep::End);
         }
     }
 
     /// Ends the session in a task of its own, if somebody began to end it here.
-    fn end_anyway(&self, state: &State) {
+    fn end_anyway(&self, state: &State, keep: Keep) {
         if state.changes.is_destroyed() && self.0.manager.backend().keeps_records() {
             #[cfg(feature = "server-side")]
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 let session = self.clone();
                 runtime.spawn(async move {
-                    let committing = session.in_turn(|state| session.begin_commit(state, false));
+                    let committing = session.in_turn(|state| session.begin_commit(state, keep));
                     if let Some(committing) = committing.await
                         && let Err(error) = committing.end().await
                     {
@@ -894,16 +976,18 @@ impl Session {
         }
     }
 
-    /// Gives the engine what was done, if anything was or a touch is due. If not `keep`, only what
-    /// survives a failed request is given, and all else is as if nobody had done it.
-    fn begin_commit(&self, state: &mut State, keep: bool) -> Option<Committing> {
+    /// Gives the engine what was done, if anything was or a touch is due.
+    fn begin_commit(&self, state: &mut State, keep: Keep) -> Option<Committing> {
         let manager = &self.0.manager;
         let settings = manager.settings();
         if state.drop_if_renewed() {
             return None;
         }
-        if !keep {
-            state.changes = state.changes.surviving_failure();
+        let mut later = None;
+        if keep != Keep::All {
+            let end = state.changes.surviving_failure();
+            let changes = std::mem::replace(&mut state.changes, end);
+            later = (keep == Keep::EndFirst).then(|| changes.after_end());
         }
         let writes = !state.changes.is_empty();
         if !writes && state.record().is_none() {
@@ -915,7 +999,7 @@ impl Session {
                 .expiry()
                 .touch_due(record.created, record.expires, now)
         };
-        let touches = keep && state.record().is_some_and(touch_due);
+        let touches = keep == Keep::All && state.record().is_some_and(touch_due);
         if !writes && !touches {
             return None;
         }
@@ -933,6 +1017,9 @@ impl Session {
         state.committed = now;
         // What a cookie engine keeps nobody can write to any more.
         let undo = (!self.needs_response()).then(|| state.settle());
+        if let Some(later) = later.filter(|_| undo.is_some()) {
+            state.changes = later;
+        }
         state.committing = true;
         Some(Committing {
             session: self.clone(),
@@ -971,7 +1058,7 @@ impl Session {
     }
 
     /// The state, with what was committed as what is stored.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> Locked<'_> {
         let mut state = self.lock_unsettled();
         state.show_settled(self.0.manager.settings());
         state
@@ -979,8 +1066,10 @@ impl Session {
 
     /// The state for who does not ask what is stored, whether or not another thread panicked with it:
     /// every change to it is one step.
-    fn lock_unsettled(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_unsettled(&self) -> Locked<'_> {
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = Lines(Vec::new());
+        Locked { state, after }
     }
 
     fn opens_at_once(&self) -> bool {
@@ -990,8 +1079,7 @@ impl Session {
     /// Locks the state for reading or writing the session. The first call opens a session that opens at
     /// once.
     fn look(&self) -> Look<'_> {
-        let mut state = self.lock();
-        state.looked = true;
+        let mut state = self.looked_at();
         if matches!(state.stored, Stored::Unopened)
             && self.opens_at_once()
             && let Ok(Ok(opened)) = self.0.manager.opening(&state.tokens, &()).now()
@@ -1008,7 +1096,9 @@ impl Session {
     /// The one way in which a value is written.
     fn insert(&self, state: &mut State, key: &str, change: Change) -> Result<(), Error> {
         self.writable(state)?;
+        // After the head, what another request wrote meanwhile goes for it.
         if let Change::Set(value) = &change
+            && state.phase == Phase::Open
             && state.view().get(key) == Some(value.borrowed())
             && !matches!(state.changes.entry(key), Some(Change::Update(_)))
         {
@@ -1018,14 +1108,14 @@ impl Session {
         // each write took 120 ns for three (bench `overhead`, row "write three keys").
         let value = change.seen().map_or(0, |value| value.as_str().len());
         let most = (key.len() + value + 16) * 4 / 3 + 4;
-        let former = state.changes_mut().insert(key, change);
+        let former = state.changes.insert(key, change);
         if most < state.room {
             state.room -= most;
             return Ok(());
         }
         match self.size_of(state) {
             Some(Size { used, limit }) if used > limit => {
-                state.changes_mut().undo(key, former);
+                state.changes.undo(key, former);
                 return Err(Error::TooLarge { size: used, limit });
             }
             Some(Size { used, limit }) => state.room = limit - used,
@@ -1037,18 +1127,19 @@ impl Session {
     /// The one way in which a value is removed.
     fn remove(&self, state: &mut State, key: &str) {
         if self.writable(state).is_err() {
-            log!(
-                ERROR,
-                "a value was taken out of a session after the response head was sent, and stays in it"
+            state.error(
+                "a value was taken out of a session after the response head was sent, and stays in it",
             );
             state.lost = true;
             return;
         }
-        let is_stored = Changes::NONE.over(state.visible()).get(key).is_some();
+        // After the head, another request may have stored what the snapshot does not have.
+        let is_stored =
+            state.phase == Phase::Sent || Changes::NONE.over(state.visible()).get(key).is_some();
         if is_stored {
-            state.changes_mut().remove(key);
+            state.changes.remove(key);
         } else {
-            state.changes_mut().undo(key, None);
+            state.changes.undo(key, None);
         }
     }
 
@@ -1056,7 +1147,8 @@ impl Session {
     fn change(&self, change: impl FnOnce(&mut Changes)) {
         let mut state = self.look();
         match self.writable(&state) {
-            Ok(()) => change(state.changes_mut()),
+            // Of one that takes no writes the commit says that it was not done.
+            Ok(()) | Err(Error::ReadOnly) => change(&mut state.changes),
             // Nothing is left of it.
             Err(Error::Ended) => {}
             Err(_) => state.too_late(),
@@ -1087,8 +1179,56 @@ impl Session {
     }
 }
 
+/// The locked state. What is logged meanwhile is said once it is unlocked: a subscriber of the log may
+/// use the session.
+struct Locked<'a> {
+    state: MutexGuard<'a, State>,
+    /// Behind the guard, because fields are dropped in their order.
+    after: Lines,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.after.0 = std::mem::take(&mut self.state.lines);
+    }
+}
+
+/// A line of the log.
+enum Line {
+    Warn(Cow<'static, str>),
+    Error(Cow<'static, str>),
+}
+
+/// Logs its lines when it is dropped.
+struct Lines(Vec<Line>);
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        for line in self.0.drain(..) {
+            match line {
+                Line::Warn(text) => log!(WARN, "{text}"),
+                Line::Error(text) => log!(ERROR, "{text}"),
+            }
+        }
+    }
+}
+
 /// The state in the hands of somebody who reads or writes.
-struct Look<'a>(MutexGuard<'a, State>);
+struct Look<'a>(Locked<'a>);
 
 impl Deref for Look<'_> {
     type Target = State;
@@ -1141,7 +1281,7 @@ impl State {
                 Some(record)
             }
             Opened::Refused(why) => {
-                settings.log_refused(why);
+                self.warn(settings.refused(why));
                 None
             }
             Opened::Renewed => {
@@ -1150,10 +1290,30 @@ impl State {
             }
             Opened::Nothing | Opened::Ended | Opened::Live(_) => None,
         };
-        self.stored = Stored::Known(record);
+        self.replace(Stored::Known(record));
         // Others may have written to it since somebody looked.
         self.room = 0;
-        self.last_flash = None;
+        self.flashes = None;
+    }
+
+    /// Replaces what is known of the record. Updates that are still to be committed were computed from
+    /// another one, so they must be computed again: no stored record has the version 0, and the commit
+    /// finds a conflict.
+    fn replace(&mut self, mut stored: Stored) {
+        if let Stored::Known(Some(record)) = &mut stored
+            && !self.changes.is_empty()
+        {
+            record.version = 0;
+        }
+        self.stored = stored;
+    }
+
+    fn warn(&mut self, text: impl Into<Cow<'static, str>>) {
+        self.lines.push(Line::Warn(text.into()));
+    }
+
+    fn error(&mut self, text: impl Into<Cow<'static, str>>) {
+        self.lines.push(Line::Error(text.into()));
     }
 
     /// Does to a live session what was done here, where it can be reached.
@@ -1174,11 +1334,6 @@ impl State {
 
     fn record(&self) -> Option<&Record> {
         self.stored.record()
-    }
-
-    fn changes_mut(&mut self) -> &mut Changes {
-        self.version += 1;
-        &mut self.changes
     }
 
     /// What was stored and still shows.
@@ -1208,9 +1363,8 @@ impl State {
     }
 
     fn too_late(&mut self) {
-        log!(
-            ERROR,
-            "a session was cleared, renewed or ended when that could no longer reach the client"
+        self.error(
+            "a session was cleared, renewed or ended when that could no longer reach the client",
         );
         self.lost = true;
     }
@@ -1221,10 +1375,9 @@ impl State {
         if !self.renewed || self.changes.is_empty() {
             return false;
         }
-        log!(
-            WARN,
+        self.warn(
             "a request came under an id that a renewal had just replaced; what it wrote is dropped, so \
-             that the renewed session stays"
+             that the renewed session stays",
         );
         self.end();
         true
@@ -1234,7 +1387,7 @@ impl State {
     fn end(&mut self) {
         self.stored = Stored::Known(None);
         self.settled = None;
-        *self.changes_mut() = Changes::default();
+        self.changes = Changes::default();
         self.ended = true;
     }
 
@@ -1244,8 +1397,8 @@ impl State {
             changes: std::mem::take(&mut self.changes),
             stored: std::mem::replace(&mut self.stored, Stored::Known(None)),
             committed: self.committed,
+            migrates: self.origin.is_some(),
         });
-        self.version += 1;
         self.settled = Some(Arc::clone(&settled));
         settled
     }
@@ -1265,8 +1418,7 @@ impl State {
         } = Arc::unwrap_or_clone(settled);
         let later = std::mem::replace(&mut self.changes, changes);
         self.changes.then(later);
-        self.stored = stored;
-        self.version += 1;
+        self.replace(stored);
     }
 }
 
@@ -1276,6 +1428,8 @@ struct Settled {
     changes: Changes,
     stored: Stored,
     committed: Timestamp,
+    /// Whether the record that it makes counts its versions from the beginning.
+    migrates: bool,
 }
 
 impl Settled {
@@ -1299,8 +1453,23 @@ impl Settled {
         let mut record = stored.clone();
         record.merge(&write);
         record.created = write.created;
+        if self.migrates {
+            // Another request may have made it: what is there is not known.
+            record.version = 0;
+        }
         Some(record)
     }
+}
+
+/// What a commit keeps of what was done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// All of it.
+    All,
+    /// What survives a failed request; all else is as if nobody had done it.
+    End,
+    /// The same; all else is left to the next commit.
+    EndFirst,
 }
 
 /// What a response is told of a commit: that somebody ended the session is no fault of its request.
@@ -1331,8 +1500,8 @@ impl Drop for Committing {
             let mut state = session.lock_unsettled();
             if let Some(undo) = self.let_next(&mut state) {
                 state.unsettle(undo);
-                session.end_anyway(&state);
             }
+            session.end_anyway(&state, Keep::EndFirst);
         }
     }
 }
@@ -1388,10 +1557,9 @@ impl Committing {
                 }
                 // The session is as it was, only its end did not move.
                 let why = crate::error::chain(&error);
-                log!(
-                    WARN,
+                state.warn(format!(
                     "a session's idle timeout could not be prolonged: {why}"
-                );
+                ));
                 Ok(())
             }
         }
