@@ -224,6 +224,11 @@ impl Changes {
         };
     }
 
+    /// Takes out what was done to `key`.
+    pub(crate) fn forget(&mut self, key: &str) -> Option<Change> {
+        self.entries.remove(key)
+    }
+
     pub(crate) fn entry(&self, key: &str) -> Option<&Change> {
         self.entries.get(key)
     }
