@@ -12,8 +12,8 @@ use std::{
 use self::migration::Adopt;
 use self::migration::{Migrating, Migration, Origin};
 use crate::{
-    Changes, Error, Holder, Record, Settings, StoreId, Timestamp, Update, UserIndex, View, Write,
-    cookie::Tokens,
+    Changes, Error, Holder, Record, Settings, StoreId, Timestamp, Update, UserIndex, Value, View,
+    Write, cookie::Tokens,
 };
 
 #[cfg(feature = "cookies")]
@@ -106,6 +106,25 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::Unavailable`] if the engine could not keep it; the client then gets an error in
     /// place of a response that claims it was.
     fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>>;
+
+    /// Computes one value of a stored session in one step that no other write comes between: what
+    /// [`Session::take`](crate::Session::take) and
+    /// [`Session::update_now`](crate::Session::update_now) need. The default refuses, as a backend must
+    /// that cannot tell which of two overlapping requests was first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NeedsStore`] from a backend that cannot do it; [`Error::Unavailable`] if it could not be
+    /// done, or if the backend cannot tell whether it was; and what [`Exchange::compute`] returns.
+    fn exchange(
+        self: Arc<Self>,
+        exchange: Exchange<'_>,
+    ) -> BackendFuture<'static, Result<Exchanged, Error>> {
+        let _ = exchange;
+        BackendFuture::ready(Err(Error::NeedsStore {
+            engine: self.engine(),
+        }))
+    }
 
     /// Returns the id under which the session of this cookie value is listed; `None` where nothing
     /// lists sessions.
@@ -232,6 +251,42 @@ impl Commit<'_> {
         }
         (write, updates)
     }
+}
+
+/// One value that a [`Backend`] computes from what is stored.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Exchange<'r> {
+    /// The value of the session cookie.
+    pub token: Option<&'r str>,
+    /// The key of the value.
+    pub key: &'r str,
+    /// Returns the new value for the stored one; `None` removes it. It may run more than once; the last
+    /// run is the one that counts.
+    pub compute: Arc<Compute>,
+    /// The present moment, by the manager's clock.
+    pub now: Timestamp,
+    /// The manager's settings.
+    pub settings: &'r Settings,
+}
+
+/// The function of an [`Exchange`].
+pub type Compute = dyn Fn(Option<Value<&str>>) -> Result<Option<Value>, Error> + Send + Sync;
+
+impl fmt::Debug for Exchange<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").finish_non_exhaustive()
+    }
+}
+
+/// What became of an [`Exchange`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Exchanged {
+    /// It is stored. The record is as this call left it.
+    Done(Record),
+    /// The session ended or was renewed meanwhile, so nothing was written.
+    Gone,
 }
 
 /// What becomes of the session's cookie.

@@ -224,6 +224,11 @@ impl Changes {
         };
     }
 
+    /// Takes out what was done to `key`.
+    pub(crate) fn forget(&mut self, key: &str) -> Option<Change> {
+        self.entries.remove(key)
+    }
+
     pub(crate) fn entry(&self, key: &str) -> Option<&Change> {
         self.entries.get(key)
     }
@@ -238,6 +243,14 @@ impl Changes {
         Self {
             destroyed: self.destroyed,
             ..Self::default()
+        }
+    }
+
+    /// What was done after the session ended, for the commit that follows the one of its end.
+    pub(crate) fn after_end(self) -> Self {
+        Self {
+            destroyed: false,
+            ..self
         }
     }
 

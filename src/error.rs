@@ -90,6 +90,30 @@ pub enum Error {
     #[error("the session was ended or renewed meanwhile, and what was done to it is dropped")]
     Ended,
 
+    /// Code of the caller that computes from a value changes that value each time it runs: the function
+    /// given to [`update`](crate::Session::update), or the type's `Deserialize`.
+    #[error(
+        "the function given to `update`, or the type's `Deserialize`, changes the session key `{key}` \
+         itself each time it runs, so that its result never fits: let it only compute"
+    )]
+    UpdateLoop {
+        /// The key.
+        key: String,
+    },
+
+    /// The backend cannot tell which of two overlapping requests was first, because it keeps the
+    /// session in a cookie of each, or other code keeps it.
+    #[error(
+        "the backend `{engine}` cannot do this exactly once: of two overlapping requests it cannot \
+         tell which was first, because each brings its own copy of the session. Use a server-side \
+         backend (`ServerSide`) for one-time values and balances; a session that was found in an \
+         older manager's cookie allows it once it has migrated"
+    )]
+    NeedsStore {
+        /// [`Manager::engine`](crate::Manager::engine).
+        engine: &'static str,
+    },
+
     /// The engine could not open or keep the session.
     #[error("the session engine does not answer: see the source of this error")]
     Unavailable {

@@ -251,7 +251,8 @@ pub use backend::migration::{Adopt, Claim, Migrating, Migration};
 #[cfg_attr(docsrs, doc(cfg(feature = "server-side")))]
 pub use backend::server_side::ServerSide;
 pub use backend::{
-    Backend, BackendFuture, Commit, LiveSession, Opened, Opening, Refused, Reply, Size,
+    Backend, BackendFuture, Commit, Compute, Exchange, Exchanged, LiveSession, Opened, Opening,
+    Refused, Reply, Size,
 };
 #[cfg(feature = "cookies")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]

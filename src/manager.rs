@@ -131,6 +131,7 @@ impl Manager {
         let session = req.sessions().and_then(|sessions| sessions.of(self));
         async move {
             let session = session?;
+            session.mark_looked();
             session.open(&()).await?;
             Ok(session)
         }

@@ -103,6 +103,31 @@ impl Namespace {
         self.session.update(&self.full(key), f)
     }
 
+    /// [`Session::take`] under this namespace's key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::take`].
+    pub async fn take<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        self.session.take(&self.full(key)).await
+    }
+
+    /// [`Session::update_now`] under this namespace's key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::update_now`].
+    pub async fn update_now<T>(
+        &self,
+        key: &str,
+        f: impl Fn(Option<T>) -> T + Send + Sync + 'static,
+    ) -> Result<T, Error>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        self.session.update_now(&self.full(key), f).await
+    }
+
     /// Whether there is a value under this namespace's key.
     pub fn contains_key(&self, key: &str) -> bool {
         self.session.contains_key(&self.full(key))

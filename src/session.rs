@@ -2,6 +2,7 @@
 
 use std::{
     any::{Any, type_name},
+    borrow::Cow,
     fmt,
     future::poll_fn,
     hash::{BuildHasher, Hasher, RandomState},
@@ -15,8 +16,8 @@ use serde::{Serialize, de::DeserializeOwned};
 #[cfg(any(feature = "actix", feature = "tower"))]
 use crate::manager::RequestHead;
 use crate::{
-    BackendFuture, Change, Changes, Commit, Error, Manager, Message, Namespace, OnStoreError,
-    Opened, Record, Reply, Settings, Size, Timestamp, Update, Value, View,
+    BackendFuture, Change, Changes, Commit, Compute, Error, Exchange, Exchanged, Manager, Message,
+    Namespace, OnStoreError, Opened, Record, Reply, Settings, Size, Timestamp, Update, Value, View,
     backend::{
         Live, LiveSession,
         migration::{Migrating, Origin, Place},
@@ -31,6 +32,10 @@ const OWN: char = '\u{2}';
 
 /// The key of what the application noted of a session.
 const NOTE: &str = crate::SessionSummary::NOTE;
+
+/// How often a value that changes while it is computed from is computed again. Threads that share a
+/// session need few; code that changes the value itself each time would never end.
+const ROUNDS: usize = 10_000;
 
 fn check_key(key: &str) -> Result<(), Error> {
     if key.starts_with([FLASH, OWN]) || key.contains('\0') {
@@ -92,14 +97,14 @@ struct State {
     /// Other code has the session in hand too.
     live: Option<Arc<dyn Live>>,
     changes: Changes,
-    /// Counts changes, so that `update` sees when one came between.
-    version: u64,
     /// When the engine was last given something to keep.
     committed: Timestamp,
     /// How many bytes more the session may take without being measured anew.
     room: usize,
-    /// The time in the key of the last flash message, once somebody looked for it.
-    last_flash: Option<u64>,
+    /// The time in the key of the last flash message, and how many there are, once one was added.
+    flashes: Option<(u64, usize)>,
+    /// Whether a log line says that flash messages were dropped.
+    said_dropped: bool,
     /// Whether anybody read or wrote: the response then depends on the cookie.
     looked: bool,
     phase: Phase,
@@ -116,6 +121,8 @@ struct State {
     /// Whether the engine is at a commit, and who waits for its end.
     committing: bool,
     waiting: Vec<Waker>,
+    /// What is logged once the state is unlocked.
+    lines: Vec<Line>,
 }
 
 #[derive(Clone)]
@@ -172,10 +179,10 @@ impl Session {
             renewed: false,
             live: None,
             changes: Changes::default(),
-            version: 0,
             committed: Timestamp::from_millis(0),
             room: 0,
-            last_flash: None,
+            flashes: None,
+            said_dropped: false,
             looked: false,
             phase: Phase::Open,
             settled: None,
@@ -185,6 +192,7 @@ impl Session {
             reply: Reply::Keep,
             committing: false,
             waiting: Vec::new(),
+            lines: Vec::new(),
         };
         let session = Self(Arc::new(Inner {
             manager,
@@ -225,13 +233,14 @@ impl Session {
         }
         let manager = &self.0.manager;
         let settings = manager.settings();
+        let tokens = manager.tokens(request, Settings::log_refused);
         let mut state = self.lock();
         if self.0.is_read.load(std::sync::atomic::Ordering::Relaxed) {
             return;
         }
-        state.tokens = manager.tokens(request, Settings::log_refused);
-        let has_cookie = state.tokens.own.is_some();
+        let has_cookie = tokens.own.is_some();
         state.secure = settings.is_secure(self.0.is_https, has_cookie, || request.is_to_loopback());
+        state.tokens = tokens;
         self.0
             .is_read
             .store(true, std::sync::atomic::Ordering::Release);
@@ -239,12 +248,24 @@ impl Session {
 
     /// The session, if the engine was asked for it.
     pub(crate) fn loaded(self) -> Result<Self, Error> {
-        let is_unopened = matches!(self.lock().stored, Stored::Unopened);
+        let is_unopened = matches!(self.looked_at().stored, Stored::Unopened);
         if is_unopened && !self.opens_at_once() {
             Err(Error::NotLoaded)
         } else {
             Ok(self)
         }
+    }
+
+    /// Notes that the response depends on the session, because a handler has it: a stream may read it
+    /// when the head is on its way, too late for `Vary: Cookie`.
+    pub(crate) fn mark_looked(&self) {
+        self.looked_at();
+    }
+
+    fn looked_at(&self) -> Locked<'_> {
+        let mut state = self.lock();
+        state.looked = true;
+        state
     }
 
     /// Asks the engine, if it was not asked yet.
@@ -281,11 +302,8 @@ impl Session {
             Err(error @ Error::Unavailable { .. })
                 if self.0.manager.settings().on_store_error() == OnStoreError::Anonymous =>
             {
-                log!(
-                    ERROR,
-                    "{}; the session reads as empty",
-                    crate::error::chain(&error)
-                );
+                let why = crate::error::chain(&error);
+                state.error(format!("{why}; the session reads as empty"));
                 state.stored = Stored::Known(None);
                 state.phase = Phase::ReadOnly;
             }
@@ -371,11 +389,9 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub fn load<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
-        self.look()
-            .view()
-            .get(key)
-            .map(|value| decode(key, value))
-            .transpose()
+        // Unlocked by then, because `T` may read the session.
+        let value = self.owned(key);
+        value.map(|value| decode(key, value.borrowed())).transpose()
     }
 
     /// Takes the value under `key` out of the session and reads it as a `T`.
@@ -393,21 +409,36 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub fn pop_load<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
-        let mut state = self.look();
-        let value = state
-            .view()
-            .get(key)
-            .map(|value| decode(key, value))
-            .transpose()?;
-        if value.is_some() {
-            self.writable(&state)?;
-            self.remove(&mut state, key);
+        for _ in 0..ROUNDS {
+            let Some(value) = self.owned(key) else {
+                return Ok(None);
+            };
+            let decoded = decode(key, value.borrowed())?;
+            let mut state = self.look();
+            if state.view().get(key) == Some(value.borrowed()) {
+                self.writable(&state)?;
+                self.remove(&mut state, key);
+                return Ok(Some(decoded));
+            }
         }
-        Ok(value)
+        Err(Error::UpdateLoop {
+            key: key.to_owned(),
+        })
     }
+
+    fn owned(&self, key: &str) -> Option<Value> {
+        self.look().view().get(key).map(Value::into_owned)
+    }
+
+    /// How many flash messages a session keeps, far more than a page can show. Requests that overlap
+    /// may leave more, until the next message.
+    pub const MAX_FLASHES: usize = 100;
 
     /// Leaves a message for the next page that calls [`flashes`](Self::flashes), in this request or
     /// a later one. A plain string becomes [`Message::info`].
+    ///
+    /// A session keeps the last [`MAX_FLASHES`](Self::MAX_FLASHES), so that messages that no page
+    /// shows do not fill it; a log line says that older ones were dropped.
     ///
     /// # Errors
     ///
@@ -431,15 +462,43 @@ impl Session {
         // Each message has a key of its own, so that messages left by requests that overlap all
         // survive: ordered by a time after that of the last one, then told apart by chance. The
         // chance needs no secrecy, so the standard library's hash keys serve.
-        let last = state.last_flash.or_else(|| {
-            let last = state.flash_keys().max()?;
-            u64::from_str_radix(last.get(1..12)?, 16).ok()
-        });
-        let time = last.map_or(now, |last| now.max(last + 1));
+        let (last, count) = match state.flashes {
+            Some(known) => known,
+            None => {
+                let last = state.flash_keys().max().and_then(|last| last.get(1..12));
+                let last = last.and_then(|last| u64::from_str_radix(last, 16).ok());
+                (last.unwrap_or(0), state.flash_keys().count())
+            }
+        };
+        let time = now.max(last + 1);
         let chance = RandomState::new().build_hasher().finish() as u32;
         let key = format!("{FLASH}{time:011x}{chance:08x}");
-        state.last_flash = Some(time);
-        self.insert(&mut state, &key, Change::Set(value))
+        self.insert(&mut state, &key, Change::Set(value))?;
+        state.flashes = Some((time, count + 1));
+        if count >= Self::MAX_FLASHES {
+            let count = self.drop_flashes(&mut state);
+            state.flashes = Some((time, count));
+        }
+        Ok(())
+    }
+
+    /// Drops the oldest messages over [`MAX_FLASHES`](Self::MAX_FLASHES), and returns how many stay.
+    fn drop_flashes(&self, state: &mut State) -> usize {
+        let mut keys: Vec<String> = state.flash_keys().map(str::to_owned).collect();
+        keys.sort_unstable();
+        let excess = keys.len().saturating_sub(Self::MAX_FLASHES);
+        for key in &keys[..excess] {
+            self.remove(state, key);
+        }
+        if excess > 0 && !std::mem::replace(&mut state.said_dropped, true) {
+            let name = self.0.manager.settings().cookie_name();
+            state.warn(format!(
+                "a session of the cookie `{name}` has more than {} flash messages that were never \
+                 shown; the oldest are dropped",
+                Self::MAX_FLASHES
+            ));
+        }
+        keys.len() - excess
     }
 
     /// Takes all messages that were left, oldest first. Each is given once; of two requests that
@@ -452,7 +511,7 @@ impl Session {
         for key in keys {
             match state.view().get(&key).and_then(Message::from_stored) {
                 Some(message) => messages.push(message),
-                None => log!(WARN, "a flash message that cannot be read was dropped"),
+                None => state.warn("a flash message that cannot be read was dropped"),
             }
             self.remove(&mut state, &key);
         }
@@ -491,22 +550,247 @@ impl Session {
             Ok((next, encoded))
         };
         // `f` runs without the lock, because it is the caller's code and might come back here.
-        let (next, seen, mut state) = loop {
-            let (version, value) = {
-                let state = self.look();
-                (state.version, state.view().get(key).map(Value::into_owned))
-            };
+        for _ in 0..ROUNDS {
+            let value = self.owned(key);
             let (next, seen) = compute(value.as_ref().map(Value::borrowed))?;
-            let state = self.look();
-            if state.version == version {
-                break (next, seen, state);
+            let mut state = self.look();
+            if state.view().get(key) == value.as_ref().map(Value::borrowed) {
+                let apply = Arc::new(move |value: Option<Value<&str>>| {
+                    compute(value).map(|(_, encoded)| encoded)
+                });
+                let change = state.changes.compose(key, Update { seen, apply });
+                self.insert(&mut state, key, change)?;
+                return Ok(next);
             }
+        }
+        Err(Error::UpdateLoop {
+            key: key.to_owned(),
+        })
+    }
+
+    /// Takes the value under `key` out of the *stored* session and reads it as a `T`: of any number of
+    /// overlapping requests, exactly one gets it. For one-time values, such as a login token.
+    ///
+    /// It asks the store, and what it does is done at once: a response that is a server error does not
+    /// give the value back. At most one caller gets it, and none if this call is given up or fails with
+    /// [`Error::Unavailable`] after the store took it out. A value that this request itself added, and
+    /// that is not stored yet, is taken from this request. From then on the session shows what others
+    /// wrote, as after [`revalidate`](Self::revalidate).
+    ///
+    /// A session that still has to migrate ([`migrate_from`](crate::Builder::migrate_from)) is saved
+    /// first, with all that was done to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NeedsStore`] if the backend is not a server-side one; [`Error::WrongType`] if the value
+    /// is not a `T`, and it then stays; [`Error::Ended`] if the session was ended or renewed meanwhile;
+    /// [`Error::Unavailable`] if the store does not answer, or always says that another write was faster;
+    /// [`Error::HeadSent`], [`Error::ReadOnly`] and [`Error::ReservedKey`].
+    ///
+    /// ```
+    /// # async fn f(session: session_manager::Session) -> Result<(), session_manager::Error> {
+    /// let Some(token) = session.take::<String>("reset_token").await? else {
+    ///     return Ok(()); // used up, or never there
+    /// };
+    /// # Ok(()) }
+    /// ```
+    pub async fn take<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        check_key(key)?;
+        for _ in 0..2 {
+            match self.in_turn(|state| self.begin_take(state, key)).await? {
+                Begun::SaveFirst => self.save_all(Keep::Touch).await?,
+                Begun::Here(value, former) => {
+                    let Some(value) = value else { return Ok(None) };
+                    return decode(key, value.borrowed()).map(Some).inspect_err(|_| {
+                        self.lock().changes.undo(key, former);
+                    });
+                }
+                Begun::Exchanging(mut exchanging) => {
+                    let (name, former) = (key.to_owned(), exchanging.former.clone());
+                    let taken = Arc::new(Mutex::new(None));
+                    let last = Arc::clone(&taken);
+                    let compute = move |stored: Option<Value<&str>>| {
+                        let value = match &former {
+                            Some(Change::Update(update)) => Some(update.apply(stored)?),
+                            _ => stored.map(Value::into_owned),
+                        };
+                        if let Some(value) = &value {
+                            decode::<T>(&name, value.borrowed())?;
+                        }
+                        *last.lock().unwrap_or_else(PoisonError::into_inner) = value;
+                        Ok(None)
+                    };
+                    exchanging.run(Arc::new(compute)).await?;
+                    let value = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    return value.map(|value| decode(key, value.borrowed())).transpose();
+                }
+            }
+        }
+        Err(self.needs_store())
+    }
+
+    /// Replaces the value under `key` in the *stored* session by what `f` makes of it, and returns what
+    /// was stored: not what might be, as [`update`](Self::update) does. For balances and limits, where
+    /// the result decides something.
+    ///
+    /// It asks the store, and what it does is done at once: a response that is a server error does not
+    /// undo it. If this call is given up or fails with [`Error::Unavailable`], it may have been done. `f`
+    /// may run more than once and should do nothing but compute. What this request did to `key` before,
+    /// and did not save yet, counts and is stored with it. From then on the session shows what others
+    /// wrote, as after [`revalidate`](Self::revalidate).
+    ///
+    /// A session that is not stored yet, still has to migrate
+    /// ([`migrate_from`](crate::Builder::migrate_from)), or was cleared or destroyed by this request, is
+    /// saved first, with all that was done to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take), and as [`update`](Self::update).
+    ///
+    /// ```
+    /// # async fn f(session: session_manager::Session) -> Result<(), session_manager::Error> {
+    /// let left = session
+    ///     .update_now("credits", |credits: Option<i64>| (credits.unwrap_or(3) - 1).max(-1))
+    ///     .await?;
+    /// if left < 0 {
+    ///     // Of any number of overlapping requests, three came this far before.
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn update_now<T>(
+        &self,
+        key: &str,
+        f: impl Fn(Option<T>) -> T + Send + Sync + 'static,
+    ) -> Result<T, Error>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        check_key(key)?;
+        let (name, f) = (key.to_owned(), Arc::new(f));
+        let in_compute = Arc::clone(&f);
+        let next = move |value: Option<Value<&str>>| {
+            let value = value.map(|value| decode(&name, value)).transpose()?;
+            encode(&name, &in_compute(value))
         };
-        let apply =
-            Arc::new(move |value: Option<Value<&str>>| compute(value).map(|(_, encoded)| encoded));
-        let change = state.changes.compose(key, Update { seen, apply });
-        self.insert(&mut state, key, change)?;
-        Ok(next)
+        let next = Arc::new(next);
+        for _ in 0..2 {
+            match self.in_turn(|state| self.begin_update(state, key)).await? {
+                Begun::SaveFirst => self.save_all(Keep::Touch).await?,
+                // Nobody else knows of the session yet.
+                Begun::Here(..) => {
+                    let f = Arc::clone(&f);
+                    drop(self.update(key, move |value| f(value))?);
+                    let value = self.owned(key);
+                    self.save().await?;
+                    return decode(
+                        key,
+                        value.as_ref().map_or(Value::Json("null"), Value::borrowed),
+                    );
+                }
+                Begun::Exchanging(mut exchanging) => {
+                    let former = exchanging.former.clone();
+                    let (next, stored) = (Arc::clone(&next), Arc::new(Mutex::new(None)));
+                    let last = Arc::clone(&stored);
+                    let compute = move |stored: Option<Value<&str>>| {
+                        let value = match &former {
+                            None => next(stored)?,
+                            Some(Change::Set(value)) => next(Some(value.borrowed()))?,
+                            Some(Change::Remove) => next(None)?,
+                            Some(Change::Update(update)) => {
+                                next(Some(update.apply(stored)?.borrowed()))?
+                            }
+                        };
+                        *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(value.clone());
+                        Ok(Some(value))
+                    };
+                    exchanging.run(Arc::new(compute)).await?;
+                    let value = stored.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    return decode(
+                        key,
+                        value.as_ref().map_or(Value::Json("null"), Value::borrowed),
+                    );
+                }
+            }
+        }
+        Err(self.needs_store())
+    }
+
+    fn needs_store(&self) -> Error {
+        Error::NeedsStore {
+            engine: self.0.manager.engine(),
+        }
+    }
+
+    fn begin_take(&self, state: &mut State, key: &str) -> Result<Begun, Error> {
+        self.may_exchange(state)?;
+        let is_here = state.record().is_none()
+            || state.changes.hide_stored()
+            || matches!(
+                state.changes.entry(key),
+                Some(Change::Set(_) | Change::Remove)
+            );
+        if is_here {
+            let former = state.changes.entry(key).cloned();
+            let value = state.view().get(key).map(Value::into_owned);
+            if value.is_some() {
+                self.writable(state)?;
+                self.remove(state, key);
+            }
+            return Ok(Begun::Here(value, former));
+        }
+        if state.origin.is_some() {
+            return self.migrate_first(state);
+        }
+        self.writable(state)?;
+        Ok(Begun::Exchanging(self.begin_exchange(state, key)))
+    }
+
+    fn begin_update(&self, state: &mut State, key: &str) -> Result<Begun, Error> {
+        self.may_exchange(state)?;
+        if state.origin.is_some() {
+            return self.migrate_first(state);
+        }
+        self.writable(state)?;
+        Ok(if state.changes.hide_stored() && state.record().is_some() {
+            Begun::SaveFirst
+        } else if state.record().is_none() {
+            Begun::Here(None, None)
+        } else {
+            Begun::Exchanging(self.begin_exchange(state, key))
+        })
+    }
+
+    /// Whether the backend can do it at all, and the session takes part.
+    fn may_exchange(&self, state: &mut State) -> Result<(), Error> {
+        state.looked = true;
+        match state.phase {
+            _ if self.needs_response() => Err(self.needs_store()),
+            _ if matches!(state.stored, Stored::Unopened) => Err(Error::NotLoaded),
+            Phase::ReadOnly => Err(Error::ReadOnly),
+            _ if state.ended => Err(Error::Ended),
+            Phase::Open | Phase::Sent => Ok(()),
+        }
+    }
+
+    /// Requests that migrate a session come to one record only if they come to one id.
+    fn migrate_first(&self, state: &State) -> Result<Begun, Error> {
+        self.writable(state)?;
+        let origin = state.origin.as_ref();
+        match origin.is_some_and(|origin| origin.successor.is_some()) {
+            true => Ok(Begun::SaveFirst),
+            false => Err(self.needs_store()),
+        }
+    }
+
+    fn begin_exchange(&self, state: &mut State, key: &str) -> Exchanging {
+        state.committing = true;
+        Exchanging {
+            session: self.clone(),
+            key: key.into(),
+            token: state.tokens.own.clone(),
+            former: state.changes.forget(key),
+            is_over: false,
+        }
     }
 
     /// Whether there is a value under `key`.
@@ -588,7 +872,8 @@ impl Session {
         match self.writable(&state) {
             Err(Error::Ended) => {}
             // A new id reaches the client with the response head alone.
-            Ok(()) if state.phase == Phase::Open => state.changes_mut().renew(),
+            Ok(()) if state.phase == Phase::Open => state.changes.renew(),
+            Err(Error::ReadOnly) => state.changes.renew(),
             _ => state.too_late(),
         }
     }
@@ -634,8 +919,8 @@ impl Session {
         self.writable(&state)?;
         let stored = state.record().filter(|_| !state.changes.is_destroyed());
         let known = state.changes.user().or_else(|| stored?.user.as_deref());
-        if known != Some(user) {
-            state.changes_mut().set_user(user);
+        if known != Some(user) || state.phase == Phase::Sent {
+            state.changes.set_user(user);
         }
         Ok(())
     }
@@ -692,6 +977,10 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub async fn save(&self) -> Result<(), Error> {
+        self.save_all(Keep::All).await
+    }
+
+    async fn save_all(&self, keep: Keep) -> Result<(), Error> {
         let committing = self.in_turn(|state| {
             state.drop_if_renewed();
             match state.phase {
@@ -699,7 +988,11 @@ impl Session {
                 _ if state.ended => Err(Error::Ended),
                 _ if state.lost => Err(Error::HeadSent),
                 _ if self.needs_response() => Ok(None),
-                Phase::Open | Phase::Sent => Ok(self.begin_commit(state, true)),
+                // A session that would begin now has no response to reach the client with.
+                Phase::Sent if state.record().is_none() && !state.changes.is_empty() => {
+                    Err(Error::HeadSent)
+                }
+                Phase::Open | Phase::Sent => Ok(self.begin_commit(state, keep)),
             }
         });
         match committing.await? {
@@ -789,11 +1082,29 @@ impl Session {
     pub(crate) fn commit(&self, succeeded: bool) -> BackendFuture<'static, Result<Headers, Error>> {
         let mut state = self.lock();
         let (mut committing, mut waits) = (None, None);
+        let keep = match succeeded || self.0.manager.settings().commit_on_server_error() {
+            true => Keep::All,
+            false => Keep::End,
+        };
+        if state.phase == Phase::ReadOnly {
+            if state.changes.is_destroyed() {
+                state.error(
+                    "a session was not ended, because its store was away when the request came; it \
+                     lives until its time is over, unless the client logs out again",
+                );
+            }
+            let is_lost = match keep == Keep::All {
+                true => !state.changes.is_empty(),
+                false => state.changes.is_destroyed(),
+            };
+            if is_lost {
+                return BackendFuture::ready(Err(Error::ReadOnly));
+            }
+        }
         if state.phase == Phase::Open {
-            let keep = succeeded || self.0.manager.settings().commit_on_server_error();
             if let Some(live) = state.live.clone() {
                 state.write_through();
-                live.end(keep);
+                live.end(keep == Keep::All);
             } else if state.committing {
                 waits = Some(keep);
             } else {
@@ -869,18 +1180,18 @@ impl Session {
         let mut state = self.lock_unsettled();
         if state.phase == Phase::Open {
             state.phase = Phase::Sent;
-            self.end_anyway(&state);
+            self.end_anyway(&state, Keep::End);
         }
     }
 
     /// Ends the session in a task of its own, if somebody began to end it here.
-    fn end_anyway(&self, state: &State) {
+    fn end_anyway(&self, state: &State, keep: Keep) {
         if state.changes.is_destroyed() && self.0.manager.backend().keeps_records() {
             #[cfg(feature = "server-side")]
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 let session = self.clone();
                 runtime.spawn(async move {
-                    let committing = session.in_turn(|state| session.begin_commit(state, false));
+                    let committing = session.in_turn(|state| session.begin_commit(state, keep));
                     if let Some(committing) = committing.await
                         && let Err(error) = committing.end().await
                     {
@@ -892,16 +1203,18 @@ impl Session {
         }
     }
 
-    /// Gives the engine what was done, if anything was or a touch is due. If not `keep`, only what
-    /// survives a failed request is given, and all else is as if nobody had done it.
-    fn begin_commit(&self, state: &mut State, keep: bool) -> Option<Committing> {
+    /// Gives the engine what was done, if anything was or a touch is due.
+    fn begin_commit(&self, state: &mut State, keep: Keep) -> Option<Committing> {
         let manager = &self.0.manager;
         let settings = manager.settings();
         if state.drop_if_renewed() {
             return None;
         }
-        if !keep {
-            state.changes = state.changes.surviving_failure();
+        let mut later = None;
+        if matches!(keep, Keep::End | Keep::EndFirst) {
+            let end = state.changes.surviving_failure();
+            let changes = std::mem::replace(&mut state.changes, end);
+            later = (keep == Keep::EndFirst).then(|| changes.after_end());
         }
         let writes = !state.changes.is_empty();
         if !writes && state.record().is_none() {
@@ -913,7 +1226,11 @@ impl Session {
                 .expiry()
                 .touch_due(record.created, record.expires, now)
         };
-        let touches = keep && state.record().is_some_and(touch_due);
+        let touches = match keep {
+            Keep::All => state.record().is_some_and(touch_due),
+            Keep::Touch => true,
+            Keep::End | Keep::EndFirst => false,
+        };
         if !writes && !touches {
             return None;
         }
@@ -931,12 +1248,15 @@ impl Session {
         state.committed = now;
         // What a cookie engine keeps nobody can write to any more.
         let undo = (!self.needs_response()).then(|| state.settle());
+        if let Some(later) = later.filter(|_| undo.is_some()) {
+            state.changes = later;
+        }
         state.committing = true;
         Some(Committing {
             session: self.clone(),
             is_over: false,
             future,
-            writes,
+            writes: writes || keep == Keep::Touch,
             undo,
         })
     }
@@ -969,7 +1289,7 @@ impl Session {
     }
 
     /// The state, with what was committed as what is stored.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> Locked<'_> {
         let mut state = self.lock_unsettled();
         state.show_settled(self.0.manager.settings());
         state
@@ -977,8 +1297,10 @@ impl Session {
 
     /// The state for who does not ask what is stored, whether or not another thread panicked with it:
     /// every change to it is one step.
-    fn lock_unsettled(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_unsettled(&self) -> Locked<'_> {
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = Lines(Vec::new());
+        Locked { state, after }
     }
 
     fn opens_at_once(&self) -> bool {
@@ -988,8 +1310,7 @@ impl Session {
     /// Locks the state for reading or writing the session. The first call opens a session that opens at
     /// once.
     fn look(&self) -> Look<'_> {
-        let mut state = self.lock();
-        state.looked = true;
+        let mut state = self.looked_at();
         if matches!(state.stored, Stored::Unopened)
             && self.opens_at_once()
             && let Ok(Ok(opened)) = self.0.manager.opening(&state.tokens, &()).now()
@@ -1006,7 +1327,9 @@ impl Session {
     /// The one way in which a value is written.
     fn insert(&self, state: &mut State, key: &str, change: Change) -> Result<(), Error> {
         self.writable(state)?;
+        // After the head, what another request wrote meanwhile goes for it.
         if let Change::Set(value) = &change
+            && state.phase == Phase::Open
             && state.view().get(key) == Some(value.borrowed())
             && !matches!(state.changes.entry(key), Some(Change::Update(_)))
         {
@@ -1016,14 +1339,14 @@ impl Session {
         // each write took 120 ns for three (bench `overhead`, row "write three keys").
         let value = change.seen().map_or(0, |value| value.as_str().len());
         let most = (key.len() + value + 16) * 4 / 3 + 4;
-        let former = state.changes_mut().insert(key, change);
+        let former = state.changes.insert(key, change);
         if most < state.room {
             state.room -= most;
             return Ok(());
         }
         match self.size_of(state) {
             Some(Size { used, limit }) if used > limit => {
-                state.changes_mut().undo(key, former);
+                state.changes.undo(key, former);
                 return Err(Error::TooLarge { size: used, limit });
             }
             Some(Size { used, limit }) => state.room = limit - used,
@@ -1035,18 +1358,19 @@ impl Session {
     /// The one way in which a value is removed.
     fn remove(&self, state: &mut State, key: &str) {
         if self.writable(state).is_err() {
-            log!(
-                ERROR,
-                "a value was taken out of a session after the response head was sent, and stays in it"
+            state.error(
+                "a value was taken out of a session after the response head was sent, and stays in it",
             );
             state.lost = true;
             return;
         }
-        let is_stored = Changes::NONE.over(state.visible()).get(key).is_some();
+        // After the head, another request may have stored what the snapshot does not have.
+        let is_stored =
+            state.phase == Phase::Sent || Changes::NONE.over(state.visible()).get(key).is_some();
         if is_stored {
-            state.changes_mut().remove(key);
+            state.changes.remove(key);
         } else {
-            state.changes_mut().undo(key, None);
+            state.changes.undo(key, None);
         }
     }
 
@@ -1054,7 +1378,8 @@ impl Session {
     fn change(&self, change: impl FnOnce(&mut Changes)) {
         let mut state = self.look();
         match self.writable(&state) {
-            Ok(()) => change(state.changes_mut()),
+            // Of one that takes no writes the commit says that it was not done.
+            Ok(()) | Err(Error::ReadOnly) => change(&mut state.changes),
             // Nothing is left of it.
             Err(Error::Ended) => {}
             Err(_) => state.too_late(),
@@ -1085,8 +1410,56 @@ impl Session {
     }
 }
 
+/// The locked state. What is logged meanwhile is said once it is unlocked: a subscriber of the log may
+/// use the session.
+struct Locked<'a> {
+    state: MutexGuard<'a, State>,
+    /// Behind the guard, because fields are dropped in their order.
+    after: Lines,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.after.0 = std::mem::take(&mut self.state.lines);
+    }
+}
+
+/// A line of the log.
+enum Line {
+    Warn(Cow<'static, str>),
+    Error(Cow<'static, str>),
+}
+
+/// Logs its lines when it is dropped.
+struct Lines(Vec<Line>);
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        for line in self.0.drain(..) {
+            match line {
+                Line::Warn(text) => log!(WARN, "{text}"),
+                Line::Error(text) => log!(ERROR, "{text}"),
+            }
+        }
+    }
+}
+
 /// The state in the hands of somebody who reads or writes.
-struct Look<'a>(MutexGuard<'a, State>);
+struct Look<'a>(Locked<'a>);
 
 impl Deref for Look<'_> {
     type Target = State;
@@ -1139,7 +1512,7 @@ impl State {
                 Some(record)
             }
             Opened::Refused(why) => {
-                settings.log_refused(why);
+                self.warn(settings.refused(why));
                 None
             }
             Opened::Renewed => {
@@ -1148,10 +1521,40 @@ impl State {
             }
             Opened::Nothing | Opened::Ended | Opened::Live(_) => None,
         };
-        self.stored = Stored::Known(record);
+        self.know(record);
+    }
+
+    fn let_next(&mut self) {
+        self.committing = false;
+        self.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// Takes a record that the backend has just read.
+    fn know(&mut self, record: Option<Record>) {
+        self.replace(Stored::Known(record));
         // Others may have written to it since somebody looked.
         self.room = 0;
-        self.last_flash = None;
+        self.flashes = None;
+    }
+
+    /// Replaces what is known of the record. Updates that are still to be committed were computed from
+    /// another one, so they must be computed again: no stored record has the version 0, and the commit
+    /// finds a conflict.
+    fn replace(&mut self, mut stored: Stored) {
+        if let Stored::Known(Some(record)) = &mut stored
+            && !self.changes.is_empty()
+        {
+            record.version = 0;
+        }
+        self.stored = stored;
+    }
+
+    fn warn(&mut self, text: impl Into<Cow<'static, str>>) {
+        self.lines.push(Line::Warn(text.into()));
+    }
+
+    fn error(&mut self, text: impl Into<Cow<'static, str>>) {
+        self.lines.push(Line::Error(text.into()));
     }
 
     /// Does to a live session what was done here, where it can be reached.
@@ -1172,11 +1575,6 @@ impl State {
 
     fn record(&self) -> Option<&Record> {
         self.stored.record()
-    }
-
-    fn changes_mut(&mut self) -> &mut Changes {
-        self.version += 1;
-        &mut self.changes
     }
 
     /// What was stored and still shows.
@@ -1206,9 +1604,8 @@ impl State {
     }
 
     fn too_late(&mut self) {
-        log!(
-            ERROR,
-            "a session was cleared, renewed or ended when that could no longer reach the client"
+        self.error(
+            "a session was cleared, renewed or ended when that could no longer reach the client",
         );
         self.lost = true;
     }
@@ -1219,10 +1616,9 @@ impl State {
         if !self.renewed || self.changes.is_empty() {
             return false;
         }
-        log!(
-            WARN,
+        self.warn(
             "a request came under an id that a renewal had just replaced; what it wrote is dropped, so \
-             that the renewed session stays"
+             that the renewed session stays",
         );
         self.end();
         true
@@ -1232,7 +1628,7 @@ impl State {
     fn end(&mut self) {
         self.stored = Stored::Known(None);
         self.settled = None;
-        *self.changes_mut() = Changes::default();
+        self.changes = Changes::default();
         self.ended = true;
     }
 
@@ -1242,8 +1638,8 @@ impl State {
             changes: std::mem::take(&mut self.changes),
             stored: std::mem::replace(&mut self.stored, Stored::Known(None)),
             committed: self.committed,
+            migrates: self.origin.is_some(),
         });
-        self.version += 1;
         self.settled = Some(Arc::clone(&settled));
         settled
     }
@@ -1263,8 +1659,7 @@ impl State {
         } = Arc::unwrap_or_clone(settled);
         let later = std::mem::replace(&mut self.changes, changes);
         self.changes.then(later);
-        self.stored = stored;
-        self.version += 1;
+        self.replace(stored);
     }
 }
 
@@ -1274,6 +1669,8 @@ struct Settled {
     changes: Changes,
     stored: Stored,
     committed: Timestamp,
+    /// Whether the record that it makes counts its versions from the beginning.
+    migrates: bool,
 }
 
 impl Settled {
@@ -1297,7 +1694,94 @@ impl Settled {
         let mut record = stored.clone();
         record.merge(&write);
         record.created = write.created;
+        if self.migrates {
+            // Another request may have made it: what is there is not known.
+            record.version = 0;
+        }
         Some(record)
+    }
+}
+
+/// What a commit keeps of what was done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// All of it.
+    All,
+    /// All of it; a touch is made even if it is not due.
+    Touch,
+    /// What survives a failed request; all else is as if nobody had done it.
+    End,
+    /// The same; all else is left to the next commit.
+    EndFirst,
+}
+
+/// What begins a [`Session::take`] or [`Session::update_now`].
+enum Begun {
+    /// The session has to be saved before.
+    SaveFirst,
+    /// The store has no part in it. What was taken, and what undoes that.
+    Here(Option<Value>, Option<Change>),
+    /// The store is to be asked.
+    Exchanging(Exchanging),
+}
+
+/// A [`Backend::exchange`](crate::Backend::exchange) that is under way: no commit begins meanwhile.
+struct Exchanging {
+    session: Session,
+    key: Box<str>,
+    token: Option<Box<str>>,
+    /// What was done to the key and not stored yet. The exchange includes it.
+    former: Option<Change>,
+    is_over: bool,
+}
+
+impl Exchanging {
+    async fn run(&mut self, compute: Arc<Compute>) -> Result<(), Error> {
+        let manager = self.session.manager().clone();
+        let settings = manager.settings();
+        let exchanging = manager.engine_arc().exchange(Exchange {
+            token: self.token.as_deref(),
+            key: &self.key,
+            compute,
+            now: settings.now(),
+            settings,
+        });
+        let exchanged = exchanging.await;
+        let session = self.session.clone();
+        let mut state = session.lock();
+        self.end(&mut state, exchanged.is_err());
+        match exchanged? {
+            Exchanged::Done(record) => {
+                state.know(Some(record));
+                Ok(())
+            }
+            Exchanged::Gone => {
+                state.end();
+                Err(Error::Ended)
+            }
+        }
+    }
+
+    /// Lets the next commit begin.
+    fn end(&mut self, state: &mut State, undo: bool) {
+        self.is_over = true;
+        state.let_next();
+        if let Some(former) = self.former.take_if(|_| undo)
+            && state.changes.entry(&self.key).is_none()
+        {
+            state.changes.insert(&*self.key, former);
+        }
+    }
+}
+
+/// Nobody waits for the store any more, so it is not known what it did.
+impl Drop for Exchanging {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let session = self.session.clone();
+            let mut state = session.lock_unsettled();
+            self.end(&mut state, true);
+        }
     }
 }
 
@@ -1329,8 +1813,8 @@ impl Drop for Committing {
             let mut state = session.lock_unsettled();
             if let Some(undo) = self.let_next(&mut state) {
                 state.unsettle(undo);
-                session.end_anyway(&state);
             }
+            session.end_anyway(&state, Keep::EndFirst);
         }
     }
 }
@@ -1386,10 +1870,9 @@ impl Committing {
                 }
                 // The session is as it was, only its end did not move.
                 let why = crate::error::chain(&error);
-                log!(
-                    WARN,
+                state.warn(format!(
                     "a session's idle timeout could not be prolonged: {why}"
-                );
+                ));
                 Ok(())
             }
         }
@@ -1398,8 +1881,7 @@ impl Committing {
     /// Lets the next one begin, and gives what undoes this one.
     fn let_next(&mut self, state: &mut State) -> Option<Arc<Settled>> {
         self.is_over = true;
-        state.committing = false;
-        state.waiting.drain(..).for_each(Waker::wake);
+        state.let_next();
         self.undo.take()
     }
 }

@@ -118,6 +118,48 @@ impl<T> SessionKey<T> {
     {
         manager::get().session(req)?.update(self.key, f)
     }
+
+    /// [`Session::take`](crate::Session::take) under this key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`], and as [`Session::take`](crate::Session::take).
+    ///
+    /// ```
+    /// # async fn f(req: &session_manager::Session) -> Result<(), session_manager::Error> {
+    /// use session_manager::SessionKey;
+    ///
+    /// const TOKEN: SessionKey<String> = SessionKey::new("reset.token");
+    /// let token = TOKEN.take(req).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn take<R>(self, req: &R) -> impl Future<Output = Result<Option<T>, Error>> + use<T, R>
+    where
+        R: HasSession + ?Sized,
+        T: DeserializeOwned,
+    {
+        let session = manager::get().session(req);
+        async move { session?.take(self.key).await }
+    }
+
+    /// [`Session::update_now`](crate::Session::update_now) under this key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`], and as [`Session::update_now`](crate::Session::update_now).
+    pub fn update_now<R, F>(
+        self,
+        req: &R,
+        f: F,
+    ) -> impl Future<Output = Result<T, Error>> + use<T, R, F>
+    where
+        R: HasSession + ?Sized,
+        F: Fn(Option<T>) -> T + Send + Sync + 'static,
+        T: Serialize + DeserializeOwned,
+    {
+        let session = manager::get().session(req);
+        async move { session?.update_now(self.key, f).await }
+    }
 }
 
 // Not derived, because a derive would ask the same of `T`.

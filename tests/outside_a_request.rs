@@ -5,7 +5,11 @@ mod common;
 use std::{
     io::Write,
     net::TcpStream,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -675,7 +679,155 @@ fn a_logout_whose_client_goes_away_while_the_store_is_asked_ends_the_session(web
     });
 }
 
+fn an_update_counts_whatever_was_known_of_the_record_when_it_was_made(web: Web) {
+    let store = Flaky::default();
+    let manager = Manager::new(ServerSide::new(store.clone()));
+    let (server, kept) = serve_and_keep(web, &manager);
+    let begin = || {
+        let cookie = server.raw("/keep/count.n", &[]).cookie();
+        (kept.recv().unwrap(), cookie)
+    };
+    let count = |cookie: &str| server.with_cookie("/run/count.n", cookie).body;
+
+    let (session, cookie) = begin();
+    outside(&session, "count.n");
+    assert_eq!(count(&cookie), "2");
+    assert_eq!(outside(&session, "revalidate,save"), "null,null");
+    assert_eq!(count(&cookie), "4", "revalidate, then save");
+    assert_eq!(outside(&session, "count.n,save"), "3,null");
+    assert_eq!(count(&cookie), "6", "and the next one");
+
+    let (session, cookie) = begin();
+    outside(&session, "add.other.1");
+    store.set(Some(How::Refuses));
+    assert_eq!(outside(&session, "count.n,save"), "2,unavailable");
+    store.set(None);
+    assert_eq!(count(&cookie), "2");
+    assert_eq!(outside(&session, "revalidate,save"), "null,null");
+    assert_eq!(count(&cookie), "4", "a save that failed, then revalidate");
+
+    // What is added while a save fails was computed on what that save would have stored.
+    let (session, cookie) = begin();
+    outside(&session, "add.other.1");
+    store.set(Some(How::Hangs));
+    block_on(async {
+        let saving = tokio::time::timeout(Duration::from_millis(20), session.save());
+        let (saved, _) = tokio::join!(saving, run_outside(&session, "count.n"));
+        assert!(saved.is_err());
+    });
+    store.set(None);
+    assert_eq!(count(&cookie), "2");
+    assert_eq!(outside(&session, "save"), "null");
+    assert_eq!(count(&cookie), "4", "a save that was given up");
+}
+
+fn an_update_in_a_session_that_migrated_counts_whatever_the_record_counts(web: Web) {
+    let old = build(memory().cookie_name("old"));
+    let manager = build(memory().migrate_from(old.clone()));
+    let (server, kept) = serve_and_keep(web, &manager);
+    let old_server = serve(web, &old);
+    // The versions of the new record begin at 1 again, and each request adds one.
+    for others in 0..6 {
+        let cookie = old_server.raw("/run/add.a.1", &[]).cookie();
+        old_server.with_cookie("/run/add.a.2", &cookie);
+        let moved = server.with_cookie("/keep/add.b.1", &cookie);
+        let new = moved
+            .all("set-cookie")
+            .find(|line| line.starts_with("_session="));
+        let new = new.unwrap().split(';').next().unwrap();
+        let session = kept.recv().unwrap();
+        for _ in 0..others {
+            server.with_cookie("/run/count.n", new);
+        }
+        assert_eq!(outside(&session, "count.n,save"), "1,null");
+        let read = server.with_cookie("/run/get.n", new).body;
+        assert_eq!(read, (others + 1).to_string(), "after {others} others");
+    }
+}
+
+fn an_update_that_meets_a_revalidate_is_computed_on_what_that_found(web: Web) {
+    let (server, kept) = serve_and_keep(web, &build(memory()));
+    let cookie = server.raw("/keep/count.n", &[]).cookie();
+    let session = kept.recv().unwrap();
+    assert_eq!(server.with_cookie("/run/count.n", &cookie).body, "2");
+    let (clone, is_first) = (session.clone(), AtomicBool::new(true));
+    let counted = session.update("n", move |n: Option<i64>| {
+        if is_first.swap(false, Ordering::SeqCst) {
+            let clone = clone.clone();
+            let revalidating = std::thread::spawn(move || outside(&clone, "revalidate"));
+            assert_eq!(revalidating.join().unwrap(), "null");
+        }
+        n.unwrap_or(0) + 1
+    });
+    assert_eq!(counted.unwrap(), 3);
+    assert_eq!(outside(&session, "save"), "null");
+    assert_eq!(server.with_cookie("/run/get.n", &cookie).body, "3");
+}
+
+fn after_the_head_a_write_is_a_write_even_if_it_equals_an_old_snapshot(web: Web) {
+    let (server, kept) = serve_and_keep(web, &build(memory()));
+    let cookie = server.raw("/keep/add.k.a", &[]).cookie();
+    let session = kept.recv().unwrap();
+    let request = |script: &str| server.with_cookie(&format!("/run/{script}"), &cookie).body;
+    request("add.k.b");
+    assert_eq!(outside(&session, "add.k.a,save"), "null,null");
+    assert_eq!(request("get.k"), "a");
+
+    request("add.new.b");
+    assert_eq!(
+        outside(&session, "add.new.a,pop.new,save"),
+        "null,a,null",
+        "a key that the snapshot does not have"
+    );
+    assert_eq!(request("get.new"), "none");
+
+    let user = |session: &Session, user: &str| session.set_user(user).unwrap();
+    user(&session, "ada");
+    outside(&session, "save");
+    server.with_cookie("/keep/len", &cookie);
+    let other = kept.recv().unwrap();
+    user(&other, "eve");
+    outside(&other, "save");
+    user(&session, "ada");
+    outside(&session, "save");
+    let sessions = block_on(session.manager().user_sessions("ada"));
+    assert_eq!(sessions.unwrap().len(), 1, "the user");
+}
+
+fn a_save_of_a_logout_that_was_given_up_keeps_what_was_added_after_it(web: Web) {
+    let store = Flaky::default();
+    let in_handler = store.clone();
+    let app = App::new().get("/out", move |session: Session, _| {
+        let store = in_handler.clone();
+        async move {
+            session.destroy();
+            session.add("bye", 1)?;
+            store.set(Some(How::Hangs));
+            let saving = tokio::time::timeout(Duration::from_millis(20), session.save()).await;
+            assert!(saving.is_err());
+            store.set(None);
+            while store.len() > 0 {
+                tokio::task::yield_now().await;
+            }
+            Ok(session.get("bye").unwrap_or_default())
+        }
+    });
+    let manager = Manager::new(ServerSide::new(store.clone()));
+    let server = Server::start(web, app.wrap(manager.middleware()));
+    let cookie = server.raw("/run/add.user.ada", &[]).cookie();
+    let out = server.with_cookie("/out", &cookie);
+    assert_eq!(out.body, "1");
+    let read = server.with_cookie("/run/get.bye,get.user", out.cookie());
+    assert_eq!(read.body, "1,none");
+    assert_eq!(server.with_cookie("/run/len", &cookie).body, "0");
+}
+
 on_every_framework!(
+    an_update_counts_whatever_was_known_of_the_record_when_it_was_made,
+    an_update_in_a_session_that_migrated_counts_whatever_the_record_counts,
+    an_update_that_meets_a_revalidate_is_computed_on_what_that_found,
+    after_the_head_a_write_is_a_write_even_if_it_equals_an_old_snapshot,
+    a_save_of_a_logout_that_was_given_up_keeps_what_was_added_after_it,
     what_a_socket_saves_the_next_request_sees_and_what_others_wrote_shows_after_revalidate,
     a_handler_begins_a_session_in_the_response_that_opens_the_socket,
     a_session_that_somebody_else_ended_is_empty_takes_no_writes_and_is_not_revived,

@@ -2,12 +2,18 @@
 
 mod common;
 
-use std::{sync::mpsc, time::Duration};
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use common::{
-    Answer, App, Clock, Server, Web, Wire, all_engines, engines, key, on_every_framework,
+    Answer, App, Clock, Server, Talk, Web, Wire, all_engines, block_on, engines, key,
+    on_every_framework, talker,
 };
-use session_manager::{Builder, Manager, PrivateCookie, SameSite, SignedCookie};
+use session_manager::{
+    Builder, HasSession, Manager, PrivateCookie, SameSite, Session, SignedCookie, manager,
+};
 
 fn serve(web: Web, builder: Builder) -> Server {
     Server::scripts(web, builder.build().unwrap().middleware())
@@ -324,7 +330,47 @@ fn a_private_cookie_shows_nothing_of_its_session_and_never_looks_the_same_twice(
     assert_ne!(value(private()), value(private()));
 }
 
+fn a_handler_that_takes_the_session_has_looked(web: Web) {
+    let app = || {
+        let talk = async |session: Session, talk: Talk| {
+            talk.say(session.get("key").unwrap_or_default());
+        };
+        App::new()
+            .get("/taken", async |_, _| Ok("taken"))
+            .get_request("/asked", async |request, _| {
+                request.session()?;
+                Ok("asked")
+            })
+            .get_request("/managed", async |request, _| {
+                manager::get().session(&request)?;
+                Ok("managed")
+            })
+            // It looks when the head is on its way.
+            .events("/events/{script}", talker(talk))
+    };
+    for (engine, builder) in all_engines() {
+        let manager = Arc::new(builder().build().unwrap());
+        let in_scope = Arc::clone(&manager);
+        let cookie = serve(web, builder())
+            .raw("/run/add.key.value", &[])
+            .cookie();
+        let ask = |path: &str| {
+            let call = app()
+                .wrap(manager.middleware())
+                .call_with(web, path, &cookie);
+            block_on(manager::scope(Arc::clone(&in_scope), call))
+        };
+        for path in ["/taken", "/asked", "/managed", "/events/x"] {
+            let answer = ask(path);
+            assert_eq!(answer.status, 200, "{path}");
+            assert_eq!(answer.header("vary"), Some("Cookie"), "{engine}: {path}");
+        }
+        assert_eq!(ask("/idle").header("vary"), None, "{engine}");
+    }
+}
+
 on_every_framework!(
+    a_handler_that_takes_the_session_has_looked,
     set_cookie_is_sent_only_when_something_changed_and_once,
     a_server_error_leaves_the_session_as_it_was_and_any_other_status_keeps_it,
     a_panic_leaves_the_session_as_it_was,

@@ -286,8 +286,8 @@ fn a_store_that_is_away_is_a_503_within_the_time_limit_or_an_empty_session_witho
         );
 
         let server = serve(how, OnStoreError::Anonymous);
-        let answer = server.with_cookie("/run/get.key,add.key.value,destroy", &cookie);
-        assert_eq!((answer.status, &*answer.body), (200, "none,read only,done"));
+        let answer = server.with_cookie("/run/get.key,add.key.value", &cookie);
+        assert_eq!((answer.status, &*answer.body), (200, "none,read only"));
         assert_eq!(answer.set_cookie(), None);
     }
 }
@@ -369,7 +369,61 @@ fn an_update_that_is_computed_anew_may_use_the_session_itself(web: Web) {
     assert_eq!(server.with_cookie("/run/get.count", &cookie).body, "2");
 }
 
+fn a_log_out_that_did_not_happen_is_answered_with_503(web: Web) {
+    let log = Log::of_process();
+    let store = Flaky::default();
+    let manager = Manager::builder(ServerSide::new(store.clone()));
+    let manager = manager.on_store_error(OnStoreError::Anonymous);
+    let server = Server::scripts(web, manager.build().unwrap().middleware());
+    let cookie = server.raw("/run/add.user.ada", &[]).cookie();
+    store.set(Some(How::Refuses));
+    for lost in ["destroy", "destroy,status.500", "renew", "clear"] {
+        let answer = server.with_cookie(&format!("/run/{lost}"), &cookie);
+        assert_eq!(answer.status, 503, "{lost}: {answer:?}");
+        // The client needs it to send the log-out again.
+        assert_eq!(answer.set_cookie(), None, "{lost}");
+    }
+    for harmless in ["get.user,pop.user,flashes,len,add.k.1", "renew,status.500"] {
+        let answer = server.with_cookie(&format!("/run/{harmless}"), &cookie);
+        assert_ne!(answer.status, 503, "{harmless}: {answer:?}");
+    }
+    assert!(
+        !log.lines("a session was not ended, because its store was away")
+            .is_empty()
+    );
+    store.set(None);
+    assert_eq!(server.with_cookie("/run/get.user", &cookie).body, "ada");
+    assert!(
+        server
+            .with_cookie("/run/destroy", &cookie)
+            .cookie()
+            .ends_with('=')
+    );
+    assert_eq!(server.with_cookie("/run/len", &cookie).body, "0");
+}
+
+fn of_flash_messages_that_are_never_shown_the_last_hundred_are_kept(web: Web) {
+    let log = Log::of_process();
+    let name = format!("flashes-{web}");
+    let manager = Manager::builder(ServerSide::new(MemoryStore::new())).cookie_name(&name);
+    let server = Server::scripts(web, manager.build().unwrap().middleware());
+    let flashes = |range: std::ops::Range<u32>| {
+        let steps: Vec<_> = range.map(|n| format!("flash.{n}")).collect();
+        format!("/run/{}", steps.join(","))
+    };
+    let cookie = server.raw(&flashes(0..60), &[]).cookie();
+    server.with_cookie(&flashes(60..90), &cookie);
+    server.with_cookie(&flashes(90..130), &cookie);
+    let shown = server.with_cookie("/run/flashes", &cookie).body;
+    let expected: Vec<_> = (30..130).map(|n| n.to_string()).collect();
+    assert_eq!(shown, expected.join("+"));
+    let lines = log.lines(&format!("`{name}`"));
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+}
+
 on_every_framework!(
+    a_log_out_that_did_not_happen_is_answered_with_503,
+    of_flash_messages_that_are_never_shown_the_last_hundred_are_kept,
     an_update_that_is_computed_anew_may_use_the_session_itself,
     a_full_memory_store_drops_the_session_written_longest_ago,
     a_session_outlives_its_request_in_a_task_that_saves,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Backend, BackendFuture, Commit, Opened, Opening, Reply, Size,
+    Backend, BackendFuture, Commit, Exchange, Exchanged, Opened, Opening, Reply, Size,
     migration::{Adopt, Claim, Migrating, Migration, Origin, Place, Token},
 };
 use crate::{
@@ -359,6 +359,14 @@ impl Backend for Moving {
             }
             _ => self.new_arc().commit(commit),
         }
+    }
+
+    /// Of a session that has migrated; one that has not is migrated first.
+    fn exchange(
+        self: Arc<Self>,
+        exchange: Exchange<'_>,
+    ) -> BackendFuture<'static, Result<Exchanged, Error>> {
+        self.new_arc().exchange(exchange)
     }
 
     fn handle(&self, token: &str, settings: &Settings) -> Option<StoreId> {

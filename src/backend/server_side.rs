@@ -1,16 +1,25 @@
 //! Sessions in a store; the cookie holds a random id.
 
-use std::{fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    fmt,
+    future::poll_fn,
+    hash::{BuildHasher, Hasher, RandomState},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use hmac::{Hmac, Mac, digest::CtOutput};
 use sha2::{Digest, Sha256};
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::migration::{Adopt, Claim, Migration};
 use crate::{
-    Applied, Backend, BackendFuture, Commit, Error, Holder, Key, Opened, Opening, Page, Record,
-    Refused, Reply, SessionSummary, Settings, Size, Store, StoreError, StoreId, Timestamp, Update,
-    UserIndex, View, Write,
+    Applied, Backend, BackendFuture, Commit, Error, Exchange, Exchanged, Holder, Key, Opened,
+    Opening, Page, Record, Refused, Reply, SessionSummary, Settings, Size, Store, StoreError,
+    StoreId, Timestamp, Update, UserIndex, View, Write,
     cookie::NameHash,
     key::{self, TAG},
     log::log,
@@ -20,6 +29,12 @@ use crate::{
 /// For how long a request under an id that a renewal replaced sends no cookie: it was under way when
 /// the login's answer came, and must not replace the login's cookie.
 const RENEWED: Duration = Duration::from_secs(60);
+/// How often a write may find that another one was faster. From the second time on it waits for up to
+/// [`LONGEST_PAUSE`], so that this is half a second.
+const CONFLICTS: u32 = 32;
+const LONGEST_PAUSE: u64 = 32;
+/// How many sessions that are contended at once wait each for its own writes alone, as a rule.
+const TURNS: usize = 64;
 /// How often a record that is destroyed may be there again.
 const BURIALS: usize = 100;
 
@@ -59,6 +74,9 @@ pub struct ServerSide<S> {
     /// What signed them before.
     accepted: Vec<Hmac<Sha256>>,
     unsigned_until: Timestamp,
+    /// A session's writes that met another one wait here for each other: of N that overlap each would
+    /// else meet all that are faster, which takes N²/2 calls of the store.
+    turns: [Mutex<()>; TURNS],
 }
 
 impl<S: Store> ServerSide<S> {
@@ -74,6 +92,7 @@ impl<S: Store> ServerSide<S> {
             signer: None,
             accepted: Vec::new(),
             unsigned_until: Timestamp::from_millis(0),
+            turns: [const { Mutex::const_new(()) }; TURNS],
         }
     }
 
@@ -231,19 +250,47 @@ impl<S: Store> ServerSide<S> {
         &self,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        // What is there at once needs no timer.
-        let mut call = pin!(call);
-        let at_once = poll_fn(|context| Poll::Ready(call.as_mut().poll(context)));
-        if let Poll::Ready(answer) = at_once.await {
-            return answer;
-        }
-        let answer = tokio::time::timeout(self.time_limit, call).await;
-        answer.unwrap_or_else(|_| {
+        self.within(call).await.unwrap_or_else(|| {
             Err(StoreError::TimedOut {
                 store: self.store.name(),
                 millis: self.time_limit.as_millis().try_into().unwrap_or(u64::MAX),
             })
         })
+    }
+
+    /// Waits no longer than one call of the store may take.
+    async fn within<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        // What is there at once needs no timer.
+        let mut future = pin!(future);
+        let at_once = poll_fn(|context| Poll::Ready(future.as_mut().poll(context)));
+        if let Poll::Ready(done) = at_once.await {
+            return Some(done);
+        }
+        tokio::time::timeout(self.time_limit, future).await.ok()
+    }
+
+    /// Waits until a write that met another one should be tried again.
+    ///
+    /// The first time it waits for its turn among this process's writes. What is faster after that
+    /// comes from another process, or the store's reads lag behind its writes.
+    async fn lost<'s>(&'s self, contest: &mut Contest<'s>, id: StoreId) -> Result<(), Error> {
+        contest.lost += 1;
+        if contest.lost == 1 {
+            let turn = &self.turns[usize::from(id.as_bytes()[0]) % TURNS];
+            contest.turn = self.within(turn.lock()).await;
+            return Ok(());
+        }
+        if contest.lost > CONFLICTS {
+            return Err(Error::unavailable(Contended {
+                store: self.store.name(),
+            }));
+        }
+        // Chance keeps processes from meeting again; it needs no secrecy, so the standard library's
+        // hash keys serve.
+        let most = LONGEST_PAUSE.min(1 << contest.lost.min(31));
+        let pause = 1 + RandomState::new().build_hasher().finish() % most;
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        Ok(())
     }
 
     async fn create(&self, mut write: Write, cookie: &IdCookie) -> Result<Reply, Error> {
@@ -270,12 +317,13 @@ impl<S: Store> ServerSide<S> {
         mut write: Write,
         updates: &[(Box<str>, Update)],
     ) -> Result<Applied, Error> {
+        let mut contest = Contest::default();
         loop {
             let applied = self.limited(self.store.apply(id, &write)).await?;
             if applied != Applied::Conflict {
                 return Ok(applied);
             }
-            // Each conflict is another request's success, so this ends.
+            self.lost(&mut contest, id).await?;
             let Some(record) = self.limited(self.store.load(id, write.now)).await? else {
                 return Ok(Applied::Gone);
             };
@@ -362,6 +410,60 @@ impl<S: Store> Backend for ServerSide<S> {
                 Applied::Done if repeats => Ok(cookie.reply(&new.unwrap_or(id), expires)),
                 Applied::Done => Ok(new.map_or(Reply::Keep, |new| cookie.reply(&new, expires))),
                 _ => Ok(gone()),
+            }
+        })
+    }
+
+    fn exchange(
+        self: Arc<Self>,
+        exchange: Exchange<'_>,
+    ) -> BackendFuture<'static, Result<Exchanged, Error>> {
+        let settings = exchange.settings;
+        let Some((id, _)) = exchange.token.and_then(SessionId::parse) else {
+            return BackendFuture::ready(Ok(Exchanged::Gone));
+        };
+        let at = self.cookie(settings).stored(&id);
+        let (now, expiry) = (exchange.now, *settings.expiry());
+        let (key, compute) = (Box::<str>::from(exchange.key), exchange.compute);
+        BackendFuture::pending(async move {
+            let mut contest = Contest::default();
+            loop {
+                let found = self.limited(self.store.load(at, now)).await?;
+                let found = found.filter(|record| {
+                    id.is_held_by(record.holder)
+                        && !expiry.is_over(record.created, record.expires, now)
+                });
+                let Some(mut record) = found else {
+                    return Ok(Exchanged::Gone);
+                };
+                // The session's end does not move, because no response tells the client.
+                let mut write = Write::touch(id.holder(), record.created, now, record.expires);
+                write.if_version = Some(record.version);
+                let stored = record.entries.get(&key);
+                match compute(stored)? {
+                    Some(value) => {
+                        let old = stored.map_or(0, |old| key.len() + old.as_str().len());
+                        let new = key.len() + value.as_str().len();
+                        let size = record.entries.bytes() + new - old;
+                        if size > self.max_size && new > old {
+                            return Err(Error::TooLarge {
+                                size,
+                                limit: self.max_size,
+                            });
+                        }
+                        write.set.push((key.clone(), value));
+                    }
+                    None if stored.is_some() => write.remove.push(key.clone()),
+                    None => return Ok(Exchanged::Done(record)),
+                }
+                match self.limited(self.store.apply(at, &write)).await? {
+                    Applied::Done => {
+                        record.merge(&write);
+                        return Ok(Exchanged::Done(record));
+                    }
+                    Applied::Gone => return Ok(Exchanged::Gone),
+                    Applied::Conflict => self.lost(&mut contest, at).await?,
+                }
             }
         })
     }
@@ -544,6 +646,24 @@ impl<S: Store> Adopt for ServerSide<S> {
             }))
         })
     }
+}
+
+/// A write that others may be faster than.
+#[derive(Default)]
+struct Contest<'s> {
+    /// How often one was.
+    lost: u32,
+    turn: Option<MutexGuard<'s, ()>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{store} says each time that another write of the session was faster: too many requests compute \
+     one value at once, or its reads lag behind its writes, as those of a replica do; read from the \
+     primary"
+)]
+struct Contended {
+    store: &'static str,
 }
 
 /// The reply to a request whose session ended or was renewed meanwhile.

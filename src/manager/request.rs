@@ -122,6 +122,7 @@ impl Sessions {
             Ok(sessions) => sessions.own(),
             Err(error) => return BackendFuture::ready(Err(error)),
         };
+        session.mark_looked();
         match session.open(&()).now() {
             Ok(opened) => BackendFuture::ready(opened.map(|()| session)),
             Err(opening) => BackendFuture::pending(async move {

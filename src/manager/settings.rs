@@ -112,12 +112,14 @@ impl Settings {
     }
 
     /// The one log line for a cookie that is there and of no use. Its value is nobody's business.
-    pub(crate) fn log_refused(&self, why: impl fmt::Display) {
-        log!(
-            WARN,
-            "the cookie `{}` was refused, its session is empty: {why}",
-            self.cookie_name()
-        );
+    pub(crate) fn refused(&self, why: impl fmt::Display) -> String {
+        let name = self.cookie_name();
+        format!("the cookie `{name}` was refused, its session is empty: {why}")
+    }
+
+    /// Logs it.
+    pub(crate) fn log_refused(&self, why: &'static str) {
+        log!(WARN, "{}", self.refused(why));
     }
 }
 

@@ -368,7 +368,16 @@ impl Gates {
 
     pub fn app(&self) -> App {
         let (together, slow) = (Arc::clone(&self.together), Arc::clone(&self.slow));
+        let at_once = Arc::clone(&together);
         App::new()
+            // The same with the steps that wait.
+            .get("/at-once/{script}", move |session, script| {
+                let together = Arc::clone(&at_once);
+                async move {
+                    together.wait().await;
+                    Ok(script::run_outside(&session, &script).await)
+                }
+            })
             .get("/together/{script}", move |session, script| {
                 let together = Arc::clone(&together);
                 async move {

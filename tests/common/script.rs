@@ -87,17 +87,25 @@ impl<'de> serde::Deserialize<'de> for Nested {
     }
 }
 
-/// As [`run`], with the steps `save` and `revalidate`, which wait.
+/// As [`run`], with the steps that wait: `save`, `revalidate`, `take`, `takenumber` and `countnow`.
 pub async fn run_outside(session: &Session, script: &str) -> String {
     let mut answers = Vec::new();
     for step in script.split(',') {
-        answers.push(match step {
+        let (verb, key) = step.split_once('.').unwrap_or((step, ""));
+        answers.push(match verb {
             "save" => outcome(session.save().await),
             "revalidate" => outcome(session.revalidate().await),
-            step => run(session, step).unwrap().body,
+            "take" => outcome(session.take::<String>(key).await),
+            "takenumber" => outcome(session.take::<i64>(key).await),
+            "countnow" => outcome(session.update_now(key, next).await),
+            _ => run(session, step).unwrap().body,
         });
     }
     answers.join(",")
+}
+
+fn next(count: Option<i64>) -> i64 {
+    count.unwrap_or(0) + 1
 }
 
 fn outcome<T: Serialize>(result: Result<T, Error>) -> String {
@@ -111,6 +119,7 @@ fn outcome<T: Serialize>(result: Result<T, Error>) -> String {
         Err(Error::Ended) => "ended".into(),
         Err(Error::Unavailable { .. }) => "unavailable".into(),
         Err(Error::ReservedKey) => "reserved".into(),
+        Err(Error::NeedsStore { .. }) => "needs store".into(),
         Err(error) => panic!("{error}"),
     }
 }

@@ -202,6 +202,8 @@ macro_rules! store_tests {
     (@group $attributes:tt $run:ident promises) => {
         store_tests! { @tests $attributes $run promises
             requests_that_overlap_lose_nothing
+            of_fifty_overlapping_requests_exactly_one_takes_the_token
+            what_update_now_returns_is_what_was_stored
             a_renewal_stands_whatever_was_in_flight
             a_renewal_keeps_what_others_wrote_meanwhile
             a_request_that_comes_under_a_renewed_id_leaves_the_login_alone
@@ -311,6 +313,45 @@ pub fn requests_that_overlap_lose_nothing<S: Store + Clone>(web: Web, store: &S)
         "",
         "and never again"
     );
+}
+
+/// What each of fifty requests to one session answers that run `script` at once.
+fn fifty_at_once<S: Store + Clone>(
+    web: Web,
+    store: &S,
+    before: &str,
+    script: &str,
+) -> (&'static Server, String, Vec<String>) {
+    let server = serve(web, store, &Gates::new(50), |builder| builder);
+    let cookie = server.raw(&format!("/run/{before}"), &[]).cookie();
+    let answers = std::thread::scope(|scope| {
+        let ask = || server.with_cookie(&format!("/at-once/{script}"), &cookie);
+        let asked: Vec<_> = (0..50).map(|_| scope.spawn(ask)).collect();
+        let answers = asked.into_iter().map(|asked| asked.join().unwrap());
+        answers.map(|answer| answer.body).collect()
+    });
+    (server, cookie, answers)
+}
+
+pub fn of_fifty_overlapping_requests_exactly_one_takes_the_token<S: Store + Clone>(
+    web: Web,
+    store: &S,
+) {
+    let (server, cookie, taken) =
+        fifty_at_once(web, store, "add.token.t,add.user.ada", "take.token");
+    let got = |answer: &str| taken.iter().filter(|taken| *taken == answer).count();
+    assert_eq!((got("\"t\""), got("null")), (1, 49), "{taken:?}");
+    let read = server.with_cookie("/run/get.token,get.user", &cookie).body;
+    assert_eq!(read, "none,ada");
+}
+
+pub fn what_update_now_returns_is_what_was_stored<S: Store + Clone>(web: Web, store: &S) {
+    let (server, cookie, counted) = fifty_at_once(web, store, "add.user.ada", "countnow.n");
+    let mut counted: Vec<u32> = counted.iter().map(|n| n.parse().unwrap()).collect();
+    counted.sort_unstable();
+    assert_eq!(counted, (1..=50).collect::<Vec<_>>(), "each number once");
+    let read = server.with_cookie("/run/get.n,get.user", &cookie).body;
+    assert_eq!(read, "50,ada");
 }
 
 /// CVE-2025-46336 (rack-session): a late write must not restore what was destroyed.

@@ -1,0 +1,364 @@
+//! What is done to the stored session at once: `take` and `update_now`.
+#![cfg(all(
+    feature = "actix",
+    feature = "axum",
+    feature = "cookies",
+    feature = "memory"
+))]
+
+mod common;
+
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    time::{Duration, Instant},
+};
+
+use common::{
+    App, Server, Web, block_on, engines, key, on_every_framework,
+    script::{run, run_outside},
+    server_side::{Counting, Flaky, How},
+};
+use session_manager::{
+    Applied, Builder, Error, Manager, MemoryStore, Namespace, OnStoreError, Record, ServerSide,
+    Session, SessionKey, SignedCookie, Store, StoreError, StoreId, Timestamp, Write, manager,
+};
+
+fn app() -> App {
+    App::new()
+        .get("/do/{script}", async |session, script| {
+            Ok(run_outside(&session, &script).await)
+        })
+        .get("/fail/{script}", async |session, script| {
+            let said = run_outside(&session, &script).await;
+            let mut page = run(&session, "status.500")?;
+            page.body = said;
+            Ok(page)
+        })
+}
+
+fn memory() -> Builder {
+    Manager::builder(ServerSide::new(MemoryStore::new()))
+}
+
+fn serve(web: Web, builder: Builder) -> Server {
+    Server::start(web, app().wrap(builder.build().unwrap().middleware()))
+}
+
+fn what_is_taken_or_counted_now_stays_so_even_if_the_response_is_a_server_error(web: Web) {
+    let server = serve(web, memory());
+    let cookie = server
+        .raw("/run/add.token.t,add.n.4,add.user.ada", &[])
+        .cookie();
+    let answer = server.with_cookie("/fail/take.token,countnow.n,pop.user,get.n", &cookie);
+    assert_eq!((answer.status, &*answer.body), (500, "\"t\",5,ada,5"));
+    let read = server
+        .with_cookie("/run/get.token,get.n,get.user", &cookie)
+        .body;
+    assert_eq!(read, "none,5,ada");
+}
+
+fn what_the_request_did_to_the_key_before_counts(web: Web) {
+    let server = serve(web, memory());
+    for (script, said, left) in [
+        ("add.k.a,take.k,take.k", "null,\"a\",null", "7"),
+        ("pop.n,take.n", "7,null", "none"),
+        ("count.n,takenumber.n", "8,8", "none"),
+        ("clear,take.n", "done,null", "none"),
+        ("destroy,take.n", "done,null", "none"),
+        ("destroy,add.n.3,take.n", "done,null,\"3\"", "none"),
+        ("count.n,countnow.n,count.n", "8,9,10", "10"),
+        ("pop.n,countnow.n", "7,1", "1"),
+        ("clear,countnow.n,get.other", "done,1,none", "1"),
+        ("destroy,countnow.n,get.other", "done,1,none", "1"),
+        ("take.n", "wrong type", "7"),
+        ("count.n,take.n,get.n", "8,wrong type,8", "8"),
+        ("add.n.x,takenumber.n", "null,wrong type", "x"),
+    ] {
+        let cookie = server.raw("/do/countnow.n,countnow.n,add.other.1", &[]);
+        let cookie = cookie.cookie();
+        server.with_cookie("/do/count.n,count.n,count.n,count.n,count.n", &cookie);
+        let answer = server.with_cookie(&format!("/do/{script}"), &cookie);
+        assert_eq!(answer.body, said, "{script}");
+        let kept = answer.set_cookie().map(|_| answer.cookie());
+        let read = server
+            .with_cookie("/run/get.n", kept.unwrap_or(cookie))
+            .body;
+        assert_eq!(read, left, "{script}");
+    }
+}
+
+fn a_session_that_begins_with_update_now_is_kept(web: Web) {
+    let server = serve(web, memory());
+    for path in ["/do/countnow.n,countnow.n", "/fail/countnow.n,countnow.n"] {
+        let answer = server.raw(path, &[]);
+        assert_eq!(answer.body, "1,2", "{path}");
+        assert_eq!(server.with_cookie("/run/get.n", answer.cookie()).body, "2");
+    }
+    let answer = server.raw("/do/take.n,add.n.1,take.n", &[]);
+    assert_eq!(answer.body, "null,null,\"1\"");
+    assert_eq!(answer.set_cookie(), None);
+}
+
+fn a_backend_that_cannot_tell_which_request_was_first_says_so(web: Web) {
+    for (engine, builder) in engines() {
+        let server = serve(web, builder());
+        let cookie = server.raw("/run/add.token.t", &[]).cookie();
+        let answer = server.with_cookie("/do/take.token,countnow.n,get.token", &cookie);
+        assert_eq!(answer.body, "needs store,needs store,t", "{engine}");
+        assert_eq!(answer.set_cookie(), None, "{engine}");
+    }
+    let text = Error::NeedsStore {
+        engine: "private cookie",
+    }
+    .to_string();
+    assert!(text.contains("ServerSide"), "{text}");
+}
+
+fn a_session_that_ended_or_cannot_be_opened_gives_nothing(web: Web) {
+    let store = Flaky::default();
+    let (send, kept) = mpsc::channel();
+    let manager = Manager::builder(ServerSide::new(store.clone()));
+    let manager = manager
+        .on_store_error(OnStoreError::Anonymous)
+        .build()
+        .unwrap();
+    let app = app().get("/keep", move |session: Session, _| {
+        send.send(session).unwrap();
+        async { Ok("kept") }
+    });
+    let server = Server::start(web, app.wrap(manager.middleware()));
+    let begin = || server.raw("/run/add.token.t", &[]).cookie();
+    let keep = |cookie: &str| {
+        server.with_cookie("/keep", cookie);
+        kept.recv().unwrap()
+    };
+    let outside = |session: &Session, script: &str| block_on(run_outside(session, script));
+
+    let cookie = begin();
+    let (late, later) = (keep(&cookie), keep(&cookie));
+    assert_eq!(
+        outside(&late, "countnow.n,add.m.1"),
+        "1,null",
+        "after the head"
+    );
+    store.set(Some(How::Refuses));
+    assert_eq!(outside(&late, "take.token,get.token"), "unavailable,t");
+    assert_eq!(
+        server
+            .with_cookie("/do/take.token,countnow.n", &cookie)
+            .body,
+        "read only,read only"
+    );
+    store.set(None);
+    assert_eq!(
+        outside(&late, "take.token,save,take.token"),
+        "\"t\",null,null"
+    );
+    assert_eq!(server.with_cookie("/run/get.n,get.m", &cookie).body, "1,1");
+    server.with_cookie("/run/renew", &cookie);
+    assert_eq!(outside(&late, "countnow.n,len,take.n"), "ended,0,ended");
+    assert_eq!(outside(&later, "take.token,len"), "ended,0");
+    let anonymous = keep("");
+    assert_eq!(outside(&anonymous, "take.k,countnow.n"), "null,head sent");
+    assert_eq!(outside(&anonymous, "take.\u{1}k"), "reserved");
+}
+
+fn what_is_given_up_is_done_once_at_most_and_stops_nobody(web: Web) {
+    let store = Flaky::default();
+    let in_handler = store.clone();
+    let app = app().get("/give-up", move |session: Session, _| {
+        let store = in_handler.clone();
+        async move {
+            session.update("n", |n: Option<i64>| n.unwrap_or(0) + 1)?;
+            store.set(Some(How::AnswersLate));
+            let taking = tokio::time::timeout(Duration::from_millis(20), session.take::<i64>("n"));
+            assert!(taking.await.is_err());
+            store.set(None);
+            Ok(run_outside(&session, "take.token,save").await)
+        }
+    });
+    let manager = Manager::new(ServerSide::new(store.clone()));
+    let server = Server::start(web, app.wrap(manager.middleware()));
+    let cookie = server.raw("/do/countnow.n,add.token.t", &[]).cookie();
+    assert_eq!(server.with_cookie("/give-up", &cookie).body, "\"t\",null");
+    // It was taken; the update that it was to include is still this request's.
+    assert_eq!(server.with_cookie("/run/get.n", &cookie).body, "1");
+}
+
+fn a_token_in_a_session_that_migrates_is_taken_once(web: Web) {
+    type Old = (&'static str, fn() -> Builder);
+    let olds: [Old; 2] = [
+        ("memory", memory),
+        ("signed", || Manager::builder(SignedCookie::new(key()))),
+    ];
+    for (engine, old) in olds {
+        let old = old().cookie_name("old").build().unwrap();
+        let cookie = serve_manager(web, &old).raw("/run/add.token.t,add.user.ada", &[]);
+        let cookie = cookie.cookie();
+        let manager = memory().migrate_from(old).build().unwrap();
+        let gates = common::Gates::new(10);
+        let server = Server::start(web, gates.app().wrap(manager.middleware()));
+        let taken: Vec<_> = std::thread::scope(|scope| {
+            let ask = || server.with_cookie("/at-once/take.token,countnow.n", &cookie);
+            let asked: Vec<_> = (0..10).map(|_| scope.spawn(ask)).collect();
+            let answers = asked.into_iter().map(|asked| asked.join().unwrap());
+            answers.map(|answer| answer.body).collect()
+        });
+        let got = taken
+            .iter()
+            .filter(|taken| taken.starts_with("\"t\""))
+            .count();
+        assert_eq!(got, 1, "{engine}: {taken:?}");
+        let read = server.with_cookie("/run/get.token,get.n,get.user", &cookie);
+        assert_eq!(read.body, "none,10,ada", "{engine}");
+    }
+}
+
+fn serve_manager(web: Web, manager: &Manager) -> Server {
+    Server::start(web, app().wrap(manager.middleware()))
+}
+
+fn namespaces_and_typed_keys_take_too(web: Web) {
+    const TOKEN: SessionKey<String> = SessionKey::new("shop.token");
+    const COUNT: SessionKey<u8> = SessionKey::new("shop.n");
+    let manager = Arc::new(memory().build().unwrap());
+    let app = App::new().get("/keys", async |session: Session, _| {
+        session.add("shop.token", "t")?;
+        let shop: Namespace = session.namespace("shop");
+        let mut said = vec![TOKEN.take(&session).await?, shop.take("token").await?];
+        said.push(Some(
+            COUNT
+                .update_now(&session, |n| n.unwrap_or(0) + 1)
+                .await?
+                .to_string(),
+        ));
+        said.push(Some(
+            shop.update_now("n", |n: Option<u8>| n.unwrap_or(0) + 1)
+                .await?
+                .to_string(),
+        ));
+        Ok(format!("{said:?}"))
+    });
+    let call = app.wrap(manager.middleware()).call(web, "/keys");
+    let answer = block_on(manager::scope(manager, call));
+    assert_eq!(answer.body, r#"[Some("t"), None, Some("1"), Some("2")]"#);
+}
+
+/// Memory whose calls take a while, so that those of overlapping requests do overlap.
+#[derive(Clone, Default)]
+struct Slow {
+    store: MemoryStore,
+    /// Whether its reads stay as they were first.
+    is_stale: bool,
+    first: Arc<Mutex<Option<Record>>>,
+}
+
+impl Slow {
+    async fn there(&self) -> &MemoryStore {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        &self.store
+    }
+}
+
+impl Store for Slow {
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        let found = self.there().await.load(id, now).await?;
+        let mut first = self.first.lock().unwrap();
+        let known = first.get_or_insert_with(|| found.clone().unwrap()).clone();
+        Ok(if self.is_stale { Some(known) } else { found })
+    }
+
+    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
+        self.there().await.create(id, write).await
+    }
+
+    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        self.there().await.apply(id, write).await
+    }
+
+    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
+        self.there().await.destroy(id).await
+    }
+}
+
+/// How many calls of the store, and how long, `count` overlapping updates of one session take.
+fn contended<S: Store + Clone>(web: Web, store: &S, step: &str, count: usize) -> (usize, Duration) {
+    let store = Counting::new(store.clone());
+    let manager = Manager::new(ServerSide::new(store.clone()).time_limit(Duration::from_secs(20)));
+    let gates = common::Gates::new(count);
+    let server = Server::start(web, gates.app().wrap(manager.middleware()));
+    let cookie = server.raw("/run/add.user.ada", &[]).cookie();
+    store.calls();
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..count {
+            scope.spawn(|| {
+                let answer = server.with_cookie(&format!("/at-once/{step}.n"), &cookie);
+                assert_eq!(answer.status, 200, "{answer:?}");
+            });
+        }
+    });
+    let (took, calls) = (begun.elapsed(), store.calls());
+    let read = server.with_cookie("/run/get.n", &cookie).body;
+    assert_eq!(read, count.to_string());
+    (calls, took)
+}
+
+fn overlapping_updates_of_one_session_cost_the_store_calls_in_proportion(web: Web) {
+    for (step, most) in [("count", 4), ("countnow", 5)] {
+        let (calls, took) = contended(web, &Slow::default(), step, 100);
+        println!("{step}: {calls} calls, {took:?}");
+        // One opens each session and one writes; of those that met another, two more.
+        assert!(calls <= most * 100, "{step}: {calls} calls");
+    }
+}
+
+fn reads_that_stay_stale_end_in_an_error(web: Web) {
+    let store = Slow {
+        is_stale: true,
+        ..Slow::default()
+    };
+    let server = serve(web, Manager::builder(ServerSide::new(store)));
+    let cookie = server.raw("/run/add.user.ada", &[]).cookie();
+    server.with_cookie("/run/add.first.1", &cookie);
+    let begun = Instant::now();
+    assert_eq!(server.with_cookie("/run/count.n", &cookie).status, 503);
+    let answer = server.with_cookie("/do/take.user,countnow.n", &cookie);
+    assert_eq!(answer.body, "unavailable,unavailable");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+/// `cargo test --test take -- --ignored --nocapture figures`, with SESSION_TEST_REDIS for Redis too.
+#[test]
+#[ignore = "prints figures"]
+fn figures_of_overlapping_updates() {
+    for step in ["count", "countnow"] {
+        for count in [50, 100, 200, 400] {
+            let (calls, took) = contended(Web::Axum, &MemoryStore::new(), step, count);
+            println!("memory {step} {count}: {calls} calls, {took:?}");
+            #[cfg(feature = "redis")]
+            if let Ok(url) = std::env::var("SESSION_TEST_REDIS") {
+                let store = session_manager::RedisStore::connect_lazy(&url).unwrap();
+                let (calls, took) = contended(Web::Axum, &store, step, count);
+                println!("redis {step} {count}: {calls} calls, {took:?}");
+            }
+        }
+    }
+}
+
+on_every_framework!(
+    what_is_taken_or_counted_now_stays_so_even_if_the_response_is_a_server_error,
+    what_the_request_did_to_the_key_before_counts,
+    a_session_that_begins_with_update_now_is_kept,
+    a_backend_that_cannot_tell_which_request_was_first_says_so,
+    a_session_that_ended_or_cannot_be_opened_gives_nothing,
+    what_is_given_up_is_done_once_at_most_and_stops_nobody,
+    a_token_in_a_session_that_migrates_is_taken_once,
+    namespaces_and_typed_keys_take_too,
+    overlapping_updates_of_one_session_cost_the_store_calls_in_proportion,
+    reads_that_stay_stale_end_in_an_error,
+);
