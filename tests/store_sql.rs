@@ -829,7 +829,10 @@ mod sqlite_alone {
         SqliteStore::connect(&url).await.unwrap();
         let pool = SqlitePool::connect(&url).await.unwrap();
         for (condition, index) in [
-            ("user_hash = x'00' AND expires > 1", "sessions_user"),
+            (
+                "user_hash = x'00' AND id > x'' ORDER BY id LIMIT 9",
+                "sessions_user",
+            ),
             ("expires <= 1 ORDER BY expires LIMIT 9", "sessions_expires"),
         ] {
             let explain = format!("EXPLAIN QUERY PLAN SELECT id FROM sessions WHERE {condition}");
