@@ -102,7 +102,7 @@
 //! ([`Session::destroy`]) sticks in any case. See [`Builder::commit_on_server_error`].
 //!
 //! `Set-Cookie` is sent only when something changed, with `Cache-Control: no-cache="Set-Cookie"`;
-//! `Vary: Cookie` whenever the session was looked at, so that no cache shows one visitor's page to
+//! `Vary: Cookie` whenever the session was looked at or a handler took it, so that no cache shows one visitor's page to
 //! another (CVE-2023-30861).
 //!
 //! # Outside a request
@@ -132,6 +132,7 @@
 //! | reading | as it was, or as of the last `revalidate` | as it was |
 //! | `add`, `update`, `flash` | kept by `save` | [`Error::HeadSent`] |
 //! | `pop`, `clear`, `destroy` | kept by `save` | `save` is `HeadSent` |
+//! | `take`, `update_now` | done at once | [`Error::NeedsStore`] |
 //! | to begin a session, to renew it, to move it ([`migrate_from`](Builder::migrate_from)) | `HeadSent` | `HeadSent` |
 //! | `revalidate` finds | a logout, a renewal, the end of its time | the end of its time |
 //!

@@ -22,7 +22,8 @@ pub struct Record {
     pub expires: Timestamp,
     /// Whom it answers to. Engines without a store leave it at [`Holder::NOBODY`].
     pub holder: Holder,
-    /// How often its values were written, by which a store finds that another request was faster.
+    /// How often its values were written, by which a store finds that another request was faster. The
+    /// first write makes it 1; a [`Write::if_version`] of 0 matches no stored record.
     /// Engines that cannot merge leave it at 0.
     pub version: u64,
     /// What tells the session apart from others that began in the same millisecond, in a backend that

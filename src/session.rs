@@ -320,6 +320,10 @@ impl Session {
     /// Puts `value` under `key`, in place of what was there: a string as it is, anything else as
     /// JSON.
     ///
+    /// Until the response head is sent, a value equal to the known one writes nothing. After that
+    /// ([outside a request](crate#outside-a-request)) it is written: another request may have replaced
+    /// it meanwhile.
+    ///
     /// # Errors
     ///
     /// [`Error::Unserializable`] if JSON cannot express the value or is not read so deep,
@@ -359,6 +363,9 @@ impl Session {
 
     /// Takes the value under `key` out of the session; in the form that [`get`](Self::get) gives.
     ///
+    /// Two overlapping requests may both get it, because each sees the session as it was when it came.
+    /// [`take`](Self::take) gives a one-time value to exactly one of them.
+    ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
     /// session.add("return_to", "/cart")?;
@@ -395,6 +402,8 @@ impl Session {
     }
 
     /// Takes the value under `key` out of the session and reads it as a `T`.
+    ///
+    /// Two overlapping requests may both get it; see [`take`](Self::take).
     ///
     /// # Errors
     ///
@@ -524,10 +533,14 @@ impl Session {
     /// *then*, so that of two overlapping requests neither's update is lost; `f` may therefore run
     /// more than once and should do nothing but compute. In a cookie, the later response wins.
     ///
+    /// The returned value is what this request sees. What the commit stores differs if another request
+    /// was faster; if the result decides something, such as whether there is credit left, ask
+    /// [`update_now`](Self::update_now).
+    ///
     /// # Errors
     ///
-    /// [`Error::WrongType`], if what is there is no `T`, and as [`add`](Self::add). The session is
-    /// then as it was.
+    /// [`Error::WrongType`], if what is there is no `T`; [`Error::UpdateLoop`], if `f` writes to `key`
+    /// itself each time it runs; and as [`add`](Self::add). The session is then as it was.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -844,6 +857,9 @@ impl Session {
 
     /// Removes all values and all messages, and keeps the session.
     ///
+    /// If the store was away when the request came
+    /// ([`OnStoreError::Anonymous`](crate::OnStoreError::Anonymous)), the response is 503.
+    ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
     /// session.add("name", "Ada")?;
@@ -860,6 +876,9 @@ impl Session {
     /// Call it whenever rights change, above all at login: an id planted before is then worth
     /// nothing (session fixation; CVE-2022-25896, OWASP Session Management Cheat Sheet). A cookie
     /// engine has no id, and writes its cookie anew.
+    ///
+    /// If the store was away when the request came
+    /// ([`OnStoreError::Anonymous`](crate::OnStoreError::Anonymous)), the response is 503.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -880,7 +899,9 @@ impl Session {
 
     /// Ends the session: logging out. What is added afterwards begins a new one.
     ///
-    /// It sticks even if the response is a server error.
+    /// It sticks even if the response is a server error. If the store was away when the request came
+    /// ([`OnStoreError::Anonymous`](crate::OnStoreError::Anonymous)), the session cannot be ended: the
+    /// response is 503, and the client keeps its cookie to log out with later.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {

@@ -32,6 +32,10 @@ pub enum OnStoreError {
     #[default]
     Fail,
     /// Its handler sees an empty session that refuses writes, and the reason is logged.
+    ///
+    /// A request that ends, clears or renews its session is answered with 503 all the same: a log-out
+    /// that did not happen must not look done, because the cookie, or a copy of it, opens the session
+    /// when the store is back.
     Anonymous,
 }
 
