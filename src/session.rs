@@ -1208,6 +1208,8 @@ impl Session {
     /// Ends the session in a task of its own, if somebody began to end it here.
     fn end_anyway(&self, state: &State, keep: Keep) {
         if state.changes.is_destroyed() && self.0.manager.backend().keeps_records() {
+            #[cfg(not(feature = "server-side"))]
+            let _ = keep;
             #[cfg(feature = "server-side")]
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 let session = self.clone();

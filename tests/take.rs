@@ -16,7 +16,7 @@ use std::{
 use common::{
     App, Server, Web, block_on, engines, key, on_every_framework,
     script::{run, run_outside},
-    server_side::{Counting, Flaky, How},
+    server_side::{Flaky, How, overlapping_updates_cost_calls_in_proportion},
 };
 use session_manager::{
     Applied, Builder, Error, Manager, MemoryStore, Namespace, OnStoreError, Record, ServerSide,
@@ -285,36 +285,8 @@ impl Store for Slow {
     }
 }
 
-/// How many calls of the store, and how long, `count` overlapping updates of one session take.
-fn contended<S: Store + Clone>(web: Web, store: &S, step: &str, count: usize) -> (usize, Duration) {
-    let store = Counting::new(store.clone());
-    let manager = Manager::new(ServerSide::new(store.clone()).time_limit(Duration::from_secs(20)));
-    let gates = common::Gates::new(count);
-    let server = Server::start(web, gates.app().wrap(manager.middleware()));
-    let cookie = server.raw("/run/add.user.ada", &[]).cookie();
-    store.calls();
-    let begun = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..count {
-            scope.spawn(|| {
-                let answer = server.with_cookie(&format!("/at-once/{step}.n"), &cookie);
-                assert_eq!(answer.status, 200, "{answer:?}");
-            });
-        }
-    });
-    let (took, calls) = (begun.elapsed(), store.calls());
-    let read = server.with_cookie("/run/get.n", &cookie).body;
-    assert_eq!(read, count.to_string());
-    (calls, took)
-}
-
-fn overlapping_updates_of_one_session_cost_the_store_calls_in_proportion(web: Web) {
-    for (step, most) in [("count", 4), ("countnow", 5)] {
-        let (calls, took) = contended(web, &Slow::default(), step, 100);
-        println!("{step}: {calls} calls, {took:?}");
-        // One opens each session and one writes; of those that met another, two more.
-        assert!(calls <= most * 100, "{step}: {calls} calls");
-    }
+fn overlapping_updates_of_a_slow_store_cost_calls_in_proportion(web: Web) {
+    overlapping_updates_cost_calls_in_proportion(web, &Slow::default());
 }
 
 fn reads_that_stay_stale_end_in_an_error(web: Web) {
@@ -332,24 +304,6 @@ fn reads_that_stay_stale_end_in_an_error(web: Web) {
     assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
-/// `cargo test --test take -- --ignored --nocapture figures`, with SESSION_TEST_REDIS for Redis too.
-#[test]
-#[ignore = "prints figures"]
-fn figures_of_overlapping_updates() {
-    for step in ["count", "countnow"] {
-        for count in [50, 100, 200, 400] {
-            let (calls, took) = contended(Web::Axum, &MemoryStore::new(), step, count);
-            println!("memory {step} {count}: {calls} calls, {took:?}");
-            #[cfg(feature = "redis")]
-            if let Ok(url) = std::env::var("SESSION_TEST_REDIS") {
-                let store = session_manager::RedisStore::connect_lazy(&url).unwrap();
-                let (calls, took) = contended(Web::Axum, &store, step, count);
-                println!("redis {step} {count}: {calls} calls, {took:?}");
-            }
-        }
-    }
-}
-
 on_every_framework!(
     what_is_taken_or_counted_now_stays_so_even_if_the_response_is_a_server_error,
     what_the_request_did_to_the_key_before_counts,
@@ -359,6 +313,6 @@ on_every_framework!(
     what_is_given_up_is_done_once_at_most_and_stops_nobody,
     a_token_in_a_session_that_migrates_is_taken_once,
     namespaces_and_typed_keys_take_too,
-    overlapping_updates_of_one_session_cost_the_store_calls_in_proportion,
+    overlapping_updates_of_a_slow_store_cost_calls_in_proportion,
     reads_that_stay_stale_end_in_an_error,
 );

@@ -204,6 +204,7 @@ macro_rules! store_tests {
             requests_that_overlap_lose_nothing
             of_fifty_overlapping_requests_exactly_one_takes_the_token
             what_update_now_returns_is_what_was_stored
+            overlapping_updates_cost_calls_in_proportion
             a_renewal_stands_whatever_was_in_flight
             a_renewal_keeps_what_others_wrote_meanwhile
             a_request_that_comes_under_a_renewed_id_leaves_the_login_alone
@@ -352,6 +353,23 @@ pub fn what_update_now_returns_is_what_was_stored<S: Store + Clone>(web: Web, st
     assert_eq!(counted, (1..=50).collect::<Vec<_>>(), "each number once");
     let read = server.with_cookie("/run/get.n,get.user", &cookie).body;
     assert_eq!(read, "50,ada");
+}
+
+/// One call opens each session and one writes it; of those that met another request, two more.
+pub fn overlapping_updates_cost_calls_in_proportion<S: Store + Clone>(web: Web, store: &S) {
+    let store = Counting::new(store.clone());
+    for (step, most) in [("count", 4), ("countnow", 5)] {
+        store.calls();
+        let script = format!("{step}.n");
+        let (server, cookie, _) = fifty_at_once(web, &store, "add.user.ada", &script);
+        let calls = store.calls();
+        assert!(calls <= 1 + most * 50, "{step}: {calls} calls");
+        assert_eq!(
+            server.with_cookie("/run/get.n", &cookie).body,
+            "50",
+            "{step}"
+        );
+    }
 }
 
 /// CVE-2025-46336 (rack-session): a late write must not restore what was destroyed.
