@@ -731,8 +731,9 @@ mod postgres_alone {
         let before = settled().await;
         // Polled once, so the statement is on its way.
         let mut call = Box::pin(store.load(id, now()));
-        let poll = |context: &mut _| std::task::Poll::Ready(call.as_mut().poll(context));
-        assert!(std::future::poll_fn(poll).await.is_pending());
+        let polled =
+            std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context)));
+        assert!(polled.await.is_pending());
         drop(call);
         settled().await;
         let mut turns = Vec::new();
