@@ -714,6 +714,68 @@ mod postgres_alone {
         );
     }
 
+    #[tokio::test]
+    #[ignore = "needs PostgreSQL: tests/run.sh"]
+    async fn a_call_cancelled_early_makes_no_later_call_test_its_connection() {
+        let (url, way) = wire::counted(&server("SESSION_TEST_POSTGRES"));
+        let store = PostgresStore::connect(url).await.unwrap();
+        let settled = async || {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            way.take().1
+        };
+        let id = id();
+        assert!(store.create(id, &write("key", "value")).await.unwrap());
+        store.load(id, now()).await.unwrap();
+        settled().await;
+        store.load(id, now()).await.unwrap();
+        let before = settled().await;
+        // Polled once, so the statement is on its way.
+        let mut call = Box::pin(store.load(id, now()));
+        let polled =
+            std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context)));
+        assert!(polled.await.is_pending());
+        drop(call);
+        settled().await;
+        let mut turns = Vec::new();
+        for _ in 0..10 {
+            store.load(id, now()).await.unwrap();
+            turns.push(settled().await);
+        }
+        assert!(turns.iter().all(|&n| n <= before), "{before}: {turns:?}");
+    }
+
+    /// As after a failover: the old node answers, and refuses writes.
+    #[tokio::test]
+    #[ignore = "needs PostgreSQL: tests/run.sh"]
+    async fn a_connection_to_a_node_that_became_read_only_is_replaced() {
+        let server = Postgres::start();
+        let admin = PgPool::connect(&server.url).await.unwrap();
+        PostgresStore::from_pool(admin.clone())
+            .migrate()
+            .await
+            .unwrap();
+        let read_only = async |on: &str| {
+            let sql = format!(
+                "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET \
+                 default_transaction_read_only = {on}', current_database()); END $$"
+            );
+            sqlx::raw_sql(AssertSqlSafe(format!(
+                "SET default_transaction_read_only = off; {sql}"
+            )))
+            .execute(&admin)
+            .await
+            .unwrap();
+        };
+        read_only("on").await;
+        let store = PostgresStore::connect_lazy(&server.url).unwrap();
+        let id = id();
+        assert!(store.create(id, &write("key", "value")).await.is_err());
+        // Connections that are made from now on may write.
+        assert!(store.load(id, now()).await.unwrap().is_none());
+        read_only("off").await;
+        assert!(store.create(id, &write("key", "value")).await.unwrap());
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "needs PostgreSQL: tests/run.sh"]
     async fn a_restart_of_the_server_fails_no_later_call_and_loses_no_session() {
