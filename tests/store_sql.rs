@@ -16,7 +16,9 @@ use std::{
 };
 
 use session_manager::{
-    Applied, Holder, Store, StoreError, StoreId, Timestamp, UserIndex, Value, Write, testing,
+    Store, StoreError, Timestamp,
+    store::{Applied, Holder, StoreId, UserIndex, Value, Write},
+    testing,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -742,7 +744,7 @@ mod postgres_alone {
             turns.push(settled().await);
         }
         // One of them may be the first on its connection, and prepares its statement.
-        let more: usize = turns.iter().sum::<usize>().saturating_sub(10 * before);
+        let more = turns.iter().sum::<u64>().saturating_sub(10 * before);
         assert!(more <= 1, "{before}: {turns:?}");
     }
 
