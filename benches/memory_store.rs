@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use session_manager::{Applied, Holder, MemoryStore, Store, StoreId, Timestamp, Value, Write};
+use session_manager::{
+    MemoryStore, Store, Timestamp,
+    store::{Applied, Holder, StoreId, Value, Write},
+};
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const ROUNDS: u64 = 200_000;

@@ -1,31 +1,39 @@
 //! What a session engine does: open and commit.
 
-use std::{
-    any::Any,
-    fmt,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, Waker},
-};
+use std::{any::Any, fmt, sync::Arc};
 
-#[cfg(doc)]
-use self::migration::Adopt;
-use self::migration::{Migrating, Migration, Origin};
+use self::migration::Origin;
+pub use self::migration::{Adopt, Claim, Migrating, Migration};
 use crate::{
-    Changes, Error, Holder, Record, Settings, StoreId, Timestamp, Update, UserIndex, Value, View,
-    Write, cookie::Tokens,
+    changes::write::Write,
+    cookie::Tokens,
+    error::Error,
+    expiry::Timestamp,
+    record::{
+        Record,
+        id::{Holder, StoreId},
+    },
+    store::UserIndex,
+    value::Value,
+};
+pub use crate::{
+    changes::{Change, Changes, Update, View},
+    expiry::Expiry,
+    future::BackendFuture,
+    settings::Settings,
 };
 
 #[cfg(feature = "cookies")]
-pub(crate) mod cookies;
+pub(crate) mod cookie_format;
 pub(crate) mod migration;
 #[cfg(not(feature = "cookies"))]
 pub(crate) mod missing;
-pub(crate) mod moving;
 #[cfg(feature = "cookies")]
 pub(crate) mod private_cookie;
 #[cfg(feature = "server-side")]
 pub(crate) mod server_side;
+#[cfg(feature = "server-side")]
+mod session_id;
 #[cfg(feature = "cookies")]
 pub(crate) mod signed_cookie;
 
@@ -327,7 +335,7 @@ impl fmt::Debug for Reply {
 /// How much room a session takes, of how much there is.
 ///
 /// ```
-/// let size = session_manager::Size { used: 300, limit: 4096 };
+/// let size = session_manager::backend::Size { used: 300, limit: 4096 };
 /// assert!(size.used <= size.limit);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -354,77 +362,6 @@ pub enum Refused {
     /// Its time is over.
     #[error("its time is over")]
     Expired,
-}
-
-/// What a [`Backend`] returns: a result at once, or a future.
-///
-/// An engine that does no I/O pays for no future on the heap.
-pub struct BackendFuture<'a, T>(State<'a, T>);
-
-enum State<'a, T> {
-    Ready(Option<T>),
-    Pending(Pin<Box<dyn Future<Output = T> + Send + 'a>>),
-}
-
-impl<'a, T> BackendFuture<'a, T> {
-    /// The result is there.
-    pub fn ready(result: T) -> Self {
-        Self(State::Ready(Some(result)))
-    }
-
-    /// The result, if it is there or comes when it is asked for once: what answers at once, as a store
-    /// in memory does, is finished where it stands. Whoever waits then asks again, and is woken.
-    ///
-    /// Not to be called with a session locked: an engine may call what the application gave to
-    /// [`update`](crate::Session::update).
-    pub(crate) fn now(mut self) -> Result<T, Self> {
-        self.take_now().ok_or(self)
-    }
-
-    /// As [`now`](Self::now), and leaves what has still to be waited for.
-    pub(crate) fn take_now(&mut self) -> Option<T> {
-        match &mut self.0 {
-            State::Ready(result) => result.take(),
-            State::Pending(future) => {
-                match future
-                    .as_mut()
-                    .poll(&mut Context::from_waker(Waker::noop()))
-                {
-                    Poll::Ready(result) => Some(result),
-                    Poll::Pending => None,
-                }
-            }
-        }
-    }
-
-    /// The result takes time.
-    pub fn pending(future: impl Future<Output = T> + Send + 'a) -> Self {
-        Self(State::Pending(Box::pin(future)))
-    }
-}
-
-impl<T: Unpin> Future for BackendFuture<'_, T> {
-    type Output = T;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        match &mut self.get_mut().0 {
-            #[expect(
-                clippy::expect_used,
-                reason = "the contract of `Future`, as in `std::future::Ready`"
-            )]
-            State::Ready(result) => Poll::Ready(result.take().expect("polled after it was ready")),
-            State::Pending(future) => future.as_mut().poll(context),
-        }
-    }
-}
-
-impl<T> fmt::Debug for BackendFuture<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            State::Ready(_) => "BackendFuture(ready)",
-            State::Pending(_) => "BackendFuture(pending)",
-        })
-    }
 }
 
 impl fmt::Debug for Opening<'_> {

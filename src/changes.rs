@@ -2,7 +2,9 @@
 
 use std::{borrow::Borrow, collections::BTreeMap, fmt, sync::Arc};
 
-use crate::{Entries, Error, Value};
+use crate::{error::Error, record::entries::Entries, value::Value};
+
+pub(crate) mod write;
 
 /// What a request did to its session: keys set, keys removed, cleared, renewed, destroyed.
 ///
@@ -10,7 +12,7 @@ use crate::{Entries, Error, Value};
 /// that touch different keys cannot undo each other's work where the engine can merge.
 ///
 /// ```
-/// use session_manager::{Changes, Value};
+/// use session_manager::{backend::Changes, store::Value};
 ///
 /// let mut changes = Changes::default();
 /// changes.set("name", Value::Text("Ada".into()));
@@ -257,7 +259,7 @@ impl Changes {
     /// The session as the request sees it: `stored`, and these changes on top.
     ///
     /// ```
-    /// use session_manager::{Changes, Entries, Value};
+    /// use session_manager::{backend::Changes, store::{Entries, Value}};
     ///
     /// let stored: Entries = [("a", Value::Json("1")), ("b", Value::Json("2"))].into_iter().collect();
     /// let mut changes = Changes::default();

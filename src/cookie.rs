@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use cookie::{Cookie, SameSite};
 
-use crate::{ConfigError, Timestamp};
+use crate::{error::ConfigError, expiry::Timestamp};
 
 /// Browsers keep no cookie that is longer (RFC 6265bis, section 5.6 counts name and value; we count
 /// the attributes too, as some browsers do).
@@ -308,6 +308,7 @@ pub(crate) enum Found<'h> {
 
 /// Browsers cap `Max-Age` at 400 days (RFC 6265bis, section 5.5); more digits would only cost room.
 const MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
 const MAX_AGE_LEN: usize = "; Max-Age=34560000".len();
 
 /// Refuses what a browser would drop in silence. Returns what settles `Secure`.
@@ -399,6 +400,16 @@ fn suffix(attributes: &Attributes, secure: bool, removal: bool) -> String {
     }
     let text = cookie.to_string();
     text[attributes.name.len() + 1..].to_owned()
+}
+
+/// What a manager reads of a request before its handler runs.
+pub(crate) trait RequestHead {
+    /// Finds the session cookie in the `Cookie` headers.
+    fn find<'r>(&'r self, cookie: &SessionCookie) -> Found<'r>;
+
+    /// Whether the request names a loopback host, came through no proxy, and does not say that it
+    /// came over https.
+    fn is_to_loopback(&self) -> bool;
 }
 
 #[cfg(test)]

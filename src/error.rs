@@ -221,7 +221,7 @@ macro_rules! debug_as_display {
 
 debug_as_display!(Error, ConfigError);
 #[cfg(any(feature = "cookies", feature = "server-side"))]
-debug_as_display!(crate::KeyError);
+pub(crate) use debug_as_display;
 
 /// An error for a log line. The source of [`Error::Unavailable`] belongs to it; that of a value's
 /// errors does not, because it may quote the value.
@@ -253,12 +253,6 @@ impl Error {
         Self::Unavailable {
             source: Box::new(source),
         }
-    }
-}
-
-impl From<crate::StoreError> for Error {
-    fn from(error: crate::StoreError) -> Self {
-        Self::unavailable(error)
     }
 }
 

@@ -5,9 +5,13 @@ use std::sync::Arc;
 use ::redis::Value as Reply;
 
 use crate::{
-    Backend, Entries, Message, Opened, Opening, Record, Refused, Settings, Value,
+    backend::{Backend, Opened, Opening, Refused},
     cookie::{Attributes, Found, SessionCookie},
+    message::Message,
+    record::{Record, entries::Entries},
+    settings::Settings,
     store::redis,
+    value::Value,
 };
 
 // Here a second time, so that no database's client has to be built.

@@ -5,7 +5,7 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::random;
+use crate::{error::debug_as_display, random};
 
 /// The secret that cookies are signed and encrypted with. It prints as nothing.
 ///
@@ -104,7 +104,7 @@ impl Key {
 }
 
 /// The key from which the successors of cookies follow that `key` made: see
-/// [`Migration`](crate::Migration).
+/// [`Migration`](crate::backend::Migration).
 pub(crate) fn successors(key: &Key) -> Hmac<Sha256> {
     hmac(&key.derive("successor of a cookie"))
 }
@@ -127,6 +127,8 @@ impl fmt::Debug for Key {
         f.write_str("Key(..)")
     }
 }
+
+debug_as_display!(KeyError);
 
 /// Why a secret makes no key.
 ///

@@ -211,12 +211,13 @@
 //! (`TowerStore`; with `tower-sessions-0-14` those for its core 0.14); `testing` is the suite that
 //! every store passes.
 
-mod backend;
+pub mod backend;
 mod changes;
 mod cookie;
 mod error;
 mod expiry;
 mod finite;
+mod future;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -227,48 +228,42 @@ pub mod library_authors;
 mod log;
 pub mod manager;
 mod message;
-mod namespace;
 #[cfg(any(feature = "actix", feature = "cookies", feature = "tower"))]
 mod profile;
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 mod random;
 mod record;
+mod request;
 mod session;
-mod store;
+mod settings;
+pub mod store;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 #[expect(clippy::expect_used, reason = "a suite that tells by panicking")]
 pub mod testing;
 mod text;
-mod typed_key;
-mod user;
 mod value;
 #[cfg(any(feature = "actix", feature = "tower"))]
 mod web;
 
 pub use ::cookie::SameSite;
-pub use backend::migration::{Adopt, Claim, Migrating, Migration};
+pub use backend::Backend;
 #[cfg(feature = "server-side")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server-side")))]
 pub use backend::server_side::ServerSide;
-pub use backend::{
-    Backend, BackendFuture, Commit, Compute, Exchange, Exchanged, LiveSession, Opened, Opening,
-    Refused, Reply, Size,
-};
 #[cfg(feature = "cookies")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]
 pub use backend::{private_cookie::PrivateCookie, signed_cookie::SignedCookie};
-pub use changes::{Change, Changes, Update, View};
 pub use error::{ConfigError, Error};
-pub use expiry::{Expiry, Timestamp};
+pub use expiry::Timestamp;
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "cookies", feature = "server-side"))))]
 pub use key::{Key, KeyError};
-pub use manager::{Builder, HasSession, Manager, Middleware, OnStoreError, Sessions, Settings};
+pub use manager::{Manager, builder::Builder, middleware::Middleware};
 pub use message::Message;
-pub use namespace::Namespace;
-pub use record::{Entries, Record};
-pub use session::Session;
+pub use request::{HasSession, Sessions, typed_key::SessionKey, users::UserSession};
+pub use session::{Session, namespace::Namespace};
+pub use settings::OnStoreError;
 #[cfg(feature = "memory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
 pub use store::memory::MemoryStore;
@@ -296,12 +291,7 @@ pub use store::tower_sessions::TowerStore;
 #[cfg(feature = "tower-sessions-0-14")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-sessions-0-14")))]
 pub use store::tower_sessions::v0_14::Tower014;
-pub use store::{
-    Applied, Holder, Page, SessionSummary, Store, StoreError, StoreId, UserIndex, Write,
-};
-pub use typed_key::SessionKey;
-pub use user::UserSession;
-pub use value::Value;
+pub use store::{Store, StoreError};
 #[cfg(feature = "actix-session")]
 #[cfg_attr(docsrs, doc(cfg(feature = "actix-session")))]
 pub use web::actix_session::{ActixSession, ActixSessionCookie};

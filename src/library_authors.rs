@@ -174,7 +174,7 @@
 //! version, and anything else the patch version. Breaking is:
 //!
 //! - to remove or rename a public item or a feature, to change a signature, to add a method without a
-//!   default to [`HasSession`], [`Store`](crate::Store), [`UserIndex`](crate::UserIndex) or
+//!   default to [`HasSession`], [`Store`](crate::Store), [`UserIndex`](crate::store::UserIndex) or
 //!   [`Backend`](crate::Backend), or a variant to an enum that is not `#[non_exhaustive]`;
 //! - to raise the incompatible version of a crate whose types are in the interface (below);
 //! - to stop reading a cookie, a record or a table that a release of the version before wrote, because
@@ -217,4 +217,9 @@
 //! - Need a web framework's types, unless it is a crate for that framework or a feature of its own
 //!   says so.
 
-use crate::{Error, HasSession, Namespace, Session, SessionKey, manager};
+use crate::{
+    error::Error,
+    manager,
+    request::{HasSession, typed_key::SessionKey},
+    session::{Session, namespace::Namespace},
+};

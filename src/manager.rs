@@ -9,25 +9,23 @@ use std::{
     },
 };
 
-use serde::{Serialize, de::DeserializeOwned};
-
 use crate::{
-    Backend, BackendFuture, Error, Message, Opened, Opening, Session,
-    cookie::{Found, Tokens},
+    backend::{Backend, Opened, Opening},
+    cookie::{Found, RequestHead, Tokens},
+    error::Error,
+    future::BackendFuture,
+    settings::Settings,
 };
 
-mod builder;
-mod global;
-mod middleware;
-mod request;
-mod settings;
+pub(crate) mod builder;
+mod default;
+pub(crate) mod global;
+pub(crate) mod middleware;
+mod migration;
 
 pub use builder::Builder;
 pub use global::{SESSION_MANAGER, Scope, get, is_insecure_default, middleware, scope, set, with};
 pub use middleware::Middleware;
-pub(crate) use request::RequestHead;
-pub use request::{HasSession, Sessions};
-pub use settings::{OnStoreError, Settings};
 
 /// A session engine with its settings: opens each request's session, and keeps it.
 ///
@@ -59,7 +57,7 @@ struct Inner {
     /// Whether it is or was the process-wide manager, which a library may have kept.
     process_wide: AtomicBool,
     /// Set on the default manager where its key protects nothing, or not for long.
-    insecure: Option<global::Insecure>,
+    insecure: Option<default::Insecure>,
 }
 
 impl Manager {
@@ -105,124 +103,6 @@ impl Manager {
     /// its own: of two under one name the client keeps the outer one's.
     pub fn middleware(&self) -> Middleware {
         Middleware::fixed(self.clone())
-    }
-
-    /// Returns the session that this manager opened for `req`. The process-wide manager, and one that
-    /// was it before, returns the request's own session if it opened none.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotMounted`] if no middleware opened one; [`Error::NotLoaded`] if the session is loaded
-    /// on demand and was not asked for yet.
-    pub fn session(&self, req: &(impl HasSession + ?Sized)) -> Result<Session, Error> {
-        req.sessions()?.of(self)?.loaded()
-    }
-
-    /// The session of `req`, loaded now if it is loaded on demand
-    /// ([`Builder::load_on_demand`]). The `Session` extractor does the same.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotMounted`], and [`Error::Unavailable`], if the engine cannot tell.
-    pub fn open<R: HasSession + ?Sized>(
-        &self,
-        req: &R,
-    ) -> impl Future<Output = Result<Session, Error>> + Send + use<R> {
-        let session = req.sessions().and_then(|sessions| sessions.of(self));
-        async move {
-            let session = session?;
-            session.mark_looked();
-            session.open(&()).await?;
-            Ok(session)
-        }
-    }
-
-    /// [`Session::add`] on the session of `req`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotMounted`], and as [`Session::add`].
-    pub fn add(
-        &self,
-        req: &(impl HasSession + ?Sized),
-        key: &str,
-        value: impl Serialize,
-    ) -> Result<(), Error> {
-        self.session(req)?.add(key, value)
-    }
-
-    /// [`Session::get`] on the session of `req`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotMounted`].
-    pub fn get(
-        &self,
-        req: &(impl HasSession + ?Sized),
-        key: &str,
-    ) -> Result<Option<String>, Error> {
-        Ok(self.session(req)?.get(key))
-    }
-
-    /// [`Session::pop`] on the session of `req`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotMounted`].
-    pub fn pop(
-        &self,
-        req: &(impl HasSession + ?Sized),
-        key: &str,
-    ) -> Result<Option<String>, Error> {
-        Ok(self.session(req)?.pop(key))
-    }
-
-    /// [`Session::load`] on the session of `req`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotMounted`], and as [`Session::load`].
-    pub fn load<T: DeserializeOwned>(
-        &self,
-        req: &(impl HasSession + ?Sized),
-        key: &str,
-    ) -> Result<Option<T>, Error> {
-        self.session(req)?.load(key)
-    }
-
-    /// [`Session::pop_load`] on the session of `req`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotMounted`], and as [`Session::pop_load`].
-    pub fn pop_load<T: DeserializeOwned>(
-        &self,
-        req: &(impl HasSession + ?Sized),
-        key: &str,
-    ) -> Result<Option<T>, Error> {
-        self.session(req)?.pop_load(key)
-    }
-
-    /// [`Session::flash`] on the session of `req`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotMounted`], and as [`Session::flash`].
-    pub fn flash(
-        &self,
-        req: &(impl HasSession + ?Sized),
-        message: impl Into<Message>,
-    ) -> Result<(), Error> {
-        self.session(req)?.flash(message)
-    }
-
-    /// [`Session::flashes`] on the session of `req`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotMounted`].
-    pub fn flashes(&self, req: &(impl HasSession + ?Sized)) -> Result<Vec<Message>, Error> {
-        Ok(self.session(req)?.flashes())
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
@@ -288,7 +168,7 @@ impl Manager {
         std::iter::successors(Some(self), |manager| manager.old())
     }
 
-    fn is_process_wide(&self) -> bool {
+    pub(crate) fn is_process_wide(&self) -> bool {
         self.0.process_wide.load(Relaxed)
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Value;
+use crate::value::Value;
 
 /// A flash message: text to show once, and its kind.
 ///

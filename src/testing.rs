@@ -23,9 +23,21 @@ use std::{
 use tokio::{runtime::Handle, sync::mpsc};
 
 use crate::{
-    Applied, Backend, BackendFuture, Commit, Entries, Error, Holder, Manager, Opened, Opening,
-    Page, Record, Reply, Session, SessionSummary, Store, StoreError, StoreId, Timestamp, UserIndex,
-    Value, Write, expiry::Clock, random,
+    backend::{Backend, Commit, Opened, Opening, Reply},
+    changes::write::{Applied, Write},
+    error::Error,
+    expiry::{Clock, Timestamp},
+    future::BackendFuture,
+    manager::Manager,
+    random,
+    record::{
+        Record,
+        entries::Entries,
+        id::{Holder, StoreId},
+    },
+    session::Session,
+    store::{Page, SessionSummary, Store, StoreError, UserIndex},
+    value::Value,
 };
 
 /// The real time, from which the suite goes on: a store may drop by the system's clock what is long

@@ -20,7 +20,7 @@ const MAX_DEPTH: usize = 127;
 /// how [`Session::load`](crate::Session::load) reads them. `S` is the text, owned or borrowed.
 ///
 /// ```
-/// use session_manager::Value;
+/// use session_manager::store::Value;
 ///
 /// assert_eq!(Value::encode("ready")?, Value::Text("ready".into()));
 /// assert_eq!(Value::encode(&[1, 2])?, Value::Json("[1,2]".into()));
@@ -111,7 +111,7 @@ impl<S: AsRef<str>> Value<S> {
     /// The text: the string itself, or the JSON text.
     ///
     /// ```
-    /// assert_eq!(session_manager::Value::Json("7").as_str(), "7");
+    /// assert_eq!(session_manager::store::Value::Json("7").as_str(), "7");
     /// ```
     pub fn as_str(&self) -> &str {
         match self {
@@ -122,7 +122,7 @@ impl<S: AsRef<str>> Value<S> {
     /// The same value, borrowed.
     ///
     /// ```
-    /// use session_manager::Value;
+    /// use session_manager::store::Value;
     ///
     /// assert_eq!(Value::encode("a")?.borrowed(), Value::Text("a"));
     /// # Ok::<(), serde_json::Error>(())
@@ -137,7 +137,7 @@ impl<S: AsRef<str>> Value<S> {
     /// The same value, owned.
     ///
     /// ```
-    /// use session_manager::Value;
+    /// use session_manager::store::Value;
     ///
     /// assert_eq!(Value::Text("a").into_owned(), Value::Text("a".into()));
     /// ```
@@ -164,7 +164,7 @@ impl<S: AsRef<str>> Value<S> {
     /// If the value is no `T`.
     ///
     /// ```
-    /// use session_manager::Value;
+    /// use session_manager::store::Value;
     ///
     /// assert_eq!(Value::Json("[1,2]").decode::<Vec<u8>>()?, [1, 2]);
     /// assert_eq!(Value::Text("[1,2]").decode::<Vec<u8>>()?, [1, 2]);

@@ -20,8 +20,13 @@ use std::{
 use pin_project_lite::pin_project;
 
 use crate::{
-    BackendFuture, Error, Middleware, Session, Sessions, log::log, manager::RequestHead,
-    session::Headers,
+    cookie::RequestHead,
+    error::Error,
+    future::BackendFuture,
+    log::log,
+    manager::middleware::Middleware,
+    request::Sessions,
+    session::{Session, commit::Headers},
 };
 
 /// A service with sessions: what [`Middleware`] makes of a service of actix-web or tower.

@@ -6,7 +6,9 @@ use std::{
 };
 
 use session_manager::{
-    Applied, Record, Store, StoreError, StoreId, Timestamp, Write, testing::check_store,
+    Store, StoreError, Timestamp,
+    store::{Applied, Record, StoreId, Write},
+    testing::check_store,
 };
 
 /// Reads a record, changes it and writes it back, and holds no lock in between. It never awaits.

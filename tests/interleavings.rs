@@ -22,8 +22,9 @@ use std::{
 
 use common::{Answer, App, Web, block_on, current, named, on_every_framework};
 use session_manager::{
-    Applied, Error, Holder, Manager, MemoryStore, Middleware, Record, ServerSide, Session, Store,
-    StoreError, StoreId, Timestamp, Value, Write, manager,
+    Error, Manager, MemoryStore, Middleware, ServerSide, Session, Store, StoreError, Timestamp,
+    manager,
+    store::{Applied, Holder, Record, StoreId, Value, Write},
 };
 use tokio::runtime::Runtime;
 

@@ -11,10 +11,11 @@ use common::{
     watch::{hex, keep_secret, shows_nothing},
 };
 use session_manager::{
-    ActixSession, ActixSessionCookie, Applied, Backend, BackendFuture, Commit, Error, HasSession,
-    Holder, Manager, MemoryStore, MySqlStore, Opened, Opening, PostgresStore, PrivateCookie,
-    Record, RedisStore, Reply, ServerSide, Settings, SignedCookie, Size, SqliteStore, Store,
-    StoreError, StoreId, Timestamp, Tower014, TowerStore, UserIndex, View, Write,
+    ActixSession, ActixSessionCookie, Backend, Error, HasSession, Manager, MemoryStore, MySqlStore,
+    PostgresStore, PrivateCookie, RedisStore, ServerSide, SignedCookie, SqliteStore, Store,
+    StoreError, Timestamp, Tower014, TowerStore,
+    backend::{BackendFuture, Commit, Opened, Opening, Reply, Settings, Size, View},
+    store::{Applied, Holder, Record, StoreId, UserIndex, Write},
 };
 use sha2::{Digest, Sha256};
 

@@ -16,8 +16,9 @@ use common::{
     until,
 };
 use session_manager::{
-    Applied, Error, Manager, MemoryStore, OnStoreError, Record, ServerSide, Session, SignedCookie,
-    Store, StoreError, StoreId, Timestamp, Write,
+    Error, Manager, MemoryStore, OnStoreError, ServerSide, Session, SignedCookie, Store,
+    StoreError, Timestamp,
+    store::{Applied, Record, StoreId, Write},
 };
 use tokio::sync::Barrier;
 

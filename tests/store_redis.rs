@@ -20,7 +20,9 @@ use std::{
 
 use servers::{Redis as Server, cli, free_port, signal, temp_dir};
 use session_manager::{
-    Applied, Holder, RedisStore, Store, StoreError, StoreId, Timestamp, Value, Write, testing,
+    RedisStore, Store, StoreError, Timestamp,
+    store::{Applied, Holder, StoreId, Value, Write},
+    testing,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);

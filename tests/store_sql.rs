@@ -16,7 +16,9 @@ use std::{
 };
 
 use session_manager::{
-    Applied, Holder, Store, StoreError, StoreId, Timestamp, UserIndex, Value, Write, testing,
+    Store, StoreError, Timestamp,
+    store::{Applied, Holder, StoreId, UserIndex, Value, Write},
+    testing,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -19,8 +19,9 @@ use common::{
     server_side::{Flaky, How, overlapping_updates_cost_calls_in_proportion},
 };
 use session_manager::{
-    Applied, Builder, Error, Manager, MemoryStore, Namespace, OnStoreError, Record, ServerSide,
-    Session, SessionKey, SignedCookie, Store, StoreError, StoreId, Timestamp, Write, manager,
+    Builder, Error, Manager, MemoryStore, Namespace, OnStoreError, ServerSide, Session, SessionKey,
+    SignedCookie, Store, StoreError, Timestamp, manager,
+    store::{Applied, Record, StoreId, Write},
 };
 
 fn app() -> App {

@@ -9,8 +9,10 @@ use std::{
 use async_trait::async_trait;
 use axum::{Router, routing::get};
 use session_manager::{
-    Applied, Error, Holder, Manager, MemoryStore, ServerSide, Session, Store, StoreError, StoreId,
-    Timestamp, Tower014, TowerStore, Value, Write, testing::check_store,
+    Error, Manager, MemoryStore, ServerSide, Session, Store, StoreError, Timestamp, Tower014,
+    TowerStore,
+    store::{Applied, Holder, StoreId, Value, Write},
+    testing::check_store,
 };
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tower_sessions_core::{

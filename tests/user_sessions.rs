@@ -9,8 +9,8 @@ use std::{
 
 use common::{Clock, Server, Web, block_on, on_every_framework};
 use session_manager::{
-    Applied, Holder, Manager, MemoryStore, Record, ServerSide, Store, StoreError, StoreId,
-    Timestamp, UserIndex, Value, Write,
+    Manager, MemoryStore, ServerSide, Store, StoreError, Timestamp,
+    store::{Applied, Holder, Record, StoreId, UserIndex, Value, Write},
 };
 use tokio::task::JoinSet;
 

@@ -9,8 +9,10 @@ use std::{
 
 use common::{App, Log, Page, Server, Web, block_on, engines, key, on_every_framework};
 use session_manager::{
-    Backend, BackendFuture, Commit, Error, HasSession, Manager, Message, OnStoreError, Opened,
-    Opening, PrivateCookie, Reply, Session, SignedCookie, manager,
+    Backend, Error, HasSession, Manager, Message, OnStoreError, PrivateCookie, Session,
+    SignedCookie,
+    backend::{BackendFuture, Commit, Opened, Opening, Reply},
+    manager,
 };
 
 fn signed() -> Manager {

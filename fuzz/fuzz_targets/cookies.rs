@@ -9,7 +9,7 @@ use std::{
 
 use libfuzzer_sys::fuzz_target;
 use session_manager::{
-    Backend, Key, Manager, PrivateCookie, Record, Refused, SignedCookie, fuzzing,
+    Backend, Key, Manager, PrivateCookie, SignedCookie, backend::Refused, fuzzing, store::Record,
 };
 use session_manager_fuzz::{also_long, body, bounded, entries, private, signed};
 

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::UNIX_EPOCH};
 
 use libfuzzer_sys::fuzz_target;
-use session_manager::{Backend, Key, Manager, SignedCookie, Value, fuzzing};
+use session_manager::{Backend, Key, Manager, SignedCookie, fuzzing, store::Value};
 use session_manager_fuzz::{body, bounded, signed};
 
 fuzz_target!(|data: &[u8]| {

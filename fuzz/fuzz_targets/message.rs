@@ -3,8 +3,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use session_manager::{
-    Message, Value,
+    Message,
     fuzzing::{message, stored_message},
+    store::Value,
 };
 use session_manager_fuzz::{also_long, bounded};
 

@@ -4,8 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use session_manager::{
-    Entries, Value,
     fuzzing::{redis_record, sql_entries, sql_object},
+    store::{Entries, Value},
 };
 use session_manager_fuzz::{Entry, also_long, bounded, entries};
 

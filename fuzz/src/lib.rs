@@ -4,7 +4,7 @@
 use aes_gcm_siv::{AeadInOut, Aes128GcmSiv, KeyInit, Nonce};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use hmac::{Hmac, Mac};
-use session_manager::Value;
+use session_manager::store::Value;
 use sha2::Sha256;
 use stats_alloc::{Region, StatsAlloc};
 use std::{alloc::System, time::Duration};

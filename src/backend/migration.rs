@@ -2,15 +2,21 @@
 
 use std::{fmt, sync::Arc};
 
+use super::{Commit, Opened, Reply};
+use crate::{
+    error::Error,
+    expiry::Timestamp,
+    future::BackendFuture,
+    record::{Record, id::StoreId},
+    settings::Settings,
+};
+
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 use hmac::{Hmac, Mac};
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 use sha2::Sha256;
-
-use super::{BackendFuture, Commit, Opened, Reply};
-use crate::{Error, Record, Settings, StoreId, Timestamp};
 
 /// What [`Builder::migrate_from`](crate::Builder::migrate_from) asks of a backend beyond opening and
 /// committing: an ability that [`Backend::migration`](crate::Backend::migration) returns.

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::{Backend, BackendFuture, Commit, Error, Opened, Opening, Reply};
+use crate::{
+    backend::{Backend, Commit, Opened, Opening, Reply},
+    error::Error,
+    future::BackendFuture,
+};
 
 pub(crate) struct Missing;
 

@@ -6,8 +6,12 @@ use aes_gcm_siv::{AeadInOut, Aes128GcmSiv, KeyInit, Nonce, Tag};
 use hmac::Hmac;
 use sha2::Sha256;
 
-use super::cookies::Seal;
-use crate::{Key, Refused, key, random};
+use super::cookie_format::Seal;
+use crate::{
+    backend::Refused,
+    key::{self, Key},
+    random,
+};
 
 const NONCE: usize = 12;
 const TAG: usize = 16;

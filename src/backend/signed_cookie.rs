@@ -5,10 +5,10 @@ use std::{fmt, ops::Range};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use super::cookies::Seal;
+use super::cookie_format::Seal;
 use crate::{
-    Key, Refused,
-    key::{self, TAG},
+    backend::Refused,
+    key::{self, Key, TAG},
 };
 
 /// Keeps each session in its own cookie: readable by whoever has it, forgeable by nobody.

@@ -8,12 +8,14 @@ use std::{
 
 use cookie::SameSite;
 
-use super::{Inner, Manager, OnStoreError, Settings, global::Insecure};
+use super::{Inner, Manager, default::Insecure};
 use crate::{
-    Backend, ConfigError, Expiry,
-    backend::moving::Moving,
+    backend::Backend,
     cookie::{Attributes, SessionCookie},
-    expiry::Clock,
+    error::ConfigError,
+    expiry::{Clock, Expiry},
+    manager::migration::Moving,
+    settings::{OnStoreError, Settings},
 };
 
 /// Builds a [`Manager`]. It comes from [`Manager::builder`].

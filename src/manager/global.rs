@@ -5,15 +5,15 @@ use std::{
     fmt,
     panic::Location,
     pin::Pin,
-    sync::{Arc, Mutex, Once, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
 use arc_swap::ArcSwap;
 use once_cell::sync::Lazy;
 
-use super::{Manager, Middleware};
-use crate::log::log;
+use super::{Manager, default::default_manager};
+use crate::{log::log, manager::middleware::Middleware};
 
 /// The process-wide manager. Most code wants [`get`] and [`set`].
 ///
@@ -222,168 +222,4 @@ fn overridden<R>(f: impl FnOnce(&Arc<Manager>) -> R) -> Option<R> {
         .try_with(|cell| cell.borrow().as_ref().map(f))
         .ok()
         .flatten()
-}
-
-/// Why the default manager protects nothing, or not for long.
-#[derive(Debug)]
-pub(super) struct Insecure {
-    why: Why,
-    said: Once,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Why {
-    #[cfg(feature = "cookies")]
-    KnownKey(crate::KeyError),
-    #[cfg(feature = "cookies")]
-    RandomKey(crate::KeyError),
-    #[cfg(not(feature = "cookies"))]
-    NoEngine,
-}
-
-impl Insecure {
-    fn new(why: Why) -> Self {
-        Self {
-            why,
-            said: Once::new(),
-        }
-    }
-
-    /// Says it when the first session is opened: before that, the application may still set a
-    /// manager of its own.
-    pub(super) fn say_once(&self) {
-        self.said.call_once(|| match &self.why {
-            #[cfg(feature = "cookies")]
-            Why::KnownKey(error) => say(Severity::Warning, &format!(
-                "sessions are signed with a development key that everybody knows, so anybody can \
-                 forge them; a release build would not do that. Set SESSION_SECRET, or call \
-                 `session_manager::manager::set` at start-up ({error})"
-            )),
-            #[cfg(feature = "cookies")]
-            Why::RandomKey(error) => say(Severity::Error, &format!(
-                "sessions are signed with a key drawn for this process, so they end with it and no \
-                 other process accepts them. Set SESSION_SECRET, or call \
-                 `session_manager::manager::set` at start-up ({error})"
-            )),
-            #[cfg(not(feature = "cookies"))]
-            Why::NoEngine => say(Severity::Error, &crate::Error::NoEngine.to_string()),
-        });
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Severity {
-    #[cfg(feature = "cookies")]
-    Warning,
-    Error,
-}
-
-/// Logs, and where nobody listens to the log, as in a first try, writes to standard error: an
-/// insecure default that nobody hears of is the worse evil.
-fn say(severity: Severity, text: &str) {
-    match severity {
-        #[cfg(feature = "cookies")]
-        Severity::Warning => log!(WARN, "{text}"),
-        Severity::Error => log!(ERROR, "{text}"),
-    }
-    #[cfg(feature = "tracing")]
-    let heard = tracing::dispatcher::has_been_set()
-        || tracing::log::max_level() != tracing::log::LevelFilter::Off;
-    #[cfg(not(feature = "tracing"))]
-    let heard = false;
-    if !heard {
-        #[expect(clippy::print_stderr, reason = "nobody listens to the log")]
-        {
-            eprintln!("session-manager: {text}");
-        }
-    }
-}
-
-#[cfg(feature = "cookies")]
-fn default_manager() -> Manager {
-    let (key, why) = default_key(
-        crate::Key::from_env("SESSION_SECRET"),
-        crate::profile::IS_DEBUG_BUILD,
-    );
-    default_with(crate::SignedCookie::new(key), why)
-}
-
-#[cfg(not(feature = "cookies"))]
-fn default_manager() -> Manager {
-    default_with(crate::backend::missing::Missing, Some(Why::NoEngine))
-}
-
-fn default_with(backend: impl crate::Backend, why: Option<Why>) -> Manager {
-    #[expect(
-        clippy::expect_used,
-        reason = "nothing was set that a browser could refuse"
-    )]
-    Manager::builder(backend)
-        .insecure(why.map(Insecure::new))
-        .build()
-        .expect("the defaults are valid")
-}
-
-/// The default manager's key, and what is wrong with it.
-#[cfg(feature = "cookies")]
-fn default_key(
-    secret: Result<crate::Key, crate::KeyError>,
-    is_debug_build: bool,
-) -> (crate::Key, Option<Why>) {
-    use crate::Key;
-
-    const KNOWN: &str = "session-manager's development key, which everybody knows";
-    let error = match secret {
-        Ok(key) => return (key, None),
-        Err(error) => error,
-    };
-    if is_debug_build && let Ok(key) = Key::from_secret(KNOWN) {
-        (key, Some(Why::KnownKey(error)))
-    } else {
-        (Key::generate(), Some(Why::RandomKey(error)))
-    }
-}
-
-#[cfg(all(test, feature = "cookies"))]
-mod tests {
-    use super::*;
-    use crate::{Key, KeyError};
-
-    fn unset() -> Result<Key, KeyError> {
-        Err(KeyError::NotSet {
-            name: "SESSION_SECRET".into(),
-        })
-    }
-
-    #[test]
-    fn a_debug_build_without_a_secret_has_the_known_key_and_says_so() {
-        let (first, why) = default_key(unset(), true);
-        let (second, _) = default_key(unset(), true);
-        assert_eq!(
-            first.derive("x"),
-            second.derive("x"),
-            "sessions survive a restart"
-        );
-        assert!(matches!(why, Some(Why::KnownKey(_))));
-    }
-
-    #[test]
-    fn a_release_build_without_a_secret_never_signs_with_a_key_that_others_know() {
-        let (first, why) = default_key(unset(), false);
-        let (second, _) = default_key(unset(), false);
-        let (known, _) = default_key(unset(), true);
-        assert_ne!(first.derive("x"), second.derive("x"));
-        assert_ne!(first.derive("x"), known.derive("x"));
-        assert!(matches!(why, Some(Why::RandomKey(_))));
-    }
-
-    #[test]
-    fn a_secret_is_used_in_every_build() {
-        for is_debug_build in [true, false] {
-            let secret = || Key::from_secret([1; 32]);
-            let (key, why) = default_key(secret(), is_debug_build);
-            assert_eq!(key.derive("x"), secret().unwrap().derive("x"));
-            assert_eq!(why, None);
-        }
-    }
 }

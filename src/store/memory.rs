@@ -17,8 +17,14 @@ use hashlink::LinkedHashMap;
 
 use super::PAGE;
 use crate::{
-    Applied, BackendFuture, Holder, Page, Record, SessionSummary, Store, StoreError, StoreId,
-    Timestamp, UserIndex, Write,
+    changes::write::{Applied, Write},
+    expiry::Timestamp,
+    future::BackendFuture,
+    record::{
+        Record,
+        id::{Holder, StoreId},
+    },
+    store::{Page, SessionSummary, Store, StoreError, UserIndex},
 };
 
 const SHARDS: usize = 64;
@@ -519,7 +525,10 @@ mod tests {
     fn write_of(user: Option<&str>, bytes: usize) -> Write {
         let mut write = Write::touch(Holder::from_bytes([7; 32]), NOW, NOW, NOW.plus(HOUR));
         write.user = user.map(Box::from);
-        write.set = vec![("key".into(), crate::Value::Text("x".repeat(bytes).into()))];
+        write.set = vec![(
+            "key".into(),
+            crate::value::Value::Text("x".repeat(bytes).into()),
+        )];
         write
     }
 

@@ -18,8 +18,17 @@ use self::{
 };
 use super::PAGE;
 use crate::{
-    Applied, BackendFuture, Entries, Holder, Page, Record, SessionSummary, Store, StoreError,
-    StoreId, Timestamp, UserIndex, Value, Write, random,
+    changes::write::{Applied, Write},
+    expiry::Timestamp,
+    future::BackendFuture,
+    random,
+    record::{
+        Record,
+        entries::Entries,
+        id::{Holder, StoreId},
+    },
+    store::{Page, SessionSummary, Store, StoreError, UserIndex},
+    value::Value,
 };
 
 const NAME: &str = "Redis";

@@ -19,8 +19,14 @@ use tokio::{task::JoinHandle, time};
 
 use super::{PAGE, values};
 use crate::{
-    Applied, Holder, Page, Record, SessionSummary, StoreError, StoreId, Timestamp, Write,
-    expiry::Clock, log::log,
+    changes::write::{Applied, Write},
+    expiry::{Clock, Timestamp},
+    log::log,
+    record::{
+        Record,
+        id::{Holder, StoreId},
+    },
+    store::{Page, SessionSummary, StoreError},
 };
 
 #[cfg(feature = "mysql")]
@@ -233,7 +239,7 @@ macro_rules! sql_store {
             ///
             /// At once if the server is down or refuses; after 5 seconds if it does not answer. No
             /// error shows the url.
-            pub async fn connect(url: impl AsRef<str>) -> Result<Self, $crate::StoreError> {
+            pub async fn connect(url: impl AsRef<str>) -> Result<Self, $crate::store::StoreError> {
                 let store = Self::connect_lazy(url)?;
                 store.0.connect().await?;
                 Ok(store)
@@ -249,7 +255,7 @@ macro_rules! sql_store {
             /// # Panics
             ///
             /// Outside of a tokio runtime.
-            pub fn connect_lazy(url: impl AsRef<str>) -> Result<Self, $crate::StoreError> {
+            pub fn connect_lazy(url: impl AsRef<str>) -> Result<Self, $crate::store::StoreError> {
                 $crate::store::sql::SqlStore::open(url.as_ref()).map(Self)
             }
 
@@ -273,7 +279,7 @@ macro_rules! sql_store {
             ///
             /// If the name is anything but lower-case letters, digits and `_`, begins with a digit, or
             /// is longer than 48.
-            pub fn with_table(self, name: &str) -> Result<Self, $crate::StoreError> {
+            pub fn with_table(self, name: &str) -> Result<Self, $crate::store::StoreError> {
                 self.0.with_table(name).map(Self)
             }
 
@@ -285,7 +291,7 @@ macro_rules! sql_store {
             /// # Errors
             ///
             /// If the database refuses, or has another table of that name.
-            pub async fn migrate(&self) -> Result<(), $crate::StoreError> {
+            pub async fn migrate(&self) -> Result<(), $crate::store::StoreError> {
                 self.0.migrate().await
             }
 
@@ -298,7 +304,7 @@ macro_rules! sql_store {
             /// # Errors
             ///
             /// If the database fails; what was deleted until then stays deleted.
-            pub async fn sweep(&self) -> Result<u64, $crate::StoreError> {
+            pub async fn sweep(&self) -> Result<u64, $crate::store::StoreError> {
                 self.0.sweep().await
             }
 
@@ -310,8 +316,8 @@ macro_rules! sql_store {
             /// # Panics
             ///
             /// Outside of a tokio runtime.
-            pub fn start_sweeping(&self, every: std::time::Duration) -> $crate::SweepHandle {
-                $crate::SweepHandle::start(self.0.clone(), every)
+            pub fn start_sweeping(&self, every: std::time::Duration) -> $crate::store::sql::SweepHandle {
+                $crate::store::sql::SweepHandle::start(self.0.clone(), every)
             }
         }
 
@@ -331,74 +337,74 @@ macro_rules! sql_store {
             }
         }
 
-        impl $crate::Store for $store {
+        impl $crate::store::Store for $store {
             fn name(&self) -> &'static str {
                 <$dialect as $crate::store::sql::Dialect>::NAME
             }
 
             async fn load(
                 &self,
-                id: $crate::StoreId,
-                now: $crate::Timestamp,
-            ) -> Result<Option<$crate::Record>, $crate::StoreError> {
+                id: $crate::record::id::StoreId,
+                now: $crate::expiry::Timestamp,
+            ) -> Result<Option<$crate::record::Record>, $crate::store::StoreError> {
                 self.0.load(id, now).await
             }
 
             async fn create(
                 &self,
-                id: $crate::StoreId,
-                write: &$crate::Write,
-            ) -> Result<bool, $crate::StoreError> {
+                id: $crate::record::id::StoreId,
+                write: &$crate::changes::write::Write,
+            ) -> Result<bool, $crate::store::StoreError> {
                 self.0.create(id, write).await
             }
 
             async fn apply(
                 &self,
-                id: $crate::StoreId,
-                write: &$crate::Write,
-            ) -> Result<$crate::Applied, $crate::StoreError> {
+                id: $crate::record::id::StoreId,
+                write: &$crate::changes::write::Write,
+            ) -> Result<$crate::changes::write::Applied, $crate::store::StoreError> {
                 self.0.apply(id, write).await
             }
 
-            async fn destroy(&self, id: $crate::StoreId) -> Result<(), $crate::StoreError> {
+            async fn destroy(&self, id: $crate::record::id::StoreId) -> Result<(), $crate::store::StoreError> {
                 self.0.destroy(id).await
             }
 
-            fn users(&self) -> Option<&dyn $crate::UserIndex> {
+            fn users(&self) -> Option<&dyn $crate::store::UserIndex> {
                 Some(self)
             }
         }
 
-        impl $crate::UserIndex for $store {
+        impl $crate::store::UserIndex for $store {
             fn sessions_of<'a>(
                 &'a self,
                 user: &'a str,
                 from: &'a [u8],
-                now: $crate::Timestamp,
-            ) -> $crate::BackendFuture<
+                now: $crate::expiry::Timestamp,
+            ) -> $crate::future::BackendFuture<
                 'a,
-                Result<$crate::Page<$crate::SessionSummary>, $crate::StoreError>,
+                Result<$crate::store::Page<$crate::store::SessionSummary>, $crate::store::StoreError>,
             > {
-                $crate::BackendFuture::pending(self.0.sessions_of(user, from, now))
+                $crate::future::BackendFuture::pending(self.0.sessions_of(user, from, now))
             }
 
             fn ids_of<'a>(
                 &'a self,
                 user: &'a str,
                 from: &'a [u8],
-            ) -> $crate::BackendFuture<
+            ) -> $crate::future::BackendFuture<
                 'a,
-                Result<$crate::Page<$crate::StoreId>, $crate::StoreError>,
+                Result<$crate::store::Page<$crate::record::id::StoreId>, $crate::store::StoreError>,
             > {
-                $crate::BackendFuture::pending(self.0.ids_of(user, from))
+                $crate::future::BackendFuture::pending(self.0.ids_of(user, from))
             }
 
             fn destroy_of<'a>(
                 &'a self,
                 user: &'a str,
-                ids: &'a [$crate::StoreId],
-            ) -> $crate::BackendFuture<'a, Result<usize, $crate::StoreError>> {
-                $crate::BackendFuture::pending(self.0.destroy_of(user, ids))
+                ids: &'a [$crate::record::id::StoreId],
+            ) -> $crate::future::BackendFuture<'a, Result<usize, $crate::store::StoreError>> {
+                $crate::future::BackendFuture::pending(self.0.destroy_of(user, ids))
             }
         }
     };

@@ -25,7 +25,16 @@ use tower_sessions_core::{
 };
 
 use super::values;
-use crate::{Applied, Entries, Holder, Record, Store, StoreError, StoreId, Timestamp, Write};
+use crate::{
+    changes::write::{Applied, Write},
+    expiry::Timestamp,
+    record::{
+        Record,
+        entries::Entries,
+        id::{Holder, StoreId},
+    },
+    store::{Store, StoreError},
+};
 
 const NAME: &str = "tower-sessions";
 /// The one key of their record.

@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Deserializer, de};
 
-use crate::{Entries, Value};
+use crate::{record::entries::Entries, value::Value};
 
 /// A text.
 const TEXT: char = 't';

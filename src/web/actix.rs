@@ -22,11 +22,13 @@ use super::{
     reads_and_writes_headers,
 };
 use crate::{
-    BackendFuture, Error, HasSession, Middleware, Session, Sessions,
-    cookie::{Found, SessionCookie},
+    cookie::{Found, RequestHead, SessionCookie},
+    error::Error,
+    future::BackendFuture,
     log::log,
-    manager::RequestHead,
-    session::Headers,
+    manager::middleware::Middleware,
+    request::{HasSession, Sessions},
+    session::{Session, commit::Headers},
 };
 
 impl<S, B> Transform<S, ServiceRequest> for Middleware

@@ -15,14 +15,18 @@ use actix_session::{SessionExt, SessionStatus};
 use actix_web::{HttpMessage, HttpRequest};
 use serde_json::value::RawValue;
 
-pub use cookie::ActixSessionCookie;
-
 use crate::{
-    Backend, BackendFuture, Change, Changes, Commit, Entries, Error, Opened, Opening, Record,
-    Reply, Timestamp, Value,
-    backend::{Live, LiveSession},
+    backend::{Backend, Commit, Live, LiveSession, Opened, Opening, Reply},
+    changes::{Change, Changes},
+    error::Error,
+    expiry::Timestamp,
+    future::BackendFuture,
     log::log,
+    record::{Record, entries::Entries},
+    value::Value,
 };
+
+pub use cookie::ActixSessionCookie;
 
 /// Leaves sessions to actix-session: an application that mounts
 /// [`actix_session::SessionMiddleware`] keeps it, with its store and its cookie, and library crates

@@ -7,7 +7,7 @@ use axum_core::{
 use http::request::Parts;
 
 use super::tower::status;
-use crate::{Error, Session, Sessions, log::log};
+use crate::{error::Error, log::log, request::Sessions, session::Session};
 
 /// The request's own session: see [`HasSession::session`](crate::HasSession::session). Loads it, if it is
 /// loaded on demand.

@@ -18,11 +18,13 @@ use super::{
     reads_and_writes_headers,
 };
 use crate::{
-    BackendFuture, Error, HasSession, Middleware, Sessions,
-    cookie::{Found, SessionCookie},
+    cookie::{Found, RequestHead, SessionCookie},
+    error::Error,
+    future::BackendFuture,
     log::log,
-    manager::RequestHead,
-    session::Headers,
+    manager::middleware::Middleware,
+    request::{HasSession, Sessions},
+    session::commit::Headers,
 };
 
 impl<S> Layer<S> for Middleware {

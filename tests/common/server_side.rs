@@ -11,8 +11,8 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use session_manager::{
-    Applied, Builder, Error, Holder, Manager, Record, ServerSide, Store, StoreError, StoreId,
-    Timestamp, UserIndex, Write,
+    Builder, Error, Manager, ServerSide, Store, StoreError, Timestamp,
+    store::{Applied, Holder, Record, StoreId, UserIndex, Write},
 };
 
 #[cfg(feature = "memory")]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use session_manager::{Backend, BackendFuture, Commit, Error, Opened, Opening, Reply};
+use session_manager::{Backend, Error, backend::{BackendFuture, Commit, Opened, Opening, Reply}};
 
 struct Engine;
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use session_manager::{BackendFuture, Error, Opened};
+use session_manager::{Error, backend::{BackendFuture, Opened}};
 
 fn main() {
     let not_send = Rc::new(());

@@ -11,14 +11,17 @@ use serde_json::value::RawValue;
 
 use super::value;
 use crate::{
-    Backend, BackendFuture, Commit, Entries, Error, Opened, Opening, Record, Refused, Reply,
-    Settings,
+    backend::{Backend, Commit, Opened, Opening, Refused, Reply},
+    error::Error,
+    future::BackendFuture,
+    record::{Record, entries::Entries},
+    settings::Settings,
 };
+
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 use crate::{
-    Timestamp,
-    backend::migration::{self, Adopt, Claim, Migration},
-    key,
+    backend::migration, backend::migration::Adopt, backend::migration::Claim,
+    backend::migration::Migration, expiry::Timestamp, key,
 };
 
 /// Opens the sessions that actix-session's `CookieSessionStore` put into cookies, so that
@@ -131,7 +134,7 @@ impl Migration for ActixSessionCookie {
             return None;
         }
         self.read(token, settings).ok()?;
-        let key = crate::Key::from_secret(self.key.signing()).ok()?;
+        let key = crate::key::Key::from_secret(self.key.signing()).ok()?;
         let name = settings.cookie_name();
         // The value without percent-encoding, of which a client may choose another.
         let cookie = Self::parse(name, token).ok()?;

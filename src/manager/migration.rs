@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
-use super::{
-    Backend, BackendFuture, Commit, Exchange, Exchanged, Opened, Opening, Reply, Size,
-    migration::{Adopt, Claim, Migrating, Migration, Origin, Place, Token},
-};
 use crate::{
-    Changes, Error, Manager, Page, Record, SessionSummary, Settings, StoreError, StoreId,
-    Timestamp, UserIndex, View,
+    backend::{
+        Backend, Commit, Exchange, Exchanged, Opened, Opening, Reply, Size,
+        migration::{Adopt, Claim, Migrating, Migration, Origin, Place, Token},
+    },
+    changes::{Changes, View},
     cookie::{NameHash, SessionCookie, Tokens},
+    error::Error,
+    expiry::Timestamp,
+    future::BackendFuture,
     log::log,
+    manager::Manager,
+    record::{Record, id::StoreId},
+    settings::Settings,
+    store::{Page, SessionSummary, StoreError, UserIndex},
 };
 
 /// How often a session that others write to is claimed before its migration is left to the next

@@ -4,7 +4,7 @@ use std::{borrow::Borrow, fmt, marker::PhantomData};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Error, HasSession, manager};
+use crate::{error::Error, manager, request::HasSession};
 
 /// A key and the type of what is under it, said once: every use of the key then agrees.
 ///

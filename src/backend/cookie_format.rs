@@ -31,8 +31,17 @@ use sha2::Sha256;
 
 use super::migration::{self, Adopt, Claim, Migration};
 use crate::{
-    Backend, BackendFuture, Commit, Entries, Error, Opened, Opening, Record, Refused, Reply,
-    Settings, Size, Timestamp, Value, View, cookie::LIMIT, log::log, random,
+    backend::{Backend, Commit, Opened, Opening, Refused, Reply, Size},
+    changes::View,
+    cookie::LIMIT,
+    error::Error,
+    expiry::Timestamp,
+    future::BackendFuture,
+    log::log,
+    random,
+    record::{Record, entries::Entries},
+    settings::Settings,
+    value::Value,
 };
 
 const VERSION: u8 = 1;
@@ -334,7 +343,9 @@ fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Changes, Key, Manager, SignedCookie};
+    use crate::{
+        backend::signed_cookie::SignedCookie, changes::Changes, key::Key, manager::Manager,
+    };
 
     fn body(entries: &[(&str, Value<&str>)]) -> Vec<u8> {
         let entries = entries.iter().copied().collect();

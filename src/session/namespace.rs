@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Error, Session};
+use crate::{error::Error, session::Session};
 
 /// The keys of a [`Session`] that begin with a name and a dot: one crate's own part of it, where it
 /// meets nobody else's keys.

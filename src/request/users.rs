@@ -2,7 +2,14 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
-use crate::{Error, Manager, Session, SessionSummary, StoreId, Timestamp, UserIndex};
+use crate::{
+    error::Error,
+    expiry::Timestamp,
+    manager::Manager,
+    record::id::StoreId,
+    session::Session,
+    store::{SessionSummary, UserIndex},
+};
 
 /// One of a user's sessions, as a page of "your devices" shows it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

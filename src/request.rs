@@ -1,22 +1,15 @@
 //! What a manager needs of a request, whatever framework it came in.
 
-use super::Manager;
+pub(crate) mod typed_key;
+pub(crate) mod users;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+#[cfg(feature = "actix")]
+use crate::cookie::RequestHead;
 #[cfg(any(feature = "actix", feature = "axum"))]
-use crate::BackendFuture;
-use crate::{
-    Error, Session,
-    cookie::{Found, SessionCookie},
-};
-
-/// What a manager reads of a request before its handler runs.
-pub(crate) trait RequestHead {
-    /// Finds the session cookie in the `Cookie` headers.
-    fn find<'r>(&'r self, cookie: &SessionCookie) -> Found<'r>;
-
-    /// Whether the request names a loopback host, came through no proxy, and does not say that it
-    /// came over https.
-    fn is_to_loopback(&self) -> bool;
-}
+use crate::future::BackendFuture;
+use crate::{error::Error, manager::Manager, message::Message, session::Session};
 
 /// A request whose session can be found: what the methods of [`Manager`] take as `&req`.
 ///
@@ -134,7 +127,7 @@ impl Sessions {
 
     /// The session that `manager` opened; for one that is or was the process-wide manager, or else the
     /// request's own.
-    pub(super) fn of(&self, manager: &Manager) -> Result<Session, Error> {
+    fn of(&self, manager: &Manager) -> Result<Session, Error> {
         let opened = |session: &Session| session.manager().is(manager);
         if opened(&self.known) {
             return Ok(self.known.clone());
@@ -144,6 +137,127 @@ impl Sessions {
             None if manager.is_process_wide() => Ok(self.own()),
             None => Err(Error::NotMounted),
         }
+    }
+}
+
+/// The session of a request, and what is done with it.
+impl Manager {
+    /// Returns the session that this manager opened for `req`. The process-wide manager, and one that
+    /// was it before, returns the request's own session if it opened none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`] if no middleware opened one; [`Error::NotLoaded`] if the session is loaded
+    /// on demand and was not asked for yet.
+    pub fn session(&self, req: &(impl HasSession + ?Sized)) -> Result<Session, Error> {
+        req.sessions()?.of(self)?.loaded()
+    }
+
+    /// The session of `req`, loaded now if it is loaded on demand
+    /// ([`Builder::load_on_demand`](crate::Builder::load_on_demand)). The `Session` extractor does the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`], and [`Error::Unavailable`], if the engine cannot tell.
+    pub fn open<R: HasSession + ?Sized>(
+        &self,
+        req: &R,
+    ) -> impl Future<Output = Result<Session, Error>> + Send + use<R> {
+        let session = req.sessions().and_then(|sessions| sessions.of(self));
+        async move {
+            let session = session?;
+            session.mark_looked();
+            session.open(&()).await?;
+            Ok(session)
+        }
+    }
+
+    /// [`Session::add`] on the session of `req`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`], and as [`Session::add`].
+    pub fn add(
+        &self,
+        req: &(impl HasSession + ?Sized),
+        key: &str,
+        value: impl Serialize,
+    ) -> Result<(), Error> {
+        self.session(req)?.add(key, value)
+    }
+
+    /// [`Session::get`] on the session of `req`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`].
+    pub fn get(
+        &self,
+        req: &(impl HasSession + ?Sized),
+        key: &str,
+    ) -> Result<Option<String>, Error> {
+        Ok(self.session(req)?.get(key))
+    }
+
+    /// [`Session::pop`] on the session of `req`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`].
+    pub fn pop(
+        &self,
+        req: &(impl HasSession + ?Sized),
+        key: &str,
+    ) -> Result<Option<String>, Error> {
+        Ok(self.session(req)?.pop(key))
+    }
+
+    /// [`Session::load`] on the session of `req`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`], and as [`Session::load`].
+    pub fn load<T: DeserializeOwned>(
+        &self,
+        req: &(impl HasSession + ?Sized),
+        key: &str,
+    ) -> Result<Option<T>, Error> {
+        self.session(req)?.load(key)
+    }
+
+    /// [`Session::pop_load`] on the session of `req`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`], and as [`Session::pop_load`].
+    pub fn pop_load<T: DeserializeOwned>(
+        &self,
+        req: &(impl HasSession + ?Sized),
+        key: &str,
+    ) -> Result<Option<T>, Error> {
+        self.session(req)?.pop_load(key)
+    }
+
+    /// [`Session::flash`] on the session of `req`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`], and as [`Session::flash`].
+    pub fn flash(
+        &self,
+        req: &(impl HasSession + ?Sized),
+        message: impl Into<Message>,
+    ) -> Result<(), Error> {
+        self.session(req)?.flash(message)
+    }
+
+    /// [`Session::flashes`] on the session of `req`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotMounted`].
+    pub fn flashes(&self, req: &(impl HasSession + ?Sized)) -> Result<Vec<Message>, Error> {
+        Ok(self.session(req)?.flashes())
     }
 }
 

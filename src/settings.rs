@@ -1,17 +1,17 @@
 //! What a manager does besides its engine.
 
 use std::fmt;
+
+use crate::{
+    cookie::{Attributes, SessionCookie},
+    expiry::{Clock, Expiry, Timestamp},
+    log::log,
+};
 #[cfg(any(feature = "actix", feature = "tower"))]
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[cfg(any(feature = "actix", feature = "tower"))]
 use crate::profile::IS_DEBUG_BUILD;
-use crate::{
-    Expiry, Timestamp,
-    cookie::{Attributes, SessionCookie},
-    expiry::Clock,
-    log::log,
-};
 
 /// What happens to a request whose session the engine cannot open.
 ///
@@ -42,12 +42,12 @@ pub enum OnStoreError {
 /// The settings of a [`Manager`](crate::Manager), as its engine sees them.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub(super) cookie: SessionCookie,
-    pub(super) expiry: Expiry,
-    pub(super) clock: Clock,
-    pub(super) on_store_error: OnStoreError,
-    pub(super) commit_on_server_error: bool,
-    pub(super) load_on_demand: bool,
+    pub(crate) cookie: SessionCookie,
+    pub(crate) expiry: Expiry,
+    pub(crate) clock: Clock,
+    pub(crate) on_store_error: OnStoreError,
+    pub(crate) commit_on_server_error: bool,
+    pub(crate) load_on_demand: bool,
 }
 
 impl Settings {

@@ -1,0 +1,198 @@
+//! What a store writes for a request.
+
+use crate::{
+    changes::{Change, Changes, Update},
+    expiry::Timestamp,
+    record::{Record, entries::Entries, id::Holder},
+    value::Value,
+};
+
+/// What is written to a record in one step.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Write {
+    /// Whom a record that is written to must answer to; whom a new one does.
+    pub holder: Holder,
+    /// If there is one: whom the record answers to from now on, which makes the write a renewal.
+    /// [`Store::create`](crate::Store::create) has no use for it.
+    pub new_holder: Option<Holder>,
+    /// Whether every value that is there goes first.
+    pub clear: bool,
+    /// Keys and what they hold from now on.
+    pub set: Vec<(Box<str>, Value)>,
+    /// Keys that go. None of them is in `set`.
+    pub remove: Vec<Box<str>>,
+    /// If there is one: whose session it is from now on.
+    pub user: Option<Box<str>>,
+    /// If there is one: write nothing unless the record has this version, and answer
+    /// [`Applied::Conflict`].
+    pub if_version: Option<u64>,
+    /// When the session begins; only [`Store::create`](crate::Store::create) and a renewal write it.
+    pub created: Timestamp,
+    /// When it ends if nobody uses it again.
+    pub expires: Timestamp,
+    /// The present moment: when it was last seen.
+    pub now: Timestamp,
+}
+
+impl Write {
+    /// A write that does nothing but say when the session ends, and that it was seen.
+    ///
+    /// ```
+    /// use session_manager::{Timestamp, store::{Holder, Write}};
+    ///
+    /// let holder = Holder::from_bytes([7; 32]);
+    /// let (now, later) = (Timestamp::from_millis(1_000), Timestamp::from_millis(2_000));
+    /// assert!(Write::touch(holder, now, now, later).is_touch());
+    /// ```
+    pub fn touch(holder: Holder, created: Timestamp, now: Timestamp, expires: Timestamp) -> Self {
+        Self {
+            holder,
+            new_holder: None,
+            clear: false,
+            set: Vec::new(),
+            remove: Vec::new(),
+            user: None,
+            if_version: None,
+            created,
+            expires,
+            now,
+        }
+    }
+
+    /// Whether no value and no user is written, so that the version stays; a renewal may be one.
+    pub fn is_touch(&self) -> bool {
+        !self.clear && self.set.is_empty() && self.remove.is_empty() && self.user.is_none()
+    }
+
+    #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+    /// The keys to set, each with its value.
+    pub(crate) fn values(&self) -> impl Iterator<Item = (&str, Value<&str>)> + Clone {
+        self.set
+            .iter()
+            .map(|(key, value)| (&**key, value.borrowed()))
+    }
+
+    /// Whether there is anything in it that a new session would be made for.
+    pub(crate) fn begins_a_session(&self) -> bool {
+        !self.set.is_empty() || self.user.is_some()
+    }
+
+    /// The record that this write creates.
+    ///
+    /// ```
+    /// use session_manager::{Timestamp, store::{Holder, Write}};
+    ///
+    /// let (holder, now) = (Holder::from_bytes([7; 32]), Timestamp::from_millis(1_000));
+    /// let record = Write::touch(holder, now, now, now).to_record();
+    /// assert_eq!((record.holder, record.version), (holder, 1));
+    /// ```
+    pub fn to_record(&self) -> Record {
+        let mut record = Record::new(self.created, self.expires, Entries::default());
+        record.merge(self);
+        record.holder = self.holder;
+        record.version = 1;
+        record
+    }
+}
+
+impl Record {
+    /// Does to this record what [`Store::apply`](crate::Store::apply) does to the one that is stored; for stores that keep
+    /// records in memory.
+    ///
+    /// ```
+    /// use session_manager::{Timestamp, store::{Applied, Holder, Write}};
+    ///
+    /// let (old, new) = (Holder::from_bytes([7; 32]), Holder::from_bytes([8; 32]));
+    /// let (now, later) = (Timestamp::from_millis(1_000), Timestamp::from_millis(2_000));
+    /// let mut write = Write::touch(old, now, now, later);
+    /// let mut record = write.to_record();
+    /// write.new_holder = Some(new);
+    /// assert_eq!(record.apply(&write), Applied::Done);
+    /// assert_eq!(record.apply(&write), Applied::Gone, "it answers to another now");
+    /// ```
+    #[must_use = "nothing was written unless it says so"]
+    pub fn apply(&mut self, write: &Write) -> Applied {
+        if self.expires <= write.now || self.holder != write.holder {
+            return Applied::Gone;
+        }
+        if write
+            .if_version
+            .is_some_and(|version| version != self.version)
+        {
+            return Applied::Conflict;
+        }
+        self.merge(write);
+        Applied::Done
+    }
+
+    /// Merges `write` into the record, whatever that was made for.
+    pub(crate) fn merge(&mut self, write: &Write) {
+        self.seen = write.now;
+        self.expires = write.expires;
+        if let Some(holder) = write.new_holder {
+            self.holder = holder;
+            self.created = write.created;
+        }
+        if let Some(user) = &write.user {
+            self.user = Some((&**user).into());
+        }
+        if !write.is_touch() {
+            self.version += 1;
+            self.entries.merge(write.clear, &write.remove, &write.set);
+        }
+    }
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Applied {
+    /// It is there.
+    Done,
+    /// There is no such record any more, or it answers to another, so nothing was written.
+    Gone,
+    /// The record is not of the version that the write was made for, so nothing was written.
+    Conflict,
+}
+
+impl Changes {
+    /// Splits what a request did into what a store writes and what it must compute anew if another
+    /// request was faster.
+    pub(crate) fn to_write(&self, mut write: Write) -> (Write, Vec<(Box<str>, Update)>) {
+        let mut updates = Vec::new();
+        write.set.reserve_exact(self.entries().size_hint().0);
+        write.clear = self.is_cleared() || self.is_destroyed();
+        write.user = self.user().map(Box::from);
+        for (key, change) in self.entries() {
+            let key: Box<str> = key.into();
+            match change {
+                Change::Set(value) => write.set.push((key, value.clone())),
+                Change::Remove => write.remove.push(key),
+                Change::Update(update) => {
+                    write.set.push((key.clone(), update.seen().clone()));
+                    updates.push((key, update.clone()));
+                }
+            }
+        }
+        (write, updates)
+    }
+}
+
+#[cfg(feature = "server-side")]
+impl Entries {
+    /// Brings the keys of `updates` up to what they make of these entries.
+    pub(crate) fn recompute(
+        &self,
+        updates: &[(Box<str>, Update)],
+        write: &mut Write,
+    ) -> Result<(), crate::error::Error> {
+        for (key, update) in updates {
+            let value = update.apply(self.get(key))?;
+            if let Some((_, old)) = write.set.iter_mut().find(|(other, _)| other == key) {
+                *old = value;
+            }
+        }
+        Ok(())
+    }
+}

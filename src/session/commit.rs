@@ -1,0 +1,426 @@
+//! Keeping what a request did: commits, one at a time, and what they tell the client.
+
+use std::{future::poll_fn, sync::Arc, task::Poll};
+
+#[cfg(feature = "server-side")]
+use crate::log::log;
+use crate::{
+    backend::{Commit, Reply},
+    changes::Changes,
+    error::Error,
+    expiry::Timestamp,
+    future::BackendFuture,
+    record::Record,
+    session::{
+        Session,
+        state::{Phase, State, Stored},
+    },
+    settings::Settings,
+};
+
+/// What a response has to carry for its session.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Headers {
+    /// The `Set-Cookie` value.
+    pub(crate) set_cookie: Option<String>,
+    /// Those that remove the cookies of a manager that this one takes over from.
+    pub(crate) removed: Vec<String>,
+    /// Whether the response depends on the cookie: `Vary: Cookie`.
+    pub(crate) vary: bool,
+}
+
+impl Session {
+    pub(super) async fn save_all(&self, keep: Keep) -> Result<(), Error> {
+        let committing = self.in_turn(|state| {
+            state.drop_if_renewed();
+            match state.phase {
+                Phase::ReadOnly => Err(Error::ReadOnly),
+                _ if state.ended => Err(Error::Ended),
+                _ if state.lost => Err(Error::HeadSent),
+                _ if self.needs_response() => Ok(None),
+                // A session that would begin now has no response to reach the client with.
+                Phase::Sent if state.record().is_none() && !state.changes.is_empty() => {
+                    Err(Error::HeadSent)
+                }
+                Phase::Open | Phase::Sent => Ok(self.begin_commit(state, keep)),
+            }
+        });
+        match committing.await? {
+            Some(committing) => committing.end().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a request that neither looked at its session nor has one to touch: there is nothing to
+    /// [`commit`](Self::commit) then, and the response goes as it is (bench `overhead`, rows "no
+    /// cookie" and "untouched").
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn ends_untouched(&self) -> bool {
+        let mut state = self.lock_unsettled();
+        let is_untouched = !state.looked
+            && !state.committing
+            && state.record().is_none()
+            && state.settled.is_none()
+            && state.live.is_none()
+            && state.phase == Phase::Open;
+        if is_untouched {
+            state.phase = Phase::Sent;
+        }
+        is_untouched
+    }
+
+    /// Keeps what the request did, and says what its response has to carry. Called once, before the
+    /// head is sent.
+    pub(crate) fn commit(&self, succeeded: bool) -> BackendFuture<'static, Result<Headers, Error>> {
+        let mut state = self.lock();
+        let (mut committing, mut waits) = (None, None);
+        let keep = match succeeded || self.0.manager.settings().commit_on_server_error() {
+            true => Keep::All,
+            false => Keep::End,
+        };
+        if state.phase == Phase::ReadOnly {
+            if state.changes.is_destroyed() {
+                state.error(
+                    "a session was not ended, because its store was away when the request came; it \
+                     lives until its time is over, unless the client logs out again",
+                );
+            }
+            let is_lost = match keep == Keep::All {
+                true => !state.changes.is_empty(),
+                false => state.changes.is_destroyed(),
+            };
+            if is_lost {
+                return BackendFuture::ready(Err(Error::ReadOnly));
+            }
+        }
+        if state.phase == Phase::Open {
+            if let Some(live) = state.live.clone() {
+                state.write_through();
+                live.end(keep == Keep::All);
+            } else if state.committing {
+                waits = Some(keep);
+            } else {
+                committing = self.begin_commit(&mut state, keep);
+            }
+            state.phase = Phase::Sent;
+        }
+        if waits.is_none() {
+            let Some(begun) = committing else {
+                return BackendFuture::ready(Ok(self.headers(&mut state)));
+            };
+            drop(state);
+            match begun.now() {
+                Ok(result) => {
+                    let headers = || self.headers(&mut self.lock_unsettled());
+                    return BackendFuture::ready(answered(result).map(|()| headers()));
+                }
+                Err(pending) => committing = Some(pending),
+            }
+        } else {
+            drop(state);
+        }
+        let session = self.clone();
+        BackendFuture::pending(async move {
+            if let Some(keep) = waits {
+                let begin = session.in_turn(|state| session.begin_commit(state, keep));
+                committing = begin.await;
+            }
+            if let Some(committing) = committing {
+                answered(committing.end().await)?;
+            }
+            let mut state = session.lock_unsettled();
+            Ok(session.headers(&mut state))
+        })
+    }
+
+    pub(super) fn headers(&self, state: &mut State) -> Headers {
+        let cookie = self.0.manager.settings().cookie();
+        let secure = state.secure;
+        let set_cookie = match std::mem::replace(&mut state.reply, Reply::Keep) {
+            Reply::Keep | Reply::Gone => None,
+            Reply::Set { token, expires } => {
+                Some(cookie.set(&token, secure, state.committed, expires))
+            }
+            Reply::Remove => Some(cookie.remove(secure)),
+        };
+        let removed = match set_cookie {
+            Some(_) => self.removed(state),
+            None => Vec::new(),
+        };
+        Headers {
+            set_cookie,
+            removed,
+            vary: state.looked,
+        }
+    }
+
+    /// What removes the cookies that came from managers which this one takes over from.
+    pub(super) fn removed(&self, state: &State) -> Vec<String> {
+        let old = self.0.manager.by_age().zip(state.tokens.by_age()).skip(1);
+        let sent = old.filter(|(_, tokens)| tokens.own.is_some());
+        let cookie = self.0.manager.settings().cookie();
+        sent.map(|(manager, _)| manager.settings().cookie())
+            .filter(|old| !cookie.replaces(old))
+            .map(|old| old.remove(state.secure))
+            .collect()
+    }
+
+    /// For a request that ends without a response, by a panic or because its client went away:
+    /// ending the session sticks, all else is as if nobody had done it. Whoever still has the session
+    /// goes on as after any response.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.lock_unsettled();
+        if state.phase == Phase::Open {
+            state.phase = Phase::Sent;
+            self.end_anyway(&state, Keep::End);
+        }
+    }
+
+    /// Ends the session in a task of its own, if somebody began to end it here.
+    pub(super) fn end_anyway(&self, state: &State, keep: Keep) {
+        if state.changes.is_destroyed() && self.0.manager.backend().keeps_records() {
+            #[cfg(not(feature = "server-side"))]
+            let _ = keep;
+            #[cfg(feature = "server-side")]
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                let session = self.clone();
+                runtime.spawn(async move {
+                    let committing = session.in_turn(|state| session.begin_commit(state, keep));
+                    if let Some(committing) = committing.await
+                        && let Err(error) = committing.end().await
+                    {
+                        let why = crate::error::chain(&error);
+                        log!(ERROR, "a session could not be ended: {why}");
+                    }
+                });
+            }
+        }
+    }
+
+    /// Gives the engine what was done, if anything was or a touch is due.
+    pub(super) fn begin_commit(&self, state: &mut State, keep: Keep) -> Option<Committing> {
+        let manager = &self.0.manager;
+        let settings = manager.settings();
+        if state.drop_if_renewed() {
+            return None;
+        }
+        let mut later = None;
+        if matches!(keep, Keep::End | Keep::EndFirst) {
+            let end = state.changes.surviving_failure();
+            let changes = std::mem::replace(&mut state.changes, end);
+            later = (keep == Keep::EndFirst).then(|| changes.after_end());
+        }
+        let writes = !state.changes.is_empty();
+        if !writes && state.record().is_none() {
+            return None;
+        }
+        let now = settings.now();
+        let touch_due = |record: &Record| {
+            settings
+                .expiry()
+                .touch_due(record.created, record.expires, now)
+        };
+        let touches = match keep {
+            Keep::All => state.record().is_some_and(touch_due),
+            Keep::Touch => true,
+            Keep::End | Keep::EndFirst => false,
+        };
+        if !writes && !touches {
+            return None;
+        }
+        let commit = Commit {
+            token: state.tokens.own.as_deref(),
+            old: state.tokens.old(),
+            origin: state.origin.as_ref(),
+            resend: state.resend,
+            stored: state.record(),
+            changes: &state.changes,
+            now,
+            settings,
+        };
+        let future = manager.engine_arc().commit(commit);
+        state.committed = now;
+        // What a cookie engine keeps nobody can write to any more.
+        let undo = (!self.needs_response()).then(|| state.settle());
+        if let Some(later) = later.filter(|_| undo.is_some()) {
+            state.changes = later;
+        }
+        state.committing = true;
+        Some(Committing {
+            session: self.clone(),
+            is_over: false,
+            future,
+            writes: writes || keep == Keep::Touch,
+            undo,
+        })
+    }
+
+    /// Does `f` when the engine is at no commit of this session. What that brings, the next one has to
+    /// know: the id of a session that it begins or renews.
+    pub(super) fn in_turn<'s, T>(
+        &'s self,
+        mut f: impl FnMut(&mut State) -> T + 's,
+    ) -> impl Future<Output = T> + 's {
+        poll_fn(move |context| {
+            let mut state = self.lock();
+            if state.committing {
+                state.waiting.push(context.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(f(&mut state))
+        })
+    }
+}
+
+/// What [`State::settle`] took as done.
+#[derive(Clone)]
+pub(super) struct Settled {
+    pub(super) changes: Changes,
+    pub(super) stored: Stored,
+    pub(super) committed: Timestamp,
+    /// Whether the record that it makes counts its versions from the beginning.
+    pub(super) migrates: bool,
+}
+
+impl Settled {
+    /// What is stored when it is done.
+    pub(super) fn record(&self, settings: &Settings) -> Option<Record> {
+        let stored = self.stored.record();
+        let commit = Commit {
+            token: None,
+            old: None,
+            origin: None,
+            resend: false,
+            stored,
+            changes: &self.changes,
+            now: self.committed,
+            settings,
+        };
+        let (write, _) = commit.to_write();
+        let Some(stored) = stored.filter(|_| !self.changes.is_destroyed()) else {
+            return write.begins_a_session().then(|| write.to_record());
+        };
+        let mut record = stored.clone();
+        record.merge(&write);
+        record.created = write.created;
+        if self.migrates {
+            // Another request may have made it: what is there is not known.
+            record.version = 0;
+        }
+        Some(record)
+    }
+}
+
+/// What a commit keeps of what was done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// All of it.
+    All,
+    /// All of it; a touch is made even if it is not due.
+    Touch,
+    /// What survives a failed request; all else is as if nobody had done it.
+    End,
+    /// The same; all else is left to the next commit.
+    EndFirst,
+}
+
+/// What a response is told of a commit: that somebody ended the session is no fault of its request.
+pub(super) fn answered(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(Error::Ended) => Ok(()),
+        result => result,
+    }
+}
+
+/// A commit that the engine is at.
+pub(super) struct Committing {
+    pub(super) session: Session,
+    pub(super) is_over: bool,
+    pub(super) future: BackendFuture<'static, Result<Reply, Error>>,
+    /// Whether something is written, and not only touched.
+    pub(super) writes: bool,
+    /// What undoes it, where it shows as done already.
+    pub(super) undo: Option<Arc<Settled>>,
+}
+
+/// Nobody waits for the engine any more, so nobody knows what it did. As after an error, the next
+/// commit does it again.
+impl Drop for Committing {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let session = self.session.clone();
+            let mut state = session.lock_unsettled();
+            if let Some(undo) = self.let_next(&mut state) {
+                state.unsettle(undo);
+            }
+            session.end_anyway(&state, Keep::EndFirst);
+        }
+    }
+}
+
+impl Committing {
+    /// What became of it, if the engine says so at once.
+    pub(super) fn now(mut self) -> Result<Result<(), Error>, Self> {
+        match self.future.take_now() {
+            Some(result) => Ok(self.take(result)),
+            None => Err(self),
+        }
+    }
+
+    /// Waits for the engine.
+    pub(super) async fn end(mut self) -> Result<(), Error> {
+        let result = (&mut self.future).await;
+        self.take(result)
+    }
+
+    /// Takes what the engine says.
+    pub(super) fn take(mut self, result: Result<Reply, Error>) -> Result<(), Error> {
+        let session = self.session.clone();
+        let mut state = session.lock_unsettled();
+        let undo = self.let_next(&mut state);
+        match result {
+            Ok(reply) => {
+                match &reply {
+                    // Nobody asks a cookie engine again before the next request.
+                    Reply::Set { token, .. } if !session.needs_response() => {
+                        state.tokens.own = Some(token.as_str().into());
+                        state.origin = None;
+                        state.resend = false;
+                        state.removed = false;
+                    }
+                    Reply::Set { .. } => {}
+                    Reply::Gone => {
+                        state.end();
+                        state.reply = Reply::Keep;
+                        return Err(Error::Ended);
+                    }
+                    Reply::Remove => state.removed = true,
+                    Reply::Keep => return Ok(()),
+                }
+                state.reply = reply;
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(undo) = undo {
+                    state.unsettle(undo);
+                }
+                if self.writes {
+                    return Err(error);
+                }
+                // The session is as it was, only its end did not move.
+                let why = crate::error::chain(&error);
+                state.warn(format!(
+                    "a session's idle timeout could not be prolonged: {why}"
+                ));
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets the next one begin, and gives what undoes this one.
+    pub(super) fn let_next(&mut self, state: &mut State) -> Option<Arc<Settled>> {
+        self.is_over = true;
+        state.let_next();
+        self.undo.take()
+    }
+}

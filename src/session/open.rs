@@ -1,0 +1,174 @@
+//! Opening a session: before the handler runs, at its first look, or on demand.
+
+use std::{
+    any::Any,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool},
+};
+
+use super::Inner;
+use crate::{
+    backend::{Opened, Reply},
+    changes::Changes,
+    cookie::Tokens,
+    error::Error,
+    expiry::Timestamp,
+    future::BackendFuture,
+    manager::Manager,
+    session::{
+        Session,
+        state::{Phase, State, Stored},
+    },
+    settings::OnStoreError,
+};
+#[cfg(any(feature = "actix", feature = "tower"))]
+use crate::{cookie::RequestHead, settings::Settings};
+
+impl Session {
+    /// The session of a request that begins: nothing of it is known yet.
+    pub(crate) fn new(
+        manager: Manager,
+        is_global: bool,
+        is_https: bool,
+        outer: Option<Self>,
+    ) -> Self {
+        let state = State {
+            tokens: Tokens::default(),
+            secure: true,
+            stored: Stored::Unopened,
+            origin: None,
+            resend: false,
+            renewed: false,
+            live: None,
+            changes: Changes::default(),
+            committed: Timestamp::from_millis(0),
+            room: 0,
+            flashes: None,
+            said_dropped: false,
+            looked: false,
+            phase: Phase::Open,
+            settled: None,
+            lost: false,
+            ended: false,
+            removed: false,
+            reply: Reply::Keep,
+            committing: false,
+            waiting: Vec::new(),
+            lines: Vec::new(),
+        };
+        let session = Self(Arc::new(Inner {
+            manager,
+            is_global,
+            is_https,
+            outer,
+            inner: Mutex::default(),
+            is_read: AtomicBool::new(false),
+            state: Mutex::new(state),
+        }));
+        if let Some(outer) = session.outer() {
+            *outer.lock_inner() = Arc::downgrade(&session.0);
+        }
+        session
+    }
+
+    pub(crate) fn is_global(&self) -> bool {
+        self.0.is_global
+    }
+
+    pub(crate) fn outer(&self) -> Option<&Self> {
+        self.0.outer.as_ref()
+    }
+
+    pub(crate) fn inner(&self) -> Option<Self> {
+        self.lock_inner().upgrade().map(Self)
+    }
+
+    pub(super) fn lock_inner(&self) -> MutexGuard<'_, Weak<Inner>> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what the request says of the session, unless that is done.
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn read(&self, request: &dyn RequestHead) {
+        if self.0.is_read.load(std::sync::atomic::Ordering::Acquire) {
+            return;
+        }
+        let manager = &self.0.manager;
+        let settings = manager.settings();
+        let tokens = manager.tokens(request, Settings::log_refused);
+        let mut state = self.lock();
+        if self.0.is_read.load(std::sync::atomic::Ordering::Relaxed) {
+            return;
+        }
+        let has_cookie = tokens.own.is_some();
+        state.secure = settings.is_secure(self.0.is_https, has_cookie, || request.is_to_loopback());
+        state.tokens = tokens;
+        self.0
+            .is_read
+            .store(true, std::sync::atomic::Ordering::Release);
+    }
+
+    /// The session, if the engine was asked for it.
+    pub(crate) fn loaded(self) -> Result<Self, Error> {
+        let is_unopened = matches!(self.looked_at().stored, Stored::Unopened);
+        if is_unopened && !self.opens_at_once() {
+            Err(Error::NotLoaded)
+        } else {
+            Ok(self)
+        }
+    }
+
+    /// Asks the engine, if it was not asked yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`], if the engine cannot tell and
+    /// [`OnStoreError::Fail`](crate::OnStoreError::Fail) is in force.
+    pub(crate) fn open(&self, request: &dyn Any) -> BackendFuture<'static, Result<(), Error>> {
+        let opening = {
+            let state = self.lock();
+            // What opens at once waits until the handler looks.
+            if !matches!(state.stored, Stored::Unopened) || self.opens_at_once() {
+                return BackendFuture::ready(Ok(()));
+            }
+            self.0.manager.opening(&state.tokens, request)
+        };
+        match opening.now() {
+            Ok(opened) => BackendFuture::ready(self.opened(opened)),
+            Err(opening) => {
+                let session = self.clone();
+                BackendFuture::pending(async move { session.opened(opening.await) })
+            }
+        }
+    }
+
+    /// Takes what the engine opened. If it failed, the session may read as empty and take no writes.
+    pub(crate) fn opened(&self, opened: Result<Opened, Error>) -> Result<(), Error> {
+        let mut state = self.lock();
+        match opened {
+            // Two who asked at once got the same, and somebody may have written since.
+            Ok(_) if !matches!(state.stored, Stored::Unopened) => {}
+            Ok(opened) => state.open(opened, &self.0.manager),
+            Err(error @ Error::Unavailable { .. })
+                if self.0.manager.settings().on_store_error() == OnStoreError::Anonymous =>
+            {
+                let why = crate::error::chain(&error);
+                state.error(format!("{why}; the session reads as empty"));
+                state.stored = Stored::Known(None);
+                state.phase = Phase::ReadOnly;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Whether its engine is asked when somebody looks, and not before.
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn waits_for_demand(&self) -> bool {
+        let is_named = || self.lock().tokens.name_a_session();
+        self.0.manager.settings().loads_on_demand() && !self.needs_response() && is_named()
+    }
+
+    pub(super) fn opens_at_once(&self) -> bool {
+        self.0.manager.backend().opens_at_once()
+    }
+}

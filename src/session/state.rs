@@ -1,0 +1,506 @@
+//! What is known of a session while its request is served, and its lock.
+
+use std::{
+    borrow::Cow,
+    ops::{Deref, DerefMut},
+    sync::{Arc, MutexGuard, PoisonError},
+    task::Waker,
+};
+
+use super::{FLASH, OWN};
+use crate::{
+    backend::{
+        Live, LiveSession, Opened, Reply, Size,
+        migration::{Migrating, Origin, Place},
+    },
+    changes::{Change, Changes, View},
+    cookie::Tokens,
+    error::Error,
+    expiry::Timestamp,
+    log::log,
+    manager::Manager,
+    record::Record,
+    session::{Session, commit::Settled},
+    settings::Settings,
+    value::Value,
+};
+
+pub(super) struct State {
+    /// The session cookies' values as they came.
+    pub(super) tokens: Tokens,
+    /// Whether the cookie that goes to this client is `Secure`.
+    pub(super) secure: bool,
+    pub(super) stored: Stored,
+    /// Where it is, if `Builder::migrate_from` found it and this engine does not have it yet.
+    pub(super) origin: Option<Origin>,
+    /// Whether the client sent an older manager's cookie for it, and has to be told the new one.
+    pub(super) resend: bool,
+    /// Whether a renewal replaced its id shortly before ([`Opened::Renewed`]).
+    pub(super) renewed: bool,
+    /// Other code has the session in hand too.
+    pub(super) live: Option<Arc<dyn Live>>,
+    pub(super) changes: Changes,
+    /// When the engine was last given something to keep.
+    pub(super) committed: Timestamp,
+    /// How many bytes more the session may take without being measured anew.
+    pub(super) room: usize,
+    /// The time in the key of the last flash message, and how many there are, once one was added.
+    pub(super) flashes: Option<(u64, usize)>,
+    /// Whether a log line says that flash messages were dropped.
+    pub(super) said_dropped: bool,
+    /// Whether anybody read or wrote: the response then depends on the cookie.
+    pub(super) looked: bool,
+    pub(super) phase: Phase,
+    /// What the last commit took as done, until somebody looks: then it shows as stored.
+    pub(super) settled: Option<Arc<Settled>>,
+    /// Whether something was done that can no longer be kept.
+    pub(super) lost: bool,
+    /// Whether somebody else ended or renewed the session, or its time is over.
+    pub(super) ended: bool,
+    /// Whether it was ended here, and none has begun since.
+    pub(super) removed: bool,
+    /// What the response head has to tell the client.
+    pub(super) reply: Reply,
+    /// Whether the engine is at a commit, and who waits for its end.
+    pub(super) committing: bool,
+    pub(super) waiting: Vec<Waker>,
+    /// What is logged once the state is unlocked.
+    pub(super) lines: Vec<Line>,
+}
+
+#[derive(Clone)]
+pub(super) enum Stored {
+    /// The engine has still to open it.
+    Unopened,
+    Known(Option<Record>),
+}
+
+impl Stored {
+    pub(super) fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Unopened => None,
+            Self::Known(record) => record.as_ref(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The response is still to come.
+    Open,
+    /// Its head was sent.
+    Sent,
+    /// The engine could not be asked.
+    ReadOnly,
+}
+
+impl State {
+    /// Takes what the engine opened; what the cookie itself holds stays sealed until somebody looks.
+    pub(super) fn open(&mut self, opened: Opened, manager: &Manager) {
+        match opened {
+            Opened::Live(LiveSession(live)) => {
+                self.stored = Stored::Known(live.read());
+                self.live = Some(live);
+            }
+            opened => self.take(opened, manager),
+        }
+    }
+
+    /// Takes what the engine opened, in place of what was known.
+    pub(super) fn take(&mut self, opened: Opened, manager: &Manager) {
+        let settings = manager.settings();
+        self.origin = None;
+        let record = match opened {
+            Opened::Loaded(record) => Some(record),
+            Opened::Migrating(Migrating { record, place }) => {
+                match place {
+                    Place::Here(token) => {
+                        self.tokens.own = Some(token.0);
+                        self.resend = true;
+                    }
+                    Place::Old(origin) => self.origin = Some(origin),
+                }
+                Some(record)
+            }
+            Opened::Refused(why) => {
+                self.warn(settings.refused(why));
+                None
+            }
+            Opened::Renewed => {
+                self.renewed = true;
+                None
+            }
+            Opened::Nothing | Opened::Ended | Opened::Live(_) => None,
+        };
+        self.know(record);
+    }
+
+    pub(super) fn let_next(&mut self) {
+        self.committing = false;
+        self.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// Takes a record that the backend has just read.
+    pub(super) fn know(&mut self, record: Option<Record>) {
+        self.replace(Stored::Known(record));
+        // Others may have written to it since somebody looked.
+        self.room = 0;
+        self.flashes = None;
+    }
+
+    /// Replaces what is known of the record. Updates that are still to be committed were computed from
+    /// another one, so they must be computed again: no stored record has the version 0, and the commit
+    /// finds a conflict.
+    pub(super) fn replace(&mut self, mut stored: Stored) {
+        if let Stored::Known(Some(record)) = &mut stored
+            && !self.changes.is_empty()
+        {
+            record.version = 0;
+        }
+        self.stored = stored;
+    }
+
+    pub(super) fn warn(&mut self, text: impl Into<Cow<'static, str>>) {
+        self.lines.push(Line::Warn(text.into()));
+    }
+
+    pub(super) fn error(&mut self, text: impl Into<Cow<'static, str>>) {
+        self.lines.push(Line::Error(text.into()));
+    }
+
+    /// Does to a live session what was done here, where it can be reached.
+    pub(super) fn write_through(&mut self) {
+        let Some(live) = &self.live else { return };
+        if self.phase == Phase::Open && !self.changes.is_empty() && live.write(&self.changes) {
+            self.changes = Changes::default();
+            self.read_through();
+        }
+    }
+
+    /// Sees what others did to a live session.
+    pub(super) fn read_through(&mut self) {
+        if let Some(record) = self.live.as_ref().and_then(|live| live.read()) {
+            self.stored = Stored::Known(Some(record));
+        }
+    }
+
+    pub(super) fn record(&self) -> Option<&Record> {
+        self.stored.record()
+    }
+
+    /// What was stored and still shows.
+    pub(super) fn visible(&self) -> Option<&crate::record::entries::Entries> {
+        self.record()
+            .map(|record| &record.entries)
+            .filter(|_| !self.changes.hide_stored())
+    }
+
+    pub(super) fn view(&self) -> View<'_> {
+        self.changes
+            .over(self.record().map(|record| &record.entries))
+    }
+
+    pub(super) fn own_keys(&self) -> impl Iterator<Item = &str> {
+        self.view()
+            .iter()
+            .map(|(key, _)| key)
+            .filter(|key| !key.starts_with([FLASH, OWN]))
+    }
+
+    pub(super) fn flash_keys(&self) -> impl Iterator<Item = &str> {
+        self.view()
+            .iter()
+            .map(|(key, _)| key)
+            .filter(|key| key.starts_with(FLASH))
+    }
+
+    pub(super) fn too_late(&mut self) {
+        self.error(
+            "a session was cleared, renewed or ended when that could no longer reach the client",
+        );
+        self.lost = true;
+    }
+
+    /// Drops what was done under an id that a renewal replaced shortly before. Returns whether anything
+    /// was.
+    pub(super) fn drop_if_renewed(&mut self) -> bool {
+        if !self.renewed || self.changes.is_empty() {
+            return false;
+        }
+        self.warn(
+            "a request came under an id that a renewal had just replaced; what it wrote is dropped, so \
+             that the renewed session stays",
+        );
+        self.end();
+        true
+    }
+
+    /// Somebody else ended it: nothing is left, and nothing that was done here comes back.
+    pub(super) fn end(&mut self) {
+        self.stored = Stored::Known(None);
+        self.settled = None;
+        self.changes = Changes::default();
+        self.ended = true;
+    }
+
+    /// Takes what was done as done. What it returns undoes that.
+    pub(super) fn settle(&mut self) -> Arc<Settled> {
+        let settled = Arc::new(Settled {
+            changes: std::mem::take(&mut self.changes),
+            stored: std::mem::replace(&mut self.stored, Stored::Known(None)),
+            committed: self.committed,
+            migrates: self.origin.is_some(),
+        });
+        self.settled = Some(Arc::clone(&settled));
+        settled
+    }
+
+    /// Shows what was taken as done: not before somebody looks, which after most requests nobody does
+    /// (bench `overhead`, row "write three keys").
+    pub(super) fn show_settled(&mut self, settings: &Settings) {
+        if let Some(settled) = self.settled.take() {
+            self.stored = Stored::Known(settled.record(settings));
+        }
+    }
+
+    pub(super) fn unsettle(&mut self, settled: Arc<Settled>) {
+        self.settled = None;
+        let Settled {
+            changes, stored, ..
+        } = Arc::unwrap_or_clone(settled);
+        let later = std::mem::replace(&mut self.changes, changes);
+        self.changes.then(later);
+        self.replace(stored);
+    }
+}
+
+/// The locked state. What is logged meanwhile is said once it is unlocked: a subscriber of the log may
+/// use the session.
+pub(super) struct Locked<'a> {
+    pub(super) state: MutexGuard<'a, State>,
+    /// Behind the guard, because fields are dropped in their order.
+    pub(super) after: Lines,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.after.0 = std::mem::take(&mut self.state.lines);
+    }
+}
+
+/// A line of the log.
+pub(super) enum Line {
+    Warn(Cow<'static, str>),
+    Error(Cow<'static, str>),
+}
+
+/// Logs its lines when it is dropped.
+pub(super) struct Lines(pub(super) Vec<Line>);
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        for line in self.0.drain(..) {
+            match line {
+                Line::Warn(text) => log!(WARN, "{text}"),
+                Line::Error(text) => log!(ERROR, "{text}"),
+            }
+        }
+    }
+}
+
+/// The state in the hands of somebody who reads or writes.
+pub(super) struct Look<'a>(pub(super) Locked<'a>);
+
+impl Deref for Look<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+impl DerefMut for Look<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.0
+    }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        if self.0.live.is_some() {
+            self.0.write_through();
+        }
+    }
+}
+
+impl Session {
+    /// Notes that the response depends on the session, because a handler has it: a stream may read it
+    /// when the head is on its way, too late for `Vary: Cookie`.
+    pub(crate) fn mark_looked(&self) {
+        self.looked_at();
+    }
+
+    pub(super) fn looked_at(&self) -> Locked<'_> {
+        let mut state = self.lock();
+        state.looked = true;
+        state
+    }
+
+    pub(super) fn owned(&self, key: &str) -> Option<Value> {
+        self.look().view().get(key).map(Value::into_owned)
+    }
+
+    /// Drops the oldest messages over [`MAX_FLASHES`](Self::MAX_FLASHES), and returns how many stay.
+    pub(super) fn drop_flashes(&self, state: &mut State) -> usize {
+        let mut keys: Vec<String> = state.flash_keys().map(str::to_owned).collect();
+        keys.sort_unstable();
+        let excess = keys.len().saturating_sub(Self::MAX_FLASHES);
+        for key in &keys[..excess] {
+            self.remove(state, key);
+        }
+        if excess > 0 && !std::mem::replace(&mut state.said_dropped, true) {
+            let name = self.0.manager.settings().cookie_name();
+            state.warn(format!(
+                "a session of the cookie `{name}` has more than {} flash messages that were never \
+                 shown; the oldest are dropped",
+                Self::MAX_FLASHES
+            ));
+        }
+        keys.len() - excess
+    }
+
+    pub(super) fn needs_response(&self) -> bool {
+        self.0.manager.backend().needs_response()
+    }
+
+    /// The state, with what was committed as what is stored.
+    pub(super) fn lock(&self) -> Locked<'_> {
+        let mut state = self.lock_unsettled();
+        state.show_settled(self.0.manager.settings());
+        state
+    }
+
+    /// The state for who does not ask what is stored, whether or not another thread panicked with it:
+    /// every change to it is one step.
+    pub(super) fn lock_unsettled(&self) -> Locked<'_> {
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = Lines(Vec::new());
+        Locked { state, after }
+    }
+
+    /// Locks the state for reading or writing the session. The first call opens a session that opens at
+    /// once.
+    pub(super) fn look(&self) -> Look<'_> {
+        let mut state = self.looked_at();
+        if matches!(state.stored, Stored::Unopened)
+            && self.opens_at_once()
+            && let Ok(Ok(opened)) = self.0.manager.opening(&state.tokens, &()).now()
+        {
+            state.take(opened, &self.0.manager);
+        }
+        if state.live.is_some() && state.phase == Phase::Open {
+            state.write_through();
+            state.read_through();
+        }
+        Look(state)
+    }
+
+    /// The one way in which a value is written.
+    pub(super) fn insert(&self, state: &mut State, key: &str, change: Change) -> Result<(), Error> {
+        self.writable(state)?;
+        // After the head, what another request wrote meanwhile goes for it.
+        if let Change::Set(value) = &change
+            && state.phase == Phase::Open
+            && state.view().get(key) == Some(value.borrowed())
+            && !matches!(state.changes.entry(key), Some(Change::Update(_)))
+        {
+            return Ok(());
+        }
+        // What one more entry takes at most: as base64, with its lengths. Measuring the session at
+        // each write took 120 ns for three (bench `overhead`, row "write three keys").
+        let value = change.seen().map_or(0, |value| value.as_str().len());
+        let most = (key.len() + value + 16) * 4 / 3 + 4;
+        let former = state.changes.insert(key, change);
+        if most < state.room {
+            state.room -= most;
+            return Ok(());
+        }
+        match self.size_of(state) {
+            Some(Size { used, limit }) if used > limit => {
+                state.changes.undo(key, former);
+                return Err(Error::TooLarge { size: used, limit });
+            }
+            Some(Size { used, limit }) => state.room = limit - used,
+            None => state.room = usize::MAX,
+        }
+        Ok(())
+    }
+
+    /// The one way in which a value is removed.
+    pub(super) fn remove(&self, state: &mut State, key: &str) {
+        if self.writable(state).is_err() {
+            state.error(
+                "a value was taken out of a session after the response head was sent, and stays in it",
+            );
+            state.lost = true;
+            return;
+        }
+        // After the head, another request may have stored what the snapshot does not have.
+        let is_stored =
+            state.phase == Phase::Sent || Changes::NONE.over(state.visible()).get(key).is_some();
+        if is_stored {
+            state.changes.remove(key);
+        } else {
+            state.changes.undo(key, None);
+        }
+    }
+
+    /// The one way in which the session as a whole is changed.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Changes)) {
+        let mut state = self.look();
+        match self.writable(&state) {
+            // Of one that takes no writes the commit says that it was not done.
+            Ok(()) | Err(Error::ReadOnly) => change(&mut state.changes),
+            // Nothing is left of it.
+            Err(Error::Ended) => {}
+            Err(_) => state.too_late(),
+        }
+    }
+
+    pub(super) fn writable(&self, state: &State) -> Result<(), Error> {
+        match state.phase {
+            Phase::ReadOnly => Err(Error::ReadOnly),
+            _ if state.ended => Err(Error::Ended),
+            Phase::Open => Ok(()),
+            // The client has an id, and the engine alone can keep what is done under it.
+            Phase::Sent
+                if !self.needs_response()
+                    && state.origin.is_none()
+                    && state.record().is_some()
+                    && !state.changes.is_destroyed() =>
+            {
+                Ok(())
+            }
+            Phase::Sent => Err(Error::HeadSent),
+        }
+    }
+
+    pub(super) fn size_of(&self, state: &State) -> Option<Size> {
+        let manager = &self.0.manager;
+        manager.backend().size(state.view(), manager.settings())
+    }
+}
