@@ -13,7 +13,6 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::Poll,
     thread,
     time::{Duration, Instant},
 };
@@ -868,57 +867,6 @@ async fn a_connection_that_carries_nothing_any_more_is_replaced() {
     *fault.lock().unwrap() = Fault::Swallow;
     assert!(matches!(limited(store.load(id, NOW)).await, Err(None)));
     assert!(limited(store.load(id, NOW)).await.unwrap().is_some());
-}
-
-#[tokio::test]
-#[ignore = "needs Redis: tests/run.sh"]
-async fn calls_cancelled_early_leave_a_healthy_connection_in_use() {
-    let server = Server::start(&[]);
-    let store = RedisStore::connect(&server.url()).await.unwrap();
-    let id = new_id();
-    assert!(store.create(id, &write(&[])).await.unwrap());
-    let connections = || {
-        let info = cli(server.port, &["info", "stats"]);
-        let line = info
-            .lines()
-            .find(|line| line.starts_with("total_connections_received:"));
-        let (_, count) = line.unwrap().trim().split_once(':').unwrap();
-        count.parse::<u64>().unwrap()
-    };
-    let before = connections();
-    for _ in 0..50 {
-        // Polled once, so the command is on its way.
-        let mut call = Box::pin(store.load(id, NOW));
-        let polled = std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context)));
-        assert!(polled.await.is_pending());
-    }
-    assert!(store.load(id, NOW).await.unwrap().is_some());
-    // The second count's own connection is the one more.
-    assert_eq!(connections(), before + 1);
-}
-
-#[tokio::test]
-#[ignore = "needs Redis: tests/run.sh"]
-async fn a_dead_connection_is_found_though_every_call_is_cancelled_early() {
-    let server = Server::start(&[]);
-    let (port, fault) = proxy(server.port);
-    let store = RedisStore::connect(&format!("redis://127.0.0.1:{port}"))
-        .await
-        .unwrap();
-    let id = new_id();
-    assert!(store.create(id, &write(&[])).await.unwrap());
-    *fault.lock().unwrap() = Fault::Swallow;
-    let begun = Instant::now();
-    let early = Duration::from_millis(100);
-    while tokio::time::timeout(early, store.load(id, NOW))
-        .await
-        .is_err()
-    {
-        assert!(
-            begun.elapsed() < Duration::from_secs(3),
-            "the store recovers"
-        );
-    }
 }
 
 #[tokio::test]

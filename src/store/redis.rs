@@ -48,9 +48,7 @@ const NAME: &str = "Redis";
 /// of a user's sessions takes two to list and two to end (in a cluster three), however many there are.
 ///
 /// A lost connection is made anew by the next call; while there is none, calls fail at once, and
-/// each is a new try. A call whose connection broke is sent again. A write that was done already is not
-/// done twice, unless another request's write came between: a record keeps the mark of its last write
-/// alone.
+/// each is a new try. A call whose connection broke is sent again, which no script does twice.
 ///
 /// Sessions are worth keeping over a restart: set `appendonly yes`. With a `maxmemory`, set
 /// `maxmemory-policy volatile-ttl` or give sessions a server of their own: `noeviction` fails every
@@ -120,9 +118,6 @@ impl RedisStore {
     ///
     /// By default such a client waits longer than a second before it tries again what failed: set
     /// `min_retry_wait` and `max_retry_wait`, or a failover keeps visitors waiting.
-    ///
-    /// The client must not read from replicas: a replica that lags serves a session after its
-    /// log-out, and an [`update`](crate::Session::update) does not see the write it has to follow.
     pub fn from_cluster(client: ClusterClient) -> Self {
         Self::new(Link::new(Source::Cluster(Box::new(client)), Hosts::own()))
     }

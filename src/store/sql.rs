@@ -45,8 +45,6 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const ACQUIRE_LIMIT: Duration = Duration::from_millis(1_500);
 /// A connection that nobody used for this long is tested before it is used.
 const TESTED_AFTER: Duration = Duration::from_secs(5);
-/// How long a call must have waited before its end says anything about its connection.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What differs from one database to another.
 pub(crate) trait Dialect: Driver {
@@ -264,11 +262,6 @@ macro_rules! sql_store {
             /// Creates nothing: call [`migrate`](Self::migrate), or let your own migrations create
             /// the table as its documentation says. A pool tests each connection before it is used,
             /// which is one more round trip, unless it was built with `test_before_acquire(false)`.
-            /// Such a pool keeps its connections to a node that became read-only.
-            ///
-            /// Reads must go to the node that writes do: behind a proxy or pool that sends them to a
-            /// replica, a session opens after its log-out while the replica lags, and an
-            /// [`update`](crate::Session::update) does not see the write it has to follow.
             pub fn from_pool(pool: $pool) -> Self {
                 Self($crate::store::sql::SqlStore::from_pool(pool))
             }
@@ -426,123 +419,65 @@ impl<Db: Database> Clone for Pools<Db> {
     }
 }
 
-/// What is known of the connections of a pool, so that a restart of the server fails as few calls as
-/// can be, and otherwise no call pays for a test.
+/// When a connection was last found dead, or did not answer in time. One that is older has most likely died of the same, and is
+/// tested before it is used; so a restart of the server fails as few calls as can be, and otherwise
+/// no call pays for a test.
 #[derive(Clone, Default)]
-pub(crate) struct Lost(Arc<Mutex<Marks>>);
-
-#[derive(Clone, Copy, Default)]
-struct Marks {
-    /// A connection was found dead, or did not answer in time: those that idle since before have
-    /// most likely died of the same.
-    lost: Option<Instant>,
-    /// A call was dropped, however early: connections that come back soon after are tested.
-    dropped: Option<Instant>,
-    /// A node refused to write: it answers a test, so connections from before are closed.
-    read_only: Option<Instant>,
-}
+pub(crate) struct Lost(Arc<Mutex<Option<Instant>>>);
 
 impl Lost {
-    fn update(&self, change: impl FnOnce(&mut Marks, Instant)) {
-        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut marks, Instant::now());
-    }
-
-    fn marks(&self) -> Marks {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn mark(&self) {
-        self.update(|marks, now| {
-            marks.lost = Some(now);
-            marks.dropped = Some(now);
-        });
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// At most once in a while: a node that stays read-only costs no new connection for each call.
-    fn mark_read_only(&self) {
-        self.update(|marks, now| {
-            if marks
-                .read_only
-                .is_none_or(|mark| mark.elapsed() >= PATIENCE)
-            {
-                marks.read_only = Some(now);
-            }
-        });
+    fn is_suspect(&self, age: Duration) -> bool {
+        let lost = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.is_some_and(|lost| lost.elapsed() <= age)
     }
 
     /// What every pool of this crate begins with.
     pub(crate) fn pool_options<Db: Database>(&self) -> PoolOptions<Db> {
-        let (before, after) = (self.clone(), self.clone());
+        let (lost, suspects) = (self.clone(), self.clone());
         PoolOptions::new()
             .acquire_timeout(ACQUIRE_LIMIT)
             .test_before_acquire(false)
             .before_acquire(move |connection: &mut Db::Connection, known| {
-                let marks = before.marks();
-                let keep = !is_before(marks.read_only, known.age);
-                // One that came back after the mark was tested then, or has answered since.
-                let test = known.idle_for >= TESTED_AFTER || is_before(marks.lost, known.idle_for);
+                let test = known.idle_for >= TESTED_AFTER || lost.is_suspect(known.age);
                 Box::pin(async move {
-                    if keep && test {
+                    if test {
                         connection.ping().await?;
                     }
-                    Ok(keep)
+                    Ok(true)
                 })
             })
             // The client itself tests a connection that comes back, but waits for ever: were the
             // other end gone without a word, the whole pool would soon be waiting so.
             .after_release(move |connection: &mut Db::Connection, known| {
-                let (lost, marks) = (after.clone(), after.marks());
-                let keep = !is_before(marks.read_only, known.age);
-                let test = is_before(marks.dropped, known.age)
-                    && marks
-                        .dropped
-                        .is_some_and(|mark| mark.elapsed() < TESTED_AFTER);
+                let test = suspects.is_suspect(known.age);
                 Box::pin(async move {
-                    if keep && test {
+                    if test {
                         let answer = time::timeout(ACQUIRE_LIMIT, connection.ping()).await;
-                        if !matches!(answer, Ok(Ok(()))) {
-                            lost.mark();
-                        }
                         answer.map_err(|_| sqlx::Error::PoolTimedOut)??;
                     }
-                    Ok(keep)
+                    Ok(true)
                 })
             })
     }
 }
 
-/// Whether what began `ago` is older than the mark.
-fn is_before(mark: Option<Instant>, ago: Duration) -> bool {
-    mark.is_some_and(|mark| mark.elapsed() <= ago)
-}
+/// Waits for an answer; whoever gives up waiting leaves a connection that may be dead.
+struct Waiting<'a>(Option<&'a Lost>);
 
-/// A call that waits for an answer. Dropped after [`PATIENCE`], it leaves connections that may be
-/// dead; dropped earlier, it says nothing about them.
-struct Waiting<'a> {
-    lost: Option<&'a Lost>,
-    since: Instant,
-}
-
-impl<'a> Waiting<'a> {
-    fn new(lost: &'a Lost) -> Self {
-        Self {
-            lost: Some(lost),
-            since: Instant::now(),
-        }
-    }
-
+impl Waiting<'_> {
     fn over(mut self) {
-        self.lost = None;
+        self.0 = None;
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        match self.lost {
-            Some(lost) if self.since.elapsed() >= PATIENCE => lost.mark(),
-            Some(lost) => lost.update(|marks, now| marks.dropped = Some(now)),
-            None => {}
+        if let Some(lost) = self.0 {
+            lost.mark();
         }
     }
 }
@@ -555,8 +490,6 @@ pub(crate) enum Trouble {
     Ended,
     /// The connection was lost, before or after it was done.
     Lost,
-    /// The node only reads, as after a failover: nothing was done.
-    ReadOnly,
     Other,
 }
 
@@ -956,7 +889,7 @@ impl<D: Dialect> SqlStore<D> {
             let answer = run();
             tokio::pin!(answer);
             // Dropped before the answer is, which gives the connection back.
-            let waiting = Waiting::new(&self.lost);
+            let waiting = Waiting(Some(&self.lost));
             let answer = answer.as_mut().await;
             waiting.over();
             let error = match answer {
@@ -977,10 +910,6 @@ impl<D: Dialect> SqlStore<D> {
                 Trouble::Lost => {
                     self.lost.mark();
                     repeatable && tries < 3
-                }
-                Trouble::ReadOnly => {
-                    self.lost.mark_read_only();
-                    tries < 2
                 }
                 Trouble::Other => false,
             };

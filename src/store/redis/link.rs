@@ -3,8 +3,8 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex as Lock, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -32,8 +32,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// How long nobody tries again after no connection could be made: what a server that is down is
 /// spared, and what a visitor waits at most after it is back.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How many calls in a row, given up early over at least [`PATIENCE`], show a dead connection. Fewer,
-/// or in a shorter time, say nothing: no answer was due yet.
+/// How many calls in a row may be given up, each early, before the connection is taken for dead.
 const GIVEN_UP: u32 = 5;
 
 /// Where connections come from.
@@ -67,10 +66,9 @@ pub(super) struct Link {
 /// A connection, and whether it still answers.
 struct Line {
     connection: Connection,
-    /// Set for good: a server that hangs, or a network that swallows, closes no connection.
-    dead: AtomicBool,
-    /// Since the last answer: when the first call that was given up was sent, and how many were.
-    given_up: Lock<Option<(Instant, u32)>>,
+    /// Calls that were given up since it last answered. A server that hangs, or a network that
+    /// swallows, closes no connection.
+    given_up: AtomicU32,
 }
 
 /// Nothing could be connected to.
@@ -151,8 +149,7 @@ impl Link {
             Ok(connection) => {
                 let line = Arc::new(Line {
                     connection,
-                    dead: AtomicBool::new(false),
-                    given_up: Lock::new(None),
+                    given_up: AtomicU32::new(0),
                 });
                 self.line.store(Some(Arc::clone(&line)));
                 *failed = None;
@@ -221,7 +218,7 @@ impl Source {
 
 impl Line {
     fn is_dead(&self) -> bool {
-        self.dead.load(Relaxed)
+        self.given_up.load(Relaxed) >= GIVEN_UP
     }
 
     async fn send(&self, command: &Cmd) -> RedisResult<Value> {
@@ -250,17 +247,13 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let given_up = &self.line.given_up;
-        let mut given_up = given_up.lock().unwrap_or_else(PoisonError::into_inner);
         if self.answered {
-            *given_up = None;
-            return;
-        }
-        let (first, count) = given_up.unwrap_or((self.since, 0));
-        let count = count.saturating_add(1);
-        *given_up = Some((first, count));
-        let waited = self.since.elapsed() >= PATIENCE;
-        if waited || (count >= GIVEN_UP && first.elapsed() >= PATIENCE) {
-            self.line.dead.store(true, Relaxed);
+            // For good is for good: in a cluster the other servers answer still.
+            let _ = given_up.fetch_update(Relaxed, Relaxed, |n| (n < GIVEN_UP).then_some(0));
+        } else if self.since.elapsed() >= PATIENCE {
+            given_up.store(GIVEN_UP, Relaxed);
+        } else {
+            let _ = given_up.fetch_update(Relaxed, Relaxed, |n| n.checked_add(1));
         }
     }
 }

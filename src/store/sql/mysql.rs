@@ -80,8 +80,6 @@ impl Dialect for MySql {
             Some(1213 | 1020) => Trouble::Undone,
             // The server goes down, ended the connection, or did so long ago because nobody used it.
             Some(1053 | 1927 | 4031) => Trouble::Lost,
-            // `read_only` or `super_read_only`; InnoDB in read-only mode.
-            Some(1290 | 1836) => Trouble::ReadOnly,
             _ => Trouble::Other,
         }
     }

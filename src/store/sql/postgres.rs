@@ -101,8 +101,6 @@ impl Dialect for Postgres {
             "57P01" => Trouble::Ended,
             // A crash, the end of a crash, a database that was dropped; a lost connection.
             "57P02" | "57P03" | "57P04" | "08006" | "08003" => Trouble::Lost,
-            // A standby, or a primary that became one.
-            "25006" => Trouble::ReadOnly,
             _ => Trouble::Other,
         }
     }
