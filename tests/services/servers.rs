@@ -145,6 +145,21 @@ impl Drop for Redis {
     }
 }
 
+/// Runs a command that knows the functions of `tests/services/sql.sh`; its first argument is the
+/// folder of a server.
+fn sql_bash(dir: &Path, command: &str) -> String {
+    let command = format!(". tests/services/sql.sh; {command}");
+    let mut bash = Command::new("bash");
+    let output = bash
+        .args(["-c", &command, "bash"])
+        .arg(dir)
+        .output()
+        .unwrap();
+    let (out, err) = (output.stdout, String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command}: {err}");
+    String::from_utf8(out).unwrap().trim().to_owned()
+}
+
 /// A PostgreSQL that `tests/services/sql.sh` starts.
 pub struct Postgres {
     dir: PathBuf,
@@ -171,19 +186,8 @@ impl Postgres {
         server
     }
 
-    /// Runs a command that knows the functions of `tests/services/sql.sh`; its first argument is
-    /// this server's folder.
     pub fn bash(&self, command: &str) -> String {
-        let command = format!(". tests/services/sql.sh; {command}");
-        let mut bash = Command::new("bash");
-        let output = bash
-            .args(["-c", &command, "bash"])
-            .arg(&self.dir)
-            .output()
-            .unwrap();
-        let (out, err) = (output.stdout, String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{command}: {err}");
-        String::from_utf8(out).unwrap().trim().to_owned()
+        sql_bash(&self.dir, command)
     }
 
     pub fn restart(&self) {
@@ -225,6 +229,93 @@ impl Drop for Postgres {
         self.bash("stop_postgres \"$1\" || true");
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// A MariaDB that `tests/services/sql.sh` starts.
+pub struct MariaDb {
+    dir: PathBuf,
+    /// Of a user with all rights.
+    pub url: String,
+}
+
+impl MariaDb {
+    pub fn start() -> Self {
+        let mut server = Self {
+            dir: temp_dir(),
+            url: String::new(),
+        };
+        server.url = server.bash("start_mariadb \"$1\" && echo \"$SESSION_TEST_MYSQL\"");
+        server
+    }
+
+    /// The url of a user that may write sessions and nothing else.
+    pub fn app_url(&self) -> String {
+        self.url.replace("//test:", "//app:")
+    }
+
+    pub fn bash(&self, command: &str) -> String {
+        sql_bash(&self.dir, command)
+    }
+
+    /// Runs statements as the user with all rights; returns what they select.
+    pub fn query(&self, sql: &str) -> String {
+        let script = format!(
+            "mariadb --no-defaults --host=127.0.0.1 --port=\"$(cat \"$1/mariadb/port\")\" \
+             --user=test --password=secret-of-the-tests --skip-column-names --batch \
+             --execute='{sql}' sessions"
+        );
+        self.bash(&script)
+    }
+
+    fn pid(&self) -> u32 {
+        let pid = fs::read_to_string(self.dir.join("mariadb/pid")).unwrap();
+        pid.trim().parse().unwrap()
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// Ends it as an operator does.
+    pub fn stop(&self) {
+        self.end("TERM");
+    }
+
+    pub fn kill(&self) {
+        self.end("KILL");
+    }
+
+    pub fn restart(&self) {
+        self.stop();
+        self.begin();
+    }
+
+    fn end(&self, by: &str) {
+        let pid = self.pid();
+        signal(pid, by);
+        let since = Instant::now();
+        while fs::exists(format!("/proc/{pid}")).unwrap() && !is_zombie(pid) {
+            assert!(since.elapsed() < Duration::from_secs(20), "MariaDB ends");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn begin(&self) {
+        self.bash("begin_mariadb \"$1\"");
+    }
+}
+
+impl Drop for MariaDb {
+    fn drop(&mut self) {
+        self.bash("kill -KILL \"$(cat \"$1/mariadb/pid\")\" || true");
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Whether a process has ended and its parent has not read how.
+fn is_zombie(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.contains(") Z ")
 }
 
 /// How much memory this process has, in kB; 0 where the system has no `/proc`.
