@@ -19,6 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "redis-tls")]
+use servers::Certificates;
 use servers::{Redis as Server, cli, free_port, signal, temp_dir};
 use session_manager::{
     Applied, Holder, RedisStore, Store, StoreError, StoreId, Timestamp, Value, Write, testing,
@@ -1023,22 +1025,8 @@ fn over_tls_the_contract_is_kept_with_a_server_that_the_system_trusts_and_no_oth
             testing::check_store(RedisStore::connect(&url).await.unwrap()).await;
         });
     }
-    let dir = temp_dir();
-    let made = Command::new("bash")
-        .current_dir(&dir)
-        .args(["-euc", "
-            openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca
-            openssl req -newkey rsa:2048 -nodes -keyout key -out csr -subj /CN=redis
-            openssl x509 -req -in csr -CA ca.pem -CAkey ca.key -CAcreateserial -out cert -days 2 \
-                -extfile <(echo subjectAltName=IP:127.0.0.1)"])
-        .output()
-        .unwrap();
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
-    let file = |name: &str| dir.join(name).display().to_string();
+    let certificates = Certificates::make();
+    let file = |name: &str| certificates.path(name);
     let (port, ca) = (free_port(), file("ca.pem"));
     let _server = Server::start(&[
         "--tls-port",
@@ -1080,5 +1068,4 @@ fn over_tls_the_contract_is_kept_with_a_server_that_the_system_trusts_and_no_oth
         !kept && said.to_lowercase().contains("certificate"),
         "{said}"
     );
-    let _ = fs::remove_dir_all(dir);
 }

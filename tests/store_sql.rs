@@ -605,10 +605,12 @@ async fn costs_follow_what_changed<S: Store>(store: S, counts: &wire::Counts) {
 macro_rules! on_each_server {
     (
         #[$when:meta] $module:ident, $store:ident, $pool:ident, $variable:literal, $server:ident, $url:expr,
-        read_only: $read_only:expr
+        read_only: $read_only:expr, verify: $verify:literal
     ) => {
         mod $module {
             use super::*;
+            #[cfg(feature = "sql-tls")]
+            use crate::servers::Certificates;
             use crate::servers::$server;
             use session_manager::$store;
 
@@ -848,6 +850,31 @@ macro_rules! on_each_server {
                 }
             }
 
+            #[cfg(feature = "sql-tls")]
+            #[tokio::test]
+            #[$when]
+            async fn over_tls_the_contract_is_kept_with_a_server_whose_certificate_is_right_and_no_other() {
+                let (ours, others) = (Certificates::make(), Certificates::make());
+                let server = $server::start();
+                let trusting = |ca: &Certificates| {
+                    let ca = ca.path("ca.pem");
+                    format!("{}?{}", server.url, format!($verify, ca = ca))
+                };
+                let refused = async |url: String| match $store::connect(url).await {
+                    Ok(_) => panic!("it was accepted"),
+                    Err(error) => shown(&error),
+                };
+                let plain = refused(trusting(&ours)).await;
+                assert!(plain.contains("TLS"), "a server without TLS: {plain}");
+                server.start_tls(&ours);
+                let store = $store::connect(trusting(&ours)).await.unwrap();
+                testing::check_store(store).await;
+                let unknown = refused(trusting(&others)).await;
+                assert!(unknown.contains("UnknownIssuer"), "{unknown}");
+                let misnamed = refused(trusting(&ours).replace("127.0.0.1", "localhost")).await;
+                assert!(misnamed.contains("NotValidForName"), "{misnamed}");
+            }
+
             /// The way leads to another server, while the former one lives on and refuses writes.
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             #[$when]
@@ -931,7 +958,8 @@ on_each_server! {
         let psql = format!("psql --no-psqlrc -q '{}' -c", server.url);
         server.bash(&format!("{psql} '{sql}' && {psql} 'SELECT pg_reload_conf()'"));
         server.bash("sleep 0.3");
-    }
+    },
+    verify: "sslmode=verify-full&sslrootcert={ca}"
 }
 
 #[cfg(feature = "mysql")]
@@ -940,7 +968,8 @@ on_each_server! {
     mysql_server, MySqlStore, MySqlPool, "SESSION_TEST_MYSQL", MariaDb, |server| server.app_url(),
     read_only: |server| {
         server.query("SET GLOBAL read_only = 1");
-    }
+    },
+    verify: "ssl-mode=VERIFY_IDENTITY&ssl-ca={ca}"
 }
 
 #[cfg(feature = "mysql")]

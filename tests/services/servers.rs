@@ -206,6 +206,17 @@ impl Postgres {
         );
     }
 
+    /// Restarts it with TLS.
+    pub fn start_tls(&self, certificates: &Certificates) {
+        let (cert, key) = (certificates.path("cert"), certificates.path("key"));
+        self.bash(&format!(
+            "data=$1/postgres/data
+             install -m 600 {cert} $data/server.crt && install -m 600 {key} $data/server.key
+             chown --reference=$data $data/server.*
+             echo 'ssl = on' >>$data/postgresql.conf && restart_postgres $1"
+        ));
+    }
+
     /// To the server and all of its children, of which each serves one connection.
     pub fn signal(&self, name: &str) {
         let pid = fs::read_to_string(self.dir.join("postgres/data/postmaster.pid")).unwrap();
@@ -290,6 +301,18 @@ impl MariaDb {
         self.begin();
     }
 
+    /// Restarts it with TLS.
+    pub fn start_tls(&self, certificates: &Certificates) {
+        let (cert, key) = (certificates.path("cert"), certificates.path("key"));
+        self.bash(&format!(
+            "dir=$1/mariadb
+             install -m 600 {cert} $dir/cert && install -m 600 {key} $dir/key
+             chown --reference=$dir $dir/cert $dir/key
+             printf '%s\\n' --ssl-cert=$dir/cert --ssl-key=$dir/key >$dir/options"
+        ));
+        self.restart();
+    }
+
     fn end(&self, by: &str) {
         let pid = self.pid();
         signal(pid, by);
@@ -316,6 +339,38 @@ impl Drop for MariaDb {
 fn is_zombie(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.contains(") Z ")
+}
+
+/// A certificate authority of the test's own, and the certificate of a server at 127.0.0.1.
+pub struct Certificates(PathBuf);
+
+impl Certificates {
+    pub fn make() -> Self {
+        let dir = temp_dir();
+        let made = Command::new("bash")
+            .current_dir(&dir)
+            .args(["-euc", "
+                openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=$(basename $PWD)
+                openssl req -newkey rsa:2048 -nodes -keyout key -out csr -subj /CN=server
+                openssl x509 -req -in csr -CA ca.pem -CAkey ca.key -CAcreateserial -out cert -days 2 \
+                    -extfile <(echo subjectAltName=IP:127.0.0.1)"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{said}");
+        Self(dir)
+    }
+
+    /// The path of `ca.pem`, `cert` or `key`.
+    pub fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// How much memory this process has, in kB; 0 where the system has no `/proc`.
