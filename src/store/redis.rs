@@ -24,7 +24,8 @@ use crate::{
 
 const NAME: &str = "Redis";
 
-/// Keeps sessions in Redis (5 or later) or Valkey: a hash per session, written field by field.
+/// Keeps sessions in Redis (5 or later; tested with 7.0) or Valkey (tested with 9.1): a hash per session,
+/// written field by field.
 ///
 /// | url | |
 /// |---|---|
