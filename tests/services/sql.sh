@@ -5,6 +5,7 @@
 #   restart_postgres DIR, stop_postgres DIR
 #                        do so to a server that start_postgres started
 #   start_mariadb DIR    exports SESSION_TEST_MYSQL (a url)
+#   begin_mariadb DIR    starts it again after it was stopped or killed
 #
 # Each keeps everything below DIR, listens on a free port of 127.0.0.1, waits until it is ready, and
 # appends the process it started to the array service_pids. If it cannot, it says what is missing and
@@ -93,6 +94,7 @@ start_mariadb() {
     as=$(service_user mysql) || return 1
     port=$(free_port) || { echo 'no free port' >&2; return 1; }
     mkdir -p "$dir/mariadb"
+    echo "$port" >"$dir/mariadb/port"
     if [ -n "$as" ]; then
         chown mysql "$dir/mariadb"
         chmod o+x "$dir"
@@ -101,19 +103,32 @@ start_mariadb() {
     $as mariadb-install-db --no-defaults --datadir="$dir/mariadb/data" --auth-root-authentication-method=normal \
         --skip-test-db >"$dir/mariadb.install.log" 2>&1 ||
         { cat "$dir/mariadb.install.log" >&2; return 1; }
-    # The server takes each line for a statement.
+    # The server takes each line for a statement, at every start. A user with all rights may write
+    # where others find the server read-only; `app` may not.
     cat >"$dir/mariadb/init.sql" <<'SQL'
-CREATE DATABASE sessions;
-CREATE USER test@'127.0.0.1' IDENTIFIED BY 'secret-of-the-tests';
+CREATE DATABASE IF NOT EXISTS sessions;
+CREATE USER IF NOT EXISTS test@'127.0.0.1' IDENTIFIED BY 'secret-of-the-tests';
 GRANT ALL ON *.* TO test@'127.0.0.1';
+CREATE USER IF NOT EXISTS app@'127.0.0.1' IDENTIFIED BY 'secret-of-the-tests';
+GRANT ALL ON sessions.* TO app@'127.0.0.1';
 SQL
-    # shellcheck disable=SC2086
-    (cd / && PATH=$PATH:/usr/sbin exec $as mariadbd --no-defaults --datadir="$dir/mariadb/data" \
-        --socket="$dir/mariadb/socket" --pid-file="$dir/mariadb/pid" --bind-address=127.0.0.1 \
-        --port="$port" --skip-name-resolve --innodb-flush-log-at-trx-commit=0 \
-        --innodb-flush-method=nosync --init-file="$dir/mariadb/init.sql") >"$dir/mariadb.log" 2>&1 &
+    begin_mariadb "$dir" || return 1
+    export SESSION_TEST_MYSQL="mysql://test:secret-of-the-tests@127.0.0.1:$port/sessions"
+}
+
+begin_mariadb() {
+    local dir=$1 as port
+    as=$(service_user mysql) || return 1
+    port=$(cat "$dir/mariadb/port")
+    local options=(--no-defaults --datadir="$dir/mariadb/data" --socket="$dir/mariadb/socket"
+        --pid-file="$dir/mariadb/pid" --bind-address=127.0.0.1 --port="$port" --skip-name-resolve
+        --innodb-flush-method=nosync --init-file="$dir/mariadb/init.sql"
+        # Written at each commit, so that a commit outlives a kill, and never synchronized.
+        --innodb-flush-log-at-trx-commit=2)
+    [ ! -e "$dir/mariadb/options" ] || mapfile -t -O ${#options[@]} options <"$dir/mariadb/options"
+    # shellcheck disable=SC2086 # $as is several words
+    (cd / && PATH=$PATH:/usr/sbin exec $as mariadbd "${options[@]}") >>"$dir/mariadb.log" 2>&1 &
     service_pids+=($!)
     wait_ready $! "$dir/mariadb.log" mariadb --no-defaults --host=127.0.0.1 --port="$port" --user=test \
-        --password=secret-of-the-tests --execute='SELECT 1' sessions || return 1
-    export SESSION_TEST_MYSQL="mysql://test:secret-of-the-tests@127.0.0.1:$port/sessions"
+        --password=secret-of-the-tests --execute='SELECT 1' sessions
 }

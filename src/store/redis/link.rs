@@ -4,20 +4,22 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
+    Arg, AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind,
+    Value,
     aio::{ConnectionManager, MultiplexedConnection},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
     sentinel::SentinelClient,
 };
 use tokio::{
+    runtime::Handle,
     sync::Mutex,
     time::{Instant, timeout},
 };
@@ -32,8 +34,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// How long nobody tries again after no connection could be made: what a server that is down is
 /// spared, and what a visitor waits at most after it is back.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How many calls in a row may be given up, each early, before the connection is taken for dead.
-const GIVEN_UP: u32 = 5;
 
 /// Where connections come from.
 pub(super) enum Source {
@@ -66,9 +66,12 @@ pub(super) struct Link {
 /// A connection, and whether it still answers.
 struct Line {
     connection: Connection,
-    /// Calls that were given up since it last answered. A server that hangs, or a network that
-    /// swallows, closes no connection.
-    given_up: AtomicU32,
+    /// Whether a call had time to be answered and was not: a server that hangs, or a network that
+    /// drops packets, closes no connection. Once dead, a connection stays dead, because in a cluster
+    /// the other servers still answer.
+    is_dead: AtomicBool,
+    /// Whether a check is under way.
+    is_checked: AtomicBool,
 }
 
 /// Nothing could be connected to.
@@ -123,7 +126,9 @@ impl Link {
     }
 
     fn usable(&self) -> Option<Arc<Line>> {
-        self.line.load_full().filter(|line| !line.is_dead())
+        self.line
+            .load_full()
+            .filter(|line| !line.is_dead.load(Relaxed))
     }
 
     async fn line(&self) -> Result<Arc<Line>, Unreachable> {
@@ -149,7 +154,8 @@ impl Link {
             Ok(connection) => {
                 let line = Arc::new(Line {
                     connection,
-                    given_up: AtomicU32::new(0),
+                    is_dead: AtomicBool::new(false),
+                    is_checked: AtomicBool::new(false),
                 });
                 self.line.store(Some(Arc::clone(&line)));
                 *failed = None;
@@ -217,43 +223,79 @@ impl Source {
 }
 
 impl Line {
-    fn is_dead(&self) -> bool {
-        self.given_up.load(Relaxed) >= GIVEN_UP
-    }
-
-    async fn send(&self, command: &Cmd) -> RedisResult<Value> {
+    async fn send(self: &Arc<Self>, command: &Cmd) -> RedisResult<Value> {
         let mut waiting = Waiting {
             line: self,
+            command,
             since: Instant::now(),
             answered: false,
         };
-        let answer = match self.connection.clone() {
-            Connection::Node(mut node) => command.query_async(&mut node).await,
-            Connection::Cluster(mut cluster) => command.query_async(&mut cluster).await,
-            Connection::Manager(mut manager) => command.query_async(&mut manager).await,
-        };
+        let answer = self.query(command).await;
         waiting.answered = true;
         answer
     }
+
+    async fn query(&self, command: &Cmd) -> RedisResult<Value> {
+        match self.connection.clone() {
+            Connection::Node(mut node) => command.query_async(&mut node).await,
+            Connection::Cluster(mut cluster) => command.query_async(&mut cluster).await,
+            Connection::Manager(mut manager) => command.query_async(&mut manager).await,
+        }
+    }
+
+    /// Asks the server of `command` in the background and gives it time to answer. One check at a
+    /// time, however many calls are dropped.
+    fn check(self: &Arc<Self>, command: &Cmd) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        if self.is_checked.swap(true, Relaxed) {
+            return;
+        }
+        let mut check = redis::cmd("EXISTS");
+        // In a cluster the key decides which server is asked.
+        check.arg(key_of(command).unwrap_or_default());
+        let line = Arc::clone(self);
+        runtime.spawn(async move {
+            // An error is an answer too; the next call meets it and decides.
+            if timeout(PATIENCE, line.query(&check)).await.is_err() {
+                line.is_dead.store(true, Relaxed);
+            }
+            line.is_checked.store(false, Relaxed);
+        });
+    }
 }
 
-/// A call that waits for its answer; dropped before that, it was given up.
+fn key_of(command: &Cmd) -> Option<&[u8]> {
+    let mut args = command.args_iter();
+    let name = args.next();
+    let is_script = matches!(name, Some(Arg::Simple(b"EVALSHA" | b"EVAL")));
+    match args.nth(if is_script { 2 } else { 0 }) {
+        Some(Arg::Simple(key)) => Some(key),
+        _ => None,
+    }
+}
+
+/// A call that waits for its answer.
+///
+/// Dropped before that, it tells about the connection only if it waited long enough: a client that
+/// goes away, or resets its streams, says nothing about the server.
 struct Waiting<'a> {
-    line: &'a Line,
+    line: &'a Arc<Line>,
+    command: &'a Cmd,
     since: Instant,
     answered: bool,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let given_up = &self.line.given_up;
         if self.answered {
-            // For good is for good: in a cluster the other servers answer still.
-            let _ = given_up.fetch_update(Relaxed, Relaxed, |n| (n < GIVEN_UP).then_some(0));
-        } else if self.since.elapsed() >= PATIENCE {
-            given_up.store(GIVEN_UP, Relaxed);
+            return;
+        }
+        if self.since.elapsed() >= PATIENCE {
+            self.line.is_dead.store(true, Relaxed);
         } else {
-            let _ = given_up.fetch_update(Relaxed, Relaxed, |n| n.checked_add(1));
+            self.line.check(self.command);
         }
     }
 }

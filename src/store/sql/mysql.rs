@@ -30,6 +30,14 @@ sql_store! {
     /// for it. An [`update`](crate::Session::update) that another request was faster than costs three
     /// more: what became of the record, the session as it is now, and the next try.
     ///
+    /// A restart of the server fails no read that it does not keep waiting. It may fail one write, of
+    /// which the client cannot know whether it was done. Connections are renewed as they are needed,
+    /// also if the server takes no more writes after a failover.
+    ///
+    /// Sessions must be read where they are written. A proxy that sends reads to replicas breaks two
+    /// promises: a session that was ended (a log-out) opens again until the replica has received it,
+    /// and [`update`](crate::Session::update) computes from an old value and fails after its retries.
+    ///
     /// Rows whose time is over are not served; [`start_sweeping`](Self::start_sweeping) frees their
     /// room. What one request writes must fit the server's `max_allowed_packet`, in MySQL the whole
     /// session; a key, 65,535 bytes.
@@ -80,6 +88,8 @@ impl Dialect for MySql {
             Some(1213 | 1020) => Trouble::Undone,
             // The server goes down, ended the connection, or did so long ago because nobody used it.
             Some(1053 | 1927 | 4031) => Trouble::Lost,
+            // `read_only` and `super_read_only`; InnoDB or a transaction that takes no writes.
+            Some(1290 | 1792 | 1836 | 1874) => Trouble::ReadOnly,
             _ => Trouble::Other,
         }
     }

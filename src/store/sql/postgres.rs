@@ -28,7 +28,11 @@ sql_store! {
     ///
     /// Rows whose time is over are not served; [`start_sweeping`](Self::start_sweeping) frees their
     /// room. A restart of the server fails no read that it does not keep waiting, and connections
-    /// are renewed as they are needed.
+    /// are renewed as they are needed, also if the server takes no more writes after a failover.
+    ///
+    /// Sessions must be read where they are written. A pooler that sends reads to replicas breaks two
+    /// promises: a session that was ended (a log-out) opens again until the replica has received it,
+    /// and [`update`](crate::Session::update) computes from an old value and fails after its retries.
     ///
     /// TLS needs the feature `sql-tls`; `?sslmode=verify-full` insists on it. Behind a pooler that
     /// gives out connections by the transaction, use [`from_pool`](Self::from_pool) with
@@ -101,6 +105,8 @@ impl Dialect for Postgres {
             "57P01" => Trouble::Ended,
             // A crash, the end of a crash, a database that was dropped; a lost connection.
             "57P02" | "57P03" | "57P04" | "08006" | "08003" => Trouble::Lost,
+            // A replica, or a server whose transactions are read-only.
+            "25006" => Trouble::ReadOnly,
             _ => Trouble::Other,
         }
     }

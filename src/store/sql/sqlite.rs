@@ -48,6 +48,9 @@ impl Dialect for Sqlite {
     const NOTE: &'static str = r#"json_extract(data, '$."%02note"')"#;
     const MERGED: &'static str = "json_patch(data, ?)";
 
+    // A connection that took long is not closed: what is in memory would end with it.
+    const HAS_NETWORK: bool = false;
+
     fn schema(table: &str) -> Vec<String> {
         vec![include_str!("sqlite.sql").replace("sessions", table)]
     }
@@ -78,9 +81,7 @@ impl Dialect for Sqlite {
             .pool_options()
             .max_connections(1)
             .idle_timeout(None)
-            .max_lifetime(None)
-            // Nor does it end because it took long over something: there is no network to lose it.
-            .after_release(|_, _| Box::pin(async { Ok(true) }));
+            .max_lifetime(None);
         if is_memory {
             let pool = one.connect_lazy_with(options);
             return Ok(Pools {
