@@ -6,96 +6,23 @@
 mod common;
 
 use std::{
-    cell::Cell,
     collections::{BTreeMap, BTreeSet},
-    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{Arc, Barrier, Mutex, PoisonError},
-    task::{Context, Poll, Waker},
+    task::Poll,
     thread,
     time::Duration,
 };
 
-use common::{Answer, App, Web, block_on, current, named, on_every_framework};
-use session_manager::{
-    Applied, Error, Holder, Manager, MemoryStore, Middleware, Record, ServerSide, Session, Store,
-    StoreError, StoreId, Timestamp, Value, Write, manager,
+use common::{
+    Answer, App, Web, block_on, current, named, on_every_framework,
+    schedule::{Stepwise, every_schedule, poll, step},
 };
-
-/// Calls `run` once for every way in which it can choose, and says how many there were. `run` is given
-/// what chooses one of so many.
-fn every_schedule(mut run: impl FnMut(&mut dyn FnMut(usize) -> usize)) -> usize {
-    let mut choices: Vec<(usize, usize)> = Vec::new();
-    for count in 1.. {
-        let mut depth = 0;
-        run(&mut |of| {
-            if depth == choices.len() {
-                choices.push((0, of));
-            }
-            let (chosen, was_of) = choices[depth];
-            assert_eq!(of, was_of, "the same choices lead to the same state");
-            depth += 1;
-            chosen
-        });
-        while choices.pop_if(|(chosen, of)| *chosen + 1 == *of).is_some() {}
-        match choices.last_mut() {
-            Some((chosen, _)) => *chosen += 1,
-            None => return count,
-        }
-    }
-    unreachable!("it has an end")
-}
-
-thread_local! {
-    /// How often a test has polled: what goes on within one poll is one turn.
-    static TURN: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Waits for the next turn.
-async fn step() {
-    let begun = TURN.get();
-    poll_fn(|_| match TURN.get() > begun {
-        true => Poll::Ready(()),
-        false => Poll::Pending,
-    })
-    .await;
-}
-
-fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
-    TURN.set(TURN.get() + 1);
-    future.poll(&mut Context::from_waker(Waker::noop()))
-}
-
-/// A store that waits before each call until the next turn.
-#[derive(Clone, Default)]
-struct Stepwise(MemoryStore);
-
-impl Store for Stepwise {
-    fn name(&self) -> &'static str {
-        "stepwise"
-    }
-
-    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
-        step().await;
-        self.0.load(id, now).await
-    }
-
-    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
-        step().await;
-        self.0.create(id, write).await
-    }
-
-    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
-        step().await;
-        self.0.apply(id, write).await
-    }
-
-    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
-        step().await;
-        self.0.destroy(id).await
-    }
-}
+use session_manager::{
+    Error, Holder, Manager, MemoryStore, Middleware, Record, ServerSide, Session, Store, StoreId,
+    Timestamp, Value, Write, manager,
+};
 
 /// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq)]
