@@ -6,118 +6,24 @@
 mod common;
 
 use std::{
-    cell::Cell,
     collections::{BTreeMap, BTreeSet},
-    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
-    sync::{
-        Arc, Barrier, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll, Wake, Waker},
+    sync::{Arc, Barrier, Mutex, PoisonError},
+    task::Poll,
     thread,
     time::Duration,
 };
 
-use common::{Answer, App, Web, block_on, current, named, on_every_framework};
+use common::{
+    Answer, App, Web, block_on, current, named, on_every_framework,
+    schedule::{Ready, Stepwise, every_schedule, pause, poll, runtime, step},
+};
 use session_manager::{
-    Error, Manager, MemoryStore, Middleware, ServerSide, Session, Store, StoreError, Timestamp,
-    manager,
-    store::{Applied, Holder, Record, StoreId, Value, Write},
+    Error, Manager, MemoryStore, Middleware, ServerSide, Session, Store, Timestamp, manager,
+    store::{Holder, StoreId, Value, Write},
 };
 use tokio::runtime::Runtime;
-
-/// Calls `run` once for every way in which it can choose, and says how many there were. `run` is given
-/// what chooses one of so many.
-fn every_schedule(mut run: impl FnMut(&mut dyn FnMut(usize) -> usize)) -> usize {
-    let mut choices: Vec<(usize, usize)> = Vec::new();
-    for count in 1.. {
-        let mut depth = 0;
-        run(&mut |of| {
-            if depth == choices.len() {
-                choices.push((0, of));
-            }
-            let (chosen, was_of) = choices[depth];
-            assert_eq!(of, was_of, "the same choices lead to the same state");
-            depth += 1;
-            chosen
-        });
-        while choices.pop_if(|(chosen, of)| *chosen + 1 == *of).is_some() {}
-        match choices.last_mut() {
-            Some((chosen, _)) => *chosen += 1,
-            None => return count,
-        }
-    }
-    unreachable!("it has an end")
-}
-
-thread_local! {
-    /// How often a test has polled: what goes on within one poll is one turn.
-    static TURN: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Waits for the next turn.
-async fn step() {
-    let begun = TURN.get();
-    poll_fn(|context| {
-        if TURN.get() > begun {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
-fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
-    poll_with(future, Waker::noop())
-}
-
-fn poll_with<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
-    TURN.set(TURN.get() + 1);
-    future.poll(&mut Context::from_waker(waker))
-}
-
-/// Whether a request may go on: it waits for its turn, or what it waited for has come.
-#[derive(Default)]
-struct Ready(AtomicBool);
-
-impl Wake for Ready {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-/// A store that waits before each call until the next turn.
-#[derive(Clone, Default)]
-struct Stepwise(MemoryStore);
-
-impl Store for Stepwise {
-    fn name(&self) -> &'static str {
-        "stepwise"
-    }
-
-    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
-        step().await;
-        self.0.load(id, now).await
-    }
-
-    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
-        step().await;
-        self.0.create(id, write).await
-    }
-
-    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
-        step().await;
-        self.0.apply(id, write).await
-    }
-
-    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
-        step().await;
-        self.0.destroy(id).await
-    }
-}
 
 /// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -268,26 +174,24 @@ fn run(runtime: &Runtime, does: [Does; 3]) -> usize {
         let mut under_way: Vec<_> = OWN
             .into_iter()
             .zip(does)
-            .map(|(own, does)| (does, call(does, own, &cookie), Arc::new(Ready::default())))
+            .map(|(own, does)| (does, call(does, own, &cookie), Ready::new()))
             .collect();
         let others_end_it = does
             .iter()
             .any(|does| matches!(does, Does::Renew | Does::Destroy));
         for (_, request, ready) in &mut under_way {
-            let waker = Arc::clone(ready).into();
             assert!(
-                poll_with(request.as_mut(), &waker).is_pending(),
+                ready.poll(request.as_mut(), None).0.is_pending(),
                 "each opens its session first"
             );
         }
         drop(entered);
         while !under_way.is_empty() {
-            let is_ready = |at: &usize| under_way[*at].2.0.load(Ordering::SeqCst);
+            let is_ready = |at: &usize| under_way[*at].2.is();
             let ready: Vec<_> = (0..under_way.len()).filter(is_ready).collect();
             let at = match ready.as_slice() {
-                // All wait for the clock, which moves so far that all go on: their pauses are random.
                 [] => {
-                    runtime.block_on(async { tokio::time::sleep(Duration::from_millis(64)).await });
+                    runtime.block_on(pause());
                     continue;
                 }
                 [at] => *at,
@@ -295,9 +199,7 @@ fn run(runtime: &Runtime, does: [Does; 3]) -> usize {
             };
             let _entered = runtime.enter();
             let (own, request, ready) = &mut under_way[at];
-            ready.0.store(false, Ordering::SeqCst);
-            let waker = Arc::clone(ready).into();
-            if let Poll::Ready(answer) = poll_with(request.as_mut(), &waker) {
+            if let (Poll::Ready(answer), _) = ready.poll(request.as_mut(), None) {
                 // A request that saves is told when another one ended or renewed the session.
                 let is_told = *own == Does::AddTwice && others_end_it && answer.status == 500;
                 assert!(answer.status == 200 || is_told, "{does:?}: {answer:?}");
@@ -337,8 +239,7 @@ fn id(handle: &str) -> StoreId {
 
 #[test]
 fn three_requests_of_one_session_are_explained_by_an_order_of_their_writes() {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+    let runtime = runtime();
     let schedules = {
         let mut schedules = 0;
         if cfg!(miri) {

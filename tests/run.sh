@@ -4,7 +4,8 @@
 # On Debian and Ubuntu, as root or with sudo, it installs what the tests need and does not find: a
 # browser, and the databases that it starts for itself on free loopback ports, with data that it throws
 # away. Elsewhere it says what is missing. It fails if a check fails, if something is missing, and if a
-# suite ran no test; it closes with the totals.
+# suite ran no test; it closes with the totals, and with what could not be checked here: a missing
+# cargo-deny, or a database of advisories that cannot be fetched. With STRICT=1 that fails too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,6 +28,7 @@ trap clean_up EXIT
 trap 'exit 130' INT TERM
 passed=0
 failed=0
+not_run=()
 
 fail() {
     printf '\nFAILED: %s\n%d passed, %d failed\n' "$1" "$passed" "$((failed > 0 ? failed : 1))"
@@ -37,10 +39,11 @@ step() {
     printf '\n== %s (%ds)\n' "$1" "$SECONDS"
 }
 
-# check NAME COMMAND...: a command that must succeed.
+# check NAME COMMAND...: a command that must succeed. Its lines `NOT CHECKED: …` are counted.
 check() {
     step "$1"
-    "${@:2}" || fail "$1"
+    "${@:2}" 2>&1 | tee "$log" || fail "$1"
+    mapfile -t -O "${#not_run[@]}" not_run < <(sed -n 's/^NOT CHECKED: //p' "$log")
 }
 
 # suite NAME COMMAND...: a command that runs tests. It must succeed, and each binary it runs must
@@ -120,4 +123,11 @@ check 'the benches do what they measure' cargo test --quiet --all-features --ben
 check 'the bench of the memory store runs' cargo test --quiet --all-features --bench memory_store -- --test
 check 'the package' cargo package --quiet --allow-dirty
 
-printf '\nAll checks passed in %d s.\n%d passed, %d failed\n' "$SECONDS" "$passed" "$failed"
+if [ ${#not_run[@]} -eq 0 ]; then
+    printf '\nAll checks passed in %d s.\n' "$SECONDS"
+else
+    [ ${#not_run[@]} -eq 1 ] && checks=check || checks=checks
+    printf '\nWhat ran passed in %d s.\n%d %s not run:\n' "$SECONDS" "${#not_run[@]}" "$checks"
+    printf '    %s\n' "${not_run[@]}"
+fi
+printf '%d passed, %d failed\n' "$passed" "$failed"

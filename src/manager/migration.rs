@@ -327,18 +327,24 @@ impl Backend for Moving {
                 opened => return Ok(opened),
             };
             // First where the session is if it has migrated: its old record may be there still.
-            let mut successors = self.successors(&old);
+            let successors = self.successors(&old);
+            let mut unasked = successors.clone();
             if let Some(token) = token.as_deref().filter(|_| refused.is_none()) {
                 let asked = self.new.handle(token, &settings);
-                successors.retain(|successor| self.new.handle(&successor.0, &settings) != asked);
+                unasked.retain(|successor| self.new.handle(&successor.0, &settings) != asked);
             }
-            match self.open_adopted(&successors, &settings).await? {
+            match self.open_adopted(&unasked, &settings).await? {
                 Opened::Nothing => {}
                 opened => return Ok(opened),
             }
             // No backend that sessions migrate from looks at the framework's request.
             let opened = self.old.opening(&old, &()).await?;
-            Ok(match self.found_in_old(opened, &old, &settings) {
+            let mut found = self.found_in_old(opened, &old, &settings);
+            // Another request may have migrated it between the two looks.
+            if let Opened::Nothing = found {
+                found = self.open_adopted(&successors, &settings).await?;
+            }
+            Ok(match found {
                 Opened::Refused(why) => Opened::Refused(refused.unwrap_or(why)),
                 Opened::Nothing => refused.map_or(Opened::Nothing, Opened::Refused),
                 opened => opened,

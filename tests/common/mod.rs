@@ -10,6 +10,8 @@
 
 pub mod app;
 pub mod process;
+#[cfg(feature = "memory")]
+pub mod schedule;
 pub mod script;
 #[cfg(feature = "server-side")]
 pub mod server_side;
@@ -443,6 +445,11 @@ static START: LazyLock<Duration> = LazyLock::new(|| UNIX_EPOCH.elapsed().unwrap(
 impl Clock {
     pub fn forward(&self, span: Duration) {
         self.0.fetch_add(span.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// How far it was moved.
+    pub fn moved(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::SeqCst))
     }
 
     pub fn now(&self) -> impl Fn() -> SystemTime + Send + Sync + 'static {
