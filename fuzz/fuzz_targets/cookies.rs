@@ -8,7 +8,9 @@ use std::{
 };
 
 use libfuzzer_sys::fuzz_target;
-use session_manager::{Backend, Key, Manager, PrivateCookie, SignedCookie, backend::Refused, fuzzing, store::Record};
+use session_manager::{
+    Backend, Key, Manager, PrivateCookie, SignedCookie, backend::Refused, fuzzing, store::Record,
+};
 use session_manager_fuzz::{also_long, body, bounded, entries, private, signed};
 
 const SECRET: [u8; 32] = [7; 32];

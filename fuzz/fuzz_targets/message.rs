@@ -2,7 +2,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use session_manager::{Message, fuzzing::{message, stored_message}, store::Value};
+use session_manager::{
+    Message,
+    fuzzing::{message, stored_message},
+    store::Value,
+};
 use session_manager_fuzz::{also_long, bounded};
 
 fn check(data: &[u8]) {

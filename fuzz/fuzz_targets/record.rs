@@ -3,7 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use session_manager::{fuzzing::{redis_record, sql_entries, sql_object}, store::{Entries, Value}};
+use session_manager::{
+    fuzzing::{redis_record, sql_entries, sql_object},
+    store::{Entries, Value},
+};
 use session_manager_fuzz::{Entry, also_long, bounded, entries};
 
 fn parts(entries: &Entries) -> Vec<Entry> {
