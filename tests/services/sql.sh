@@ -99,9 +99,10 @@ start_mariadb() {
         chown mysql "$dir/mariadb"
         chmod o+x "$dir"
     fi
+    # A server that starts deletes the temporary tables of all that share its folder for them.
     # shellcheck disable=SC2086 # $as is several words
-    $as mariadb-install-db --no-defaults --datadir="$dir/mariadb/data" --auth-root-authentication-method=normal \
-        --skip-test-db >"$dir/mariadb.install.log" 2>&1 ||
+    $as mariadb-install-db --no-defaults --datadir="$dir/mariadb/data" --tmpdir="$dir/mariadb" \
+        --auth-root-authentication-method=normal --skip-test-db >"$dir/mariadb.install.log" 2>&1 ||
         { cat "$dir/mariadb.install.log" >&2; return 1; }
     # The server takes each line for a statement, at every start. A user with all rights may write
     # where others find the server read-only; `app` may not.
@@ -120,7 +121,7 @@ begin_mariadb() {
     local dir=$1 as port
     as=$(service_user mysql) || return 1
     port=$(cat "$dir/mariadb/port")
-    local options=(--no-defaults --datadir="$dir/mariadb/data" --socket="$dir/mariadb/socket"
+    local options=(--no-defaults --datadir="$dir/mariadb/data" --tmpdir="$dir/mariadb" --socket="$dir/mariadb/socket"
         --pid-file="$dir/mariadb/pid" --bind-address=127.0.0.1 --port="$port" --skip-name-resolve
         --innodb-flush-method=nosync --init-file="$dir/mariadb/init.sql"
         # Written at each commit, so that a commit outlives a kill, and never synchronized.
