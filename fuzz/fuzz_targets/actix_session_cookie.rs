@@ -112,8 +112,8 @@ fn check(data: &[u8]) {
     let token = make(is_private, text);
     match (open(backend, &token), naive(text)) {
         (Ok(record), Some(expected)) => assert_eq!(values(&record), expected, "{text}"),
-        // Keys that are there twice, and numbers that this reads and that does not.
-        (Ok(_), None) => assert!(text.contains('{'), "{text}"),
+        // Numbers that are copied and never read may be larger than any that are.
+        (Ok(_), None) => assert!(serde_json::from_str::<Json>(text).is_err(), "{text}"),
         (Err(why), _) => assert!(
             matches!(why, Refused::Malformed | Refused::Version),
             "{why}"
