@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for so many seconds: `fuzz/run.sh 12`. It needs no `cargo fuzz`.
+# Runs every fuzz target for so many seconds: `fuzz/run.sh 7`. It needs no `cargo fuzz`.
 #
 # What was found interesting is kept in the target folder, and begun with the next time.
 set -euo pipefail

@@ -32,12 +32,8 @@ pub fn find<'h>(name: &str, headers: &[&'h [u8]]) -> Result<Option<&'h str>, &'s
     }
 }
 
-/// Opens a cookie with a backend that opens at once.
-pub fn open(
-    backend: &Arc<dyn Backend>,
-    token: &str,
-    settings: &Settings,
-) -> Result<Record, Refused> {
+/// Opens a cookie with a backend that answers when it is first polled.
+pub fn opened(backend: &Arc<dyn Backend>, token: &str, settings: &Settings) -> Opened {
     let opening = Arc::clone(backend).open(Opening {
         token: Some(token),
         old: None,
@@ -45,10 +41,28 @@ pub fn open(
         request: &(),
     });
     match opening.now() {
-        Ok(Ok(Opened::Loaded(record))) => Ok(record),
-        Ok(Ok(Opened::Refused(why))) => Err(why),
+        Ok(Ok(opened)) => opened,
         other => panic!("{other:?}"),
     }
+}
+
+/// Opens a cookie that holds its session.
+pub fn open(
+    backend: &Arc<dyn Backend>,
+    token: &str,
+    settings: &Settings,
+) -> Result<Record, Refused> {
+    match opened(backend, token, settings) {
+        Opened::Loaded(record) => Ok(record),
+        Opened::Refused(why) => Err(why),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Returns `true` if a request with this `Host`, and with or without a proxy's header, is taken for
+/// one to a loopback host.
+pub fn is_to_loopback(host: Option<&[u8]>, has_proxy_mark: bool) -> bool {
+    crate::web::is_to_loopback(host, |field| has_proxy_mark && field == "via")
 }
 
 /// The record in a hash of Redis.

@@ -309,7 +309,7 @@ impl Headers {
 
 /// Returns `true` if a request names a loopback host and bears no mark of a proxy. A proxy need not
 /// leave one, so only a debug build and a log line go by this.
-fn is_to_loopback(host: Option<&[u8]>, has_field: impl Fn(&str) -> bool) -> bool {
+pub(crate) fn is_to_loopback(host: Option<&[u8]>, has_field: impl Fn(&str) -> bool) -> bool {
     host.is_some_and(is_loopback) && !PROXY_MARKS.into_iter().any(has_field)
 }
 
@@ -320,9 +320,10 @@ fn is_loopback(host: &[u8]) -> bool {
 
     // Most hosts are none of these, and every request is asked.
     match host {
-        [b'[', host @ ..] => {
-            let end = host.iter().position(|byte| *byte == b']');
-            let address = end.and_then(|end| str::from_utf8(&host[..end]).ok());
+        [b'[', ..] => {
+            let address = name_of(host).strip_prefix(b"[");
+            let address = address.and_then(|it| it.strip_suffix(b"]"));
+            let address = address.and_then(|it| str::from_utf8(it).ok());
             address.and_then(|it| it.parse().ok()) == Some(Ipv6Addr::LOCALHOST)
         }
         [b'1', ..] => {
@@ -336,8 +337,8 @@ fn is_loopback(host: &[u8]) -> bool {
 
 /// A host without its port.
 fn name_of(host: &[u8]) -> &[u8] {
-    match host {
-        [.., b':' | b'0'..=b'9'] => host.split(|byte| *byte == b':').next().unwrap_or_default(),
+    match host.iter().rposition(|byte| !byte.is_ascii_digit()) {
+        Some(colon) if host[colon] == b':' => &host[..colon],
         _ => host,
     }
 }
@@ -412,7 +413,11 @@ mod tests {
             "128.0.0.1",
             "[::2]",
             "[::1",
+            "[::1]x",
+            "[::1]:8x0",
             "[",
+            "localhost:x:80",
+            "127.0.0.1:x:80",
             "10.0.0.1",
             "é.example",
             ":80",

@@ -487,7 +487,11 @@ fn a_task_saves_what_it_does_after_the_head(web: Web) {
             "memory" => ("null,ada,null,null", "1"),
             _ => ("null,ada,head sent,null", "none"),
         };
-        assert_eq!(told.recv().unwrap(), said, "{engine}");
+        assert_eq!(
+            told.recv_timeout(Duration::from_secs(10)).unwrap(),
+            said,
+            "{engine}"
+        );
         let read = server.with_cookie("/run/get.n", &cookie).body;
         assert_eq!(read, kept, "{engine}");
     }
@@ -581,7 +585,11 @@ fn a_task_and_its_response_that_save_at_once_keep_one_session_with_what_both_did
             let before = store.len();
             store.set(Some(How::AnswersLate));
             let answer = server.with_cookie(path, cookie);
-            assert_eq!(told.recv().unwrap(), said, "{path}");
+            assert_eq!(
+                told.recv_timeout(Duration::from_secs(10)).unwrap(),
+                said,
+                "{path}"
+            );
             store.set(None);
             let read = server.with_cookie("/run/get.task,get.handler", answer.cookie());
             assert_eq!(read.body, "1,2", "{path}");

@@ -10,11 +10,13 @@ use std::{
     collections::BTreeMap,
     pin::Pin,
     sync::{Arc, Mutex},
+    task::Poll,
     time::Duration,
 };
 
 use common::{
     Answer, App, Clock, Page, Web, all_engines, block_on, engines, key_of, on_every_framework,
+    schedule::{Fault, Stepwise, poll_with},
 };
 use proptest::{
     collection::vec,
@@ -70,6 +72,7 @@ enum Op {
     Renew,
     Destroy,
     Save,
+    User(String),
 }
 
 /// A session as a plain map.
@@ -77,6 +80,7 @@ enum Op {
 struct Map {
     values: BTreeMap<String, Json>,
     flashes: Vec<Message>,
+    user: Option<String>,
 }
 
 /// A client's session: as it was kept, and as the request at hand made it.
@@ -127,6 +131,7 @@ fn shown<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
         Err(Error::TooLarge { size, limit }) if size > limit => TOO_LARGE.into(),
         Err(Error::WrongType { .. }) => "wrong type".into(),
         Err(Error::ReservedKey) => "reserved".into(),
+        Err(Error::NoUserIndex { .. }) => "no index".into(),
         Err(error) => panic!("{error}"),
     }
 }
@@ -172,6 +177,7 @@ impl Op {
             Self::Renew => format!("{:?}", session.renew()),
             Self::Destroy => format!("{:?}", session.destroy()),
             Self::Save => shown(session.save().await),
+            Self::User(user) => shown(session.set_user(user)),
         }
     }
 
@@ -215,7 +221,10 @@ impl Op {
                 shown(Ok(()))
             }
             Self::Flashes => format!("{:?}", std::mem::take(&mut map.flashes)),
-            Self::Clear => format!("{:?}", *map = Map::default()),
+            Self::Clear => {
+                map.values.clear();
+                format!("{:?}", map.flashes.clear())
+            }
             Self::Renew => format!("{:?}", ()),
             Self::Destroy => {
                 model.destroyed = true;
@@ -226,6 +235,11 @@ impl Op {
                     model.kept = map.clone();
                     model.destroyed = false;
                 }
+                shown(Ok(()))
+            }
+            Self::User(_) if !model.is_server_side => "no index".into(),
+            Self::User(user) => {
+                map.user = Some(user.clone());
                 shown(Ok(()))
             }
         }
@@ -292,26 +306,36 @@ impl Visit {
     }
 }
 
-/// The cookie that a client has.
+/// The cookies that a client has, as a `Cookie` header.
 #[derive(Clone, Default)]
 struct Jar(String);
 
 impl Jar {
     fn take(&mut self, answer: &Answer) {
-        if answer.set_cookie().is_some() {
-            self.0 = answer.cookie();
-            if self.0.ends_with('=') {
-                self.0.clear();
+        let pairs = self.0.split("; ").filter_map(|pair| pair.split_once('='));
+        let mut cookies: BTreeMap<_, _> = pairs.collect();
+        for line in answer.all("set-cookie") {
+            let pair = line.split(';').next().unwrap();
+            let (name, value) = pair.split_once('=').unwrap();
+            cookies.remove(name);
+            if !value.is_empty() {
+                cookies.insert(name, value);
             }
         }
+        let pairs = cookies
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"));
+        self.0 = pairs.collect::<Vec<_>>().join("; ");
     }
 }
 
-/// An application that does what a visit says: what it saw, and how it ended.
-async fn send(web: Web, manager: &Manager, jar: &mut Jar, visit: &Visit) -> (Vec<String>, Answer) {
-    let seen = Arc::new(Mutex::new(Vec::new()));
+type Answering = Pin<Box<dyn Future<Output = Answer>>>;
+type Seen = Arc<Mutex<Vec<String>>>;
+
+/// A request to an application that does what a visit says, and what it sees.
+fn request(web: Web, manager: &Manager, jar: &Jar, visit: &Visit) -> (Seen, Answering) {
+    let seen = Seen::default();
     let (visit, shared) = (visit.clone(), Arc::clone(&seen));
-    let status = visit.status;
     let app = App::new().get("/visit", move |session, _| {
         let (visit, seen) = (visit.clone(), Arc::clone(&shared));
         async move {
@@ -326,9 +350,16 @@ async fn send(web: Web, manager: &Manager, jar: &mut Jar, visit: &Visit) -> (Vec
             })
         }
     });
-    let app = app.wrap(manager.middleware());
-    let answer = app.call_with(web, "/visit", &jar.0).await;
-    assert_eq!(answer.status, status);
+    let (app, jar) = (app.wrap(manager.middleware()), jar.clone());
+    let answer = async move { app.call_with(web, "/visit", &jar.0).await };
+    (seen, Box::pin(answer))
+}
+
+/// What a visit saw, and how it ended.
+async fn send(web: Web, manager: &Manager, jar: &mut Jar, visit: &Visit) -> (Vec<String>, Answer) {
+    let (seen, answer) = request(web, manager, jar, visit);
+    let answer = answer.await;
+    assert_eq!(answer.status, visit.status);
     jar.take(&answer);
     let seen = std::mem::take(&mut *seen.lock().unwrap());
     (seen, answer)
@@ -416,6 +447,177 @@ fn any_sequence_of_operations_gives_the_same_session_as_on_a_map(web: Web) {
             block_on(follow(web, builder(), engine == "memory", &visits));
         }
     });
+}
+
+/// What happens around a visit.
+#[derive(Clone, Debug)]
+struct Around {
+    /// Whether the session's time ends before.
+    is_late: bool,
+    /// Which step of the request fails, if it is a call of the store, and how.
+    fault: Option<(usize, Fault)>,
+}
+
+fn around() -> impl Strategy<Value = Around> {
+    let fault = (0..8_usize, select(vec![Fault::Refuses, Fault::AnswersLate]));
+    let fault = prop_oneof![2 => Just(None), 1 => fault.prop_map(Some)];
+    (prop::bool::weighted(0.1), fault).prop_map(|(is_late, fault)| Around { is_late, fault })
+}
+
+/// A visit to sessions that have users.
+fn visit_of_a_user() -> impl Strategy<Value = Visit> {
+    let user = select(vec!["ada", "eve"]).prop_map(|user| Op::User(user.to_owned()));
+    (visit(), prop::option::weighted(0.3, user), any::<Index>()).prop_map(
+        |(mut visit, user, at)| {
+            visit.ops.retain(|op| !matches!(op, Op::Save));
+            if let Some(user) = user {
+                visit.ops.insert(at.index(visit.ops.len() + 1), user);
+            }
+            visit
+        },
+    )
+}
+
+/// Runs a future whose steps nothing disturbs.
+fn finish<F: Future>(future: F) -> F::Output {
+    let mut future = Box::pin(future);
+    loop {
+        if let (Poll::Ready(output), _) = poll_with(future.as_mut(), None) {
+            return output;
+        }
+    }
+}
+
+/// Polls to the end; returns also whether the store failed at the step that `fault` names.
+fn disturb(mut answer: Answering, fault: Option<(usize, Fault)>) -> (Answer, bool) {
+    let mut met = false;
+    for step in 0.. {
+        let fault = fault.filter(|(at, _)| *at == step).map(|(_, fault)| fault);
+        let (polled, met_now) = poll_with(answer.as_mut(), fault);
+        met |= met_now;
+        if let Poll::Ready(answer) = polled {
+            return (answer, met);
+        }
+    }
+    unreachable!("it has an end")
+}
+
+/// Sessions of one client, at first with the manager `old` and then with one that migrates from it.
+fn follow_disturbed(
+    web: Web,
+    (old, is_server_side): (Builder, bool),
+    new: Builder,
+    visits: &[(Visit, Around)],
+    migrates_at: usize,
+) {
+    let clock = Clock::default();
+    let old = old.clock(clock.now()).build().unwrap();
+    let new = new
+        .clock(clock.now())
+        .migrate_from(old.clone())
+        .build()
+        .unwrap();
+    let mut model = Model {
+        is_server_side,
+        ..Model::default()
+    };
+    let (mut jar, mut has_failed) = (Jar::default(), false);
+    for (number, (visit, around)) in visits.iter().enumerate() {
+        model.is_server_side |= number >= migrates_at;
+        let manager = if number < migrates_at { &old } else { &new };
+        clock.forward(Duration::from_secs(60 * visit.minutes_before));
+        if around.is_late {
+            clock.forward(Duration::from_secs(26 * 60 * 60));
+            model.kept = Map::default();
+        }
+        let before = model.kept.clone();
+        let (seen, answer) = request(web, manager, &jar, visit);
+        let (answer, met) = disturb(answer, around.fault);
+        jar.take(&answer);
+        let seen = std::mem::take(&mut *seen.lock().unwrap());
+        if seen.len() == visit.ops.len() {
+            visit.on_model(&seen, &mut model);
+        } else {
+            assert!(met && seen.is_empty(), "{seen:?}");
+        }
+        assert!(
+            answer.status == visit.status || met && answer.status == 503,
+            "{answer:?}"
+        );
+        has_failed |= met;
+        if met {
+            // It was kept whole or not at all. A client that was not told of a new id has lost it.
+            let after = model.kept.clone();
+            let mut all = vec![after];
+            if answer.status >= 500 {
+                let loses = |op: &Op| matches!(op, Op::Renew | Op::Destroy);
+                if visit.ops.iter().any(loses) || before == Map::default() {
+                    all.push(Map::default());
+                }
+                all.push(before);
+            }
+            let found = finish(look(web, manager, &jar));
+            let is_found = |map: &&Map| {
+                let mut flashes = map.flashes.clone();
+                flashes.sort_by(|a, b| a.text.cmp(&b.text));
+                // As it is read: of a number with a point the last digit may differ.
+                let read = |json: &Json| serde_json::from_str(&json.to_string()).unwrap();
+                let values = map
+                    .values
+                    .iter()
+                    .map(|(key, json)| (key.clone(), read(json)));
+                found.values == values.collect() && flashes == found.flashes
+            };
+            let kept = all.iter().find(is_found);
+            let kept = kept.unwrap_or_else(|| panic!("{found:?} is none of {all:?}"));
+            model.kept = kept.clone();
+            model.kept.flashes.clear();
+            if model.kept.values.is_empty() {
+                // It may be there under an id that the client was not told.
+                (jar, model.kept) = (Jar::default(), Map::default());
+            }
+        }
+    }
+    model.is_server_side = true;
+    let last = Visit::of([Op::Keys, Op::Flashes]);
+    let (seen, answer) = request(web, &new, &jar, &last);
+    jar.take(&finish(answer));
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    last.on_model(&seen, &mut model);
+    // One that has nothing but a user need not be kept.
+    if !has_failed && is_server_side && !model.kept.values.is_empty() {
+        for user in ["ada", "eve"] {
+            let listed = finish(new.user_sessions(user)).unwrap();
+            let is_users = model.kept.user.as_deref() == Some(user);
+            assert_eq!(listed.len(), usize::from(is_users), "{user}: {model:?}");
+        }
+    }
+}
+
+/// The store fails, the session's time ends, it is opened on demand, and it migrates.
+fn any_sequence_of_operations_that_is_disturbed_gives_the_same_session_as_on_a_map(web: Web) {
+    let visits = vec((visit_of_a_user(), around()), 1..7);
+    check(
+        1,
+        (visits, any::<Index>(), any::<bool>()),
+        |(visits, at, on_demand)| {
+            let memory = || Manager::builder(ServerSide::new(Stepwise::default()));
+            let olds = [
+                (engines()[0].1().cookie_name("old"), false),
+                (engines()[1].1().cookie_name("old"), false),
+                (memory().cookie_name("old"), true),
+            ];
+            for old in olds {
+                let new = if on_demand {
+                    memory().load_on_demand()
+                } else {
+                    memory()
+                };
+                let at = at.index(visits.len() + 1);
+                block_on(async { follow_disturbed(web, old, new, &visits, at) });
+            }
+        },
+    );
 }
 
 #[cfg(feature = "sqlite")]
@@ -529,6 +731,11 @@ async fn overlap(web: Web, before: &[Op], first: &[Op], second: &[Op]) -> Map {
     let early = Held::begin(web, &manager, &jar, first).await;
     early.end(&mut jar).await;
     late.end(&mut jar).await;
+    look(web, &manager, &jar).await
+}
+
+/// What a client with these cookies sees next.
+async fn look(web: Web, manager: &Manager, jar: &Jar) -> Map {
     let after = Arc::new(Mutex::new(Map::default()));
     let shared = Arc::clone(&after);
     let app = App::new().get("/look", move |session: Session, _| {
@@ -767,6 +974,7 @@ fn any_list_of_keys_opens_what_its_keys_signed_and_signs_with_the_newest(web: We
 
 on_every_framework!(
     any_sequence_of_operations_gives_the_same_session_as_on_a_map,
+    any_sequence_of_operations_that_is_disturbed_gives_the_same_session_as_on_a_map,
     what_was_added_comes_back,
     two_requests_that_overlap_are_as_one_after_the_other,
     what_a_key_holds_after_two_requests_some_order_of_their_operations_explains,

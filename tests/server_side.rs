@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{
-    App, Clock, Log, Server, Web, block_on, on_every_framework,
+    App, Clock, Log, Server, Web, Wire, block_on, on_every_framework,
     server_side::{Flaky, How, store_tests},
     until,
 };
@@ -133,20 +133,30 @@ fn a_task_that_saves_to_a_session_that_ended_is_told(web: Web) {
 }
 
 fn ending_a_session_sticks_even_if_the_handler_panics_and_nothing_else_does(web: Web) {
+    let (tell, told) = mpsc::channel();
+    let app = App::new().get("/panic/{script}", move |session, script| {
+        let tell = tell.clone();
+        async move {
+            let page = common::script::run(&session, &script)?;
+            tell.send(page.body).unwrap();
+            if !script.is_empty() {
+                panic!("as the test asked");
+            }
+            Ok("")
+        }
+    });
     let manager = Manager::new(ServerSide::new(MemoryStore::new()));
-    let server = Server::scripts(web, manager.middleware());
+    let server = Server::start(web, app.wrap(manager.middleware()));
     let cookie = server.raw("/run/add.user.ada", &[]).cookie();
-    let panics = |script: &str| {
-        let answer =
-            std::thread::scope(|scope| scope.spawn(|| server.with_cookie(script, &cookie)).join());
-        assert!(
-            answer.is_err(),
-            "a handler that panics has no answer: {answer:?}"
-        );
+    let panics = |script: &str, said: &str| {
+        let mut client = Wire::to(server.address);
+        client.send(&format!("/panic/{script}"), &cookie).unwrap();
+        client.receive_none();
+        assert_eq!(told.recv_timeout(Duration::from_secs(10)).unwrap(), said);
     };
-    panics("/run/add.user.eve,panic");
+    panics("add.user.eve", "null");
     assert_eq!(server.with_cookie("/run/get.user", &cookie).body, "ada");
-    panics("/run/destroy,add.user.eve,panic");
+    panics("destroy,add.user.eve", "done,null");
     until("the session ends", || {
         server.with_cookie("/run/get.user", &cookie).body == "none"
     });

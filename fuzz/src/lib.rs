@@ -5,7 +5,7 @@ use aes_gcm_siv::{AeadInOut, Aes128GcmSiv, KeyInit, Nonce};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use hmac::{Hmac, Mac};
 use session_manager::store::Value;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use stats_alloc::{Region, StatsAlloc};
 use std::{alloc::System, time::Duration};
 
@@ -121,4 +121,33 @@ pub fn private(secret: &[u8], name: &str, version: u8, body: &[u8]) -> String {
     let associated = [name.as_bytes(), &[0, version]].concat();
     let tag = cipher.encrypt_inout_detached(&nonce, &associated, buffer);
     BASE64.encode([&[version], &nonce[..], &sealed, &tag.unwrap()].concat())
+}
+
+/// An id of a server-side session, and what its store knows of it.
+#[derive(Debug)]
+pub struct ServerSideId {
+    pub unsigned: String,
+    pub signed: String,
+    pub stored: [u8; 32],
+    pub holder: [u8; 32],
+}
+
+/// The id in a server-side session's cookie, as whoever has the secret could make it.
+pub fn server_side_id(secret: &[u8], name: &str, id: &[u8; 48]) -> ServerSideId {
+    let unsigned = BASE64.encode(id);
+    let tag = hmac(
+        &derive(secret, "server-side id"),
+        &[name.as_bytes(), &[0], id],
+    );
+    let signed = unsigned.clone() + &BASE64.encode(&tag[..16]);
+    let mut stored: [u8; 32] = Sha256::digest(&id[..16]).into();
+    for (byte, of_name) in stored.iter_mut().zip(Sha256::digest(name)) {
+        *byte ^= of_name;
+    }
+    ServerSideId {
+        unsigned,
+        signed,
+        stored,
+        holder: Sha256::digest(&id[16..]).into(),
+    }
 }

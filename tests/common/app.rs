@@ -357,7 +357,18 @@ impl App {
                 use actix_web::test;
                 let app = test::init_service(self.actix()).await;
                 let request = test::TestRequest::with_uri(path).insert_header(("cookie", cookie));
-                let response = test::call_service(&app, request.to_request()).await;
+                let response = match test::try_call_service(&app, request.to_request()).await {
+                    Ok(response) => response,
+                    // As a server answers it.
+                    Err(error) => {
+                        let response = error.error_response();
+                        return Answer {
+                            status: response.status().as_u16(),
+                            headers: Answer::headers(response.headers()),
+                            body: String::new(),
+                        };
+                    }
+                };
                 Answer {
                     status: response.status().as_u16(),
                     headers: Answer::headers(response.headers()),

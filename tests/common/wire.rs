@@ -62,6 +62,16 @@ impl Wire {
         Ok(answer)
     }
 
+    /// Waits until the server closes the connection without an answer, as after a panic.
+    #[track_caller]
+    pub fn receive_none(&mut self) {
+        let closed = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
+        match self.receive() {
+            Err(error) if closed.contains(&error.kind()) => {}
+            other => panic!("the server closes the connection: {other:?}"),
+        }
+    }
+
     /// Sends a request and waits for its answer.
     pub fn ask(&mut self, path: &str, cookie: &str) -> Result<Answer> {
         self.send(path, cookie)?;

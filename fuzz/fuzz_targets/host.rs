@@ -1,0 +1,47 @@
+//! The `Host` header, by which a debug build leaves `Secure` out: only a loopback host does so.
+//! The first byte says whether a proxy left a mark.
+#![no_main]
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use libfuzzer_sys::fuzz_target;
+use session_manager::fuzzing::is_to_loopback;
+use session_manager_fuzz::{also_long, bounded};
+
+/// The same, as simply as it can be said.
+fn naive(host: &str) -> bool {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !host.ends_with(']') => (name, port),
+        _ => (host, ""),
+    };
+    if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return false;
+    }
+    let address = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
+    if let Some(address) = address {
+        return address.parse() == Ok(Ipv6Addr::LOCALHOST);
+    }
+    let is_loopback = |address: Ipv4Addr| address.octets()[0] == 127;
+    let name = name.to_ascii_lowercase();
+    let labels: Vec<_> = name.strip_suffix('.').unwrap_or(&name).split('.').collect();
+    name.parse().is_ok_and(is_loopback) || labels.last() == Some(&"localhost")
+}
+
+fn check(data: &[u8]) {
+    let Some((mark, host)) = data.split_first() else {
+        assert!(!is_to_loopback(None, false), "no host");
+        return;
+    };
+    let is_marked = mark & 1 == 1;
+    let found = bounded(0, || is_to_loopback(Some(host), is_marked));
+    // Nothing else is text.
+    let expected = str::from_utf8(host).map(naive);
+    if let Ok(expected) = expected {
+        assert_eq!(found, expected && !is_marked, "{host:?}");
+    }
+    assert!(!is_marked || !found);
+}
+
+fuzz_target!(|data: &[u8]| also_long(data, check));
