@@ -16,7 +16,7 @@ use std::{
 
 use common::{
     Answer, App, Clock, Page, Web, all_engines, block_on, engines, key_of, on_every_framework,
-    schedule::{Fault, Stepwise, poll_with},
+    schedule::{Fault, Ready, Stepwise, poll},
 };
 use proptest::{
     collection::vec,
@@ -482,7 +482,7 @@ fn visit_of_a_user() -> impl Strategy<Value = Visit> {
 fn finish<F: Future>(future: F) -> F::Output {
     let mut future = Box::pin(future);
     loop {
-        if let (Poll::Ready(output), _) = poll_with(future.as_mut(), None) {
+        if let Poll::Ready(output) = poll(future.as_mut()) {
             return output;
         }
     }
@@ -490,10 +490,10 @@ fn finish<F: Future>(future: F) -> F::Output {
 
 /// Polls to the end; returns also whether the store failed at the step that `fault` names.
 fn disturb(mut answer: Answering, fault: Option<(usize, Fault)>) -> (Answer, bool) {
-    let mut met = false;
+    let (ready, mut met) = (Ready::new(), false);
     for step in 0.. {
         let fault = fault.filter(|(at, _)| *at == step).map(|(_, fault)| fault);
-        let (polled, met_now) = poll_with(answer.as_mut(), fault);
+        let (polled, met_now) = ready.poll(answer.as_mut(), fault);
         met |= met_now;
         if let Poll::Ready(answer) = polled {
             return (answer, met);
@@ -556,7 +556,7 @@ fn follow_disturbed(
                 }
                 all.push(before);
             }
-            let found = finish(look(web, manager, &jar));
+            let found = finish(look(web, manager, &mut jar));
             let is_found = |map: &&Map| {
                 let mut flashes = map.flashes.clone();
                 flashes.sort_by(|a, b| a.text.cmp(&b.text));
@@ -731,11 +731,11 @@ async fn overlap(web: Web, before: &[Op], first: &[Op], second: &[Op]) -> Map {
     let early = Held::begin(web, &manager, &jar, first).await;
     early.end(&mut jar).await;
     late.end(&mut jar).await;
-    look(web, &manager, &jar).await
+    look(web, &manager, &mut jar).await
 }
 
 /// What a client with these cookies sees next.
-async fn look(web: Web, manager: &Manager, jar: &Jar) -> Map {
+async fn look(web: Web, manager: &Manager, jar: &mut Jar) -> Map {
     let after = Arc::new(Mutex::new(Map::default()));
     let shared = Arc::clone(&after);
     let app = App::new().get("/look", move |session: Session, _| {
@@ -755,6 +755,8 @@ async fn look(web: Web, manager: &Manager, jar: &Jar) -> Map {
         .call_with(web, "/look", &jar.0)
         .await;
     assert_eq!(answer.status, 200);
+    // Messages are taken, and the client has that from its cookie alone if they are in it.
+    jar.take(&answer);
     let mut after = after.lock().unwrap().clone();
     // Two that were left in one millisecond are ordered by chance.
     after.flashes.sort_by(|a, b| a.text.cmp(&b.text));

@@ -12,7 +12,9 @@ use std::{
 use cookie::{Cookie, CookieJar, Key};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value as Json;
-use session_manager::{ActixSessionCookie, Backend, Manager, Record, Refused, fuzzing};
+use session_manager::{
+    ActixSessionCookie, Backend, Manager, backend::Refused, fuzzing, store::Record,
+};
 use session_manager_fuzz::{also_long, bounded, entries};
 
 const SECRET: [u8; 64] = [7; 64];
@@ -76,9 +78,9 @@ fn naive(state: &str) -> Option<BTreeMap<String, Json>> {
 }
 
 fn values(record: &Record) -> BTreeMap<String, Json> {
-    let value = |value: session_manager::Value<&str>| match value {
-        session_manager::Value::Text(text) => text.into(),
-        session_manager::Value::Json(json) => {
+    let value = |value: session_manager::store::Value<&str>| match value {
+        session_manager::store::Value::Text(text) => text.into(),
+        session_manager::store::Value::Json(json) => {
             serde_json::from_str(json).unwrap_or_else(|_| json.into())
         }
     };

@@ -12,8 +12,10 @@ use std::{
 
 use libfuzzer_sys::fuzz_target;
 use session_manager::{
-    Applied, Backend, Entries, Holder, Key, Manager, Opened, Record, ServerSide, Store, StoreError,
-    StoreId, Timestamp, Write, fuzzing,
+    Backend, Key, Manager, ServerSide, Store, StoreError, Timestamp,
+    backend::Opened,
+    fuzzing,
+    store::{Applied, Entries, Holder, Record, StoreId, Write},
 };
 use session_manager_fuzz::{also_long, bounded, server_side_id};
 
