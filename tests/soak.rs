@@ -34,7 +34,7 @@ use common::{
 };
 use known::{Does, Known};
 use proxy::Proxy;
-use servers::{MariaDb, Postgres, Redis, cli, resident, temp_dir};
+use servers::{MariaDb, Postgres, Redis, Servers, cli, pid_of, resident, signal, temp_dir};
 use session_manager::{
     Manager, MySqlStore, PostgresStore, RedisStore, ServerSide, SqliteStore, Store,
 };
@@ -130,6 +130,18 @@ impl House {
         (house, Place::Postgres(postgres, proxy))
     }
 
+    fn cluster() -> (Self, Place) {
+        let servers = Servers::durable_cluster();
+        let store = || RedisStore::connect_lazy(&servers.url).unwrap();
+        (Self::new("cluster", store), Place::Many(servers))
+    }
+
+    fn sentinel() -> (Self, Place) {
+        let servers = Servers::durable_sentinel();
+        let store = || RedisStore::connect_lazy(&servers.url).unwrap();
+        (Self::new("Sentinels", store), Place::Many(servers))
+    }
+
     fn mariadb(pools: &Runtime) -> (Self, Place) {
         let mariadb = MariaDb::start();
         // Which the server's own connections, and the test's, are not of.
@@ -216,6 +228,8 @@ enum Place {
     Postgres(Postgres, Proxy),
     MariaDb(MariaDb, Proxy),
     Sqlite(SqliteFile),
+    /// A cluster, or servers behind Sentinels.
+    Many(Servers),
 }
 
 impl Place {
@@ -229,6 +243,7 @@ impl Place {
                 let all = list.lines().filter(|line| !line.contains("cmd=client"));
                 (all.count(), proxy.open())
             }
+            Place::Many(servers) => (servers.connections(), 0),
             Place::Postgres(postgres, proxy) => {
                 let own = "backend_type = 'client backend' AND pid <> pg_backend_pid()";
                 let count = psql(
@@ -256,13 +271,19 @@ impl Place {
                 count.parse().unwrap()
             }
             Place::Sqlite(file) => file.count(),
+            Place::Many(servers) => {
+                let masters = servers.masters().into_iter();
+                masters
+                    .map(|port| cli(port, &["dbsize"]).parse::<usize>().unwrap())
+                    .sum()
+            }
         }
     }
 
     /// How many replies were cut.
     fn cuts(&self) -> u64 {
         match self {
-            Self::Memory(_) | Self::Sqlite(_) => 0,
+            Self::Memory(_) | Self::Sqlite(_) | Self::Many(_) => 0,
             Self::Redis(_, proxy) | Self::Postgres(_, proxy) | Self::MariaDb(_, proxy) => {
                 proxy.cuts()
             }
@@ -273,6 +294,7 @@ impl Place {
     fn break_each_way(&mut self, dice: &mut Dice, faults: &mut BTreeMap<&'static str, u64>) {
         let mut ways = match self {
             Place::Memory(_) => vec!["hangs", "refuses", "answers late"],
+            Place::Many(_) => vec!["killed", "stopped", "failed over"],
             Place::Sqlite(_) => vec!["locked for a moment", "locked for long"],
             _ => vec![
                 "500 ms late",
@@ -344,6 +366,20 @@ impl Place {
                     "restarted" => mariadb.restart(),
                     _ => proxy.breaks(way, span, dice),
                 },
+                Place::Many(servers) => {
+                    let masters = servers.masters();
+                    let port = masters[dice.of(masters.len() as u64) as usize];
+                    match way {
+                        "killed" => servers.kill_for(port, span),
+                        "stopped" => {
+                            let pid = pid_of(port);
+                            signal(pid, "STOP");
+                            thread::sleep(span + dice.millis(0, 3000));
+                            signal(pid, "CONT");
+                        }
+                        _ => servers.fail_over(port),
+                    }
+                }
                 Place::Sqlite(file) => {
                     // Longer than a call waits for the lock.
                     let longer = (way == "locked for long").then(|| dice.millis(1500, 3000));
@@ -364,8 +400,12 @@ impl Place {
     /// than a pool may have.
     fn is_well(&self) -> bool {
         let (theirs, through) = self.connections();
+        if let Self::Many(servers) = self {
+            // One to each of them for each server.
+            return theirs <= 2 * servers.ports().len();
+        }
         let most = match self {
-            Self::Memory(_) | Self::Sqlite(_) => 0,
+            Self::Memory(_) | Self::Sqlite(_) | Self::Many(_) => 0,
             Self::Redis(..) => 2,
             Self::Postgres(..) | Self::MariaDb(..) => 20,
         };
@@ -735,8 +775,9 @@ struct Held {
 impl Held {
     fn by(places: &[Place]) -> Self {
         let connections: Vec<_> = places.iter().map(Place::connections).collect();
-        // The store's end, and two of the proxy.
-        let led: usize = connections.iter().map(|(_, open)| 3 * open).sum();
+        // The store's end, and two of the proxy if there is one.
+        let led = connections.iter().map(|(all, open)| all + 2 * open);
+        let led: usize = led.sum();
         let files = fs::read_dir("/proc/self/fd").unwrap();
         let is_store = |file: &fs::DirEntry| {
             let path = fs::read_link(file.path()).unwrap_or_default();
@@ -847,4 +888,10 @@ fn memory_redis_and_postgresql_keep_what_they_acknowledged_whatever_breaks() {
 #[ignore = "needs MariaDB: tests/run.sh"]
 fn mariadb_and_sqlite_keep_what_they_acknowledged_whatever_breaks() {
     soak(|pools| vec![House::mariadb(pools), House::sqlite(pools)]);
+}
+
+#[test]
+#[ignore = "needs Redis: tests/run.sh"]
+fn a_cluster_and_sentinels_keep_what_they_acknowledged_whatever_breaks() {
+    soak(|_| vec![House::cluster(), House::sentinel()]);
 }

@@ -5,11 +5,11 @@ mod servers;
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Read, Write as _},
+    io::{Read, Write as _},
     net::{TcpListener, TcpStream},
     path::PathBuf,
     pin::pin,
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, Command},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -21,7 +21,9 @@ use std::{
 
 #[cfg(feature = "redis-tls")]
 use servers::Certificates;
-use servers::{Redis as Server, cli, free_port, signal, temp_dir};
+use servers::{
+    Redis as Server, Servers, cli, free_port, pid_of, port_of, ports_of, signal, temp_dir,
+};
 use session_manager::{
     RedisStore, Store, StoreError, Timestamp,
     store::{Applied, Holder, StoreId, Value, Write},
@@ -70,79 +72,6 @@ fn renewal(set: &[(&str, &str)]) -> Write {
     let mut write = write(set);
     write.new_holder = Some(SECOND);
     write
-}
-
-fn port_of(url: &str) -> u16 {
-    let port = url.rsplit(':').next().unwrap();
-    port.split(['/', ',']).next().unwrap().parse().unwrap()
-}
-
-fn ports_of(url: &str) -> Vec<u16> {
-    url.split("://")
-        .nth(1)
-        .unwrap()
-        .split(',')
-        .map(port_of)
-        .collect()
-}
-
-/// Servers that `tests/services/redis.sh` starts for one test alone. They end when their standard
-/// input does, however this process ends.
-struct Servers {
-    bash: Child,
-    input: Option<ChildStdin>,
-    dir: PathBuf,
-    url: String,
-}
-
-impl Servers {
-    fn start(function: &str, variable: &str) -> Self {
-        let dir = temp_dir();
-        let script = format!(
-            "set -euo pipefail; source tests/services/redis.sh; service_pids=()
-             trap 'kill -KILL \"${{service_pids[@]}}\" 2>/dev/null' EXIT
-             {function} {}; echo \"${variable}\"; read -r _ || true",
-            dir.display()
-        );
-        let mut bash = Command::new("bash")
-            .args(["-c", &script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut url = String::new();
-        let mut output = BufReader::new(bash.stdout.take().unwrap());
-        output.read_line(&mut url).unwrap();
-        assert!(!url.is_empty(), "{function} starts");
-        Self {
-            input: bash.stdin.take(),
-            bash,
-            dir,
-            url: url.trim().to_owned(),
-        }
-    }
-
-    fn cluster() -> Self {
-        Self::start("start_redis_cluster", "SESSION_TEST_REDIS_CLUSTER")
-    }
-
-    fn sentinel() -> Self {
-        Self::start("start_redis_sentinel", "SESSION_TEST_REDIS_SENTINEL")
-    }
-}
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        drop(self.input.take());
-        let _ = self.bash.wait();
-        let _ = fs::remove_dir_all(&self.dir);
-    }
-}
-
-fn pid_of(port: u16) -> u32 {
-    let info = cli(port, &["info", "server"]);
-    let line = info.lines().find(|line| line.starts_with("process_id:"));
-    line.unwrap()["process_id:".len()..].trim().parse().unwrap()
 }
 
 /// As `ServerSide` calls a store.

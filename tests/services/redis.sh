@@ -31,8 +31,10 @@ redis_server() {
     local port=$1 dir=$2/$1
     shift 2
     mkdir -p "$dir"
+    # What starts it again after it was killed.
+    echo "$port $*" >"$dir/options"
     redis-server --bind 127.0.0.1 --port "$port" --dir "$dir" --save '' --appendonly no \
-        --logfile "$dir/log" "$@" >/dev/null 2>&1 &
+        --logfile "$dir/log" ${REDIS_DURABLE:+--appendonly yes --appendfsync always} "$@" >/dev/null 2>&1 &
     service_pids+=($!)
 }
 
@@ -80,12 +82,14 @@ start_redis_single() {
 }
 
 start_redis_cluster() {
-    local dir=$1/redis found port
+    local dir=$1/redis found port patience=1000
+    # Killed for a moment, it is not failed over.
+    [ -z "${REDIS_DURABLE:-}" ] || patience=20000
     redis_programs || return 1
     found=$(redis_ports 6) || return 1
     local ports=($found)
     for port in "${ports[@]}"; do
-        redis_server "$port" "$dir" --cluster-enabled yes --cluster-node-timeout 1000 \
+        redis_server "$port" "$dir" --cluster-enabled yes --cluster-node-timeout "$patience" \
             --cluster-config-file "$dir/$port/nodes.conf" --repl-diskless-sync-delay 0
     done
     for port in "${ports[@]}"; do
@@ -104,14 +108,15 @@ start_redis_cluster() {
 }
 
 start_redis_sentinel() {
-    local dir=$1/redis found port
+    local dir=$1/redis found port patience=1000
+    [ -z "${REDIS_DURABLE:-}" ] || patience=20000
     redis_programs || return 1
     found=$(redis_ports 5) || return 1
     local ports=($found)
     local master=${ports[0]} replica=${ports[1]} sentinels=("${ports[@]:2}")
     redis_server "$master" "$dir" --repl-diskless-sync-delay 0
     redis_until "the master on port $master" redis_says "$master" PONG ping || return 1
-    redis_server "$replica" "$dir" --replicaof "127.0.0.1 $master" --repl-diskless-sync-delay 0
+    redis_server "$replica" "$dir" --repl-diskless-sync-delay 0 --replicaof "127.0.0.1 $master"
     redis_until "the replica on port $replica" redis_says "$replica" master_link_status:up info replication || return 1
     for port in "${sentinels[@]}"; do
         mkdir -p "$dir/$port"
@@ -121,7 +126,7 @@ port $port
 dir $dir/$port
 logfile $dir/$port/log
 sentinel monitor session 127.0.0.1 $master 2
-sentinel down-after-milliseconds session 1000
+sentinel down-after-milliseconds session $patience
 sentinel failover-timeout session 5000
 CONF
         redis-sentinel "$dir/$port/sentinel.conf" >/dev/null 2>&1 &

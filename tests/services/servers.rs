@@ -7,9 +7,10 @@
 
 use std::{
     env, fs,
+    io::{BufRead, BufReader, Write as _},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio, id},
+    process::{Child, ChildStdin, Command, Stdio, id},
     sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
@@ -143,6 +144,201 @@ impl Drop for Redis {
         let _ = self.process.wait();
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+pub fn port_of(url: &str) -> u16 {
+    let port = url.rsplit(':').next().unwrap();
+    port.split(['/', ',']).next().unwrap().parse().unwrap()
+}
+
+pub fn ports_of(url: &str) -> Vec<u16> {
+    url.split("://")
+        .nth(1)
+        .unwrap()
+        .split(',')
+        .map(port_of)
+        .collect()
+}
+
+/// Servers that `tests/services/redis.sh` starts for one test alone. They end when their standard
+/// input does, however this process ends.
+pub struct Servers {
+    bash: Child,
+    input: Option<ChildStdin>,
+    dir: PathBuf,
+    pub url: String,
+}
+
+impl Servers {
+    fn start(function: &str, variable: &str) -> Self {
+        let dir = temp_dir();
+        let script = format!(
+            "set -euo pipefail; source tests/services/redis.sh; service_pids=()
+             trap 'kill -KILL \"${{service_pids[@]}}\" 2>/dev/null' EXIT
+             {function} {0}; echo \"${variable}\"
+             while read -r port options; do redis_server \"$port\" {0}/redis $options; done",
+            dir.display()
+        );
+        let mut bash = Command::new("bash")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut url = String::new();
+        let mut output = BufReader::new(bash.stdout.take().unwrap());
+        output.read_line(&mut url).unwrap();
+        assert!(!url.is_empty(), "{function} starts");
+        Self {
+            input: bash.stdin.take(),
+            bash,
+            dir,
+            url: url.trim().to_owned(),
+        }
+    }
+
+    pub fn cluster() -> Self {
+        Self::start("start_redis_cluster", "SESSION_TEST_REDIS_CLUSTER")
+    }
+
+    /// Servers that keep what they answered when they are killed, and that are not failed over by
+    /// themselves: a replica may lack the last writes then.
+    pub fn durable_cluster() -> Self {
+        Self::start(
+            "export REDIS_DURABLE=yes; start_redis_cluster",
+            "SESSION_TEST_REDIS_CLUSTER",
+        )
+    }
+
+    /// As [`durable_cluster`](Self::durable_cluster).
+    pub fn durable_sentinel() -> Self {
+        Self::start(
+            "export REDIS_DURABLE=yes; start_redis_sentinel",
+            "SESSION_TEST_REDIS_SENTINEL",
+        )
+    }
+
+    /// The ports of all of them, Sentinels too.
+    pub fn ports(&self) -> Vec<u16> {
+        let dirs = fs::read_dir(self.dir.join("redis")).unwrap();
+        let ports = dirs.filter_map(|dir| dir.unwrap().file_name().to_str()?.parse().ok());
+        ports.collect()
+    }
+
+    /// How many connections to them this process has.
+    pub fn connections(&self) -> usize {
+        let own = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let own: Vec<_> = own
+            .filter_map(|file| fs::read_link(file.path()).ok())
+            .collect();
+        let ports: Vec<_> = self
+            .ports()
+            .iter()
+            .map(|port| format!(":{port:04X}"))
+            .collect();
+        let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+        let is_ours = |socket: &&str| {
+            let columns: Vec<_> = socket.split_whitespace().collect();
+            ports.iter().any(|port| columns[2].ends_with(port))
+                && own.contains(&format!("socket:[{}]", columns[9]).into())
+        };
+        sockets.lines().skip(1).filter(is_ours).count()
+    }
+
+    /// The ports of the servers that are masters now.
+    pub fn masters(&self) -> Vec<u16> {
+        let first = ports_of(&self.url)[0];
+        if self.url.contains("+sentinel") {
+            let master = ["sentinel", "get-master-addr-by-name", "session"];
+            let address = cli(first, &master);
+            return vec![address.lines().nth(1).unwrap().parse().unwrap()];
+        }
+        let nodes = cli(first, &["cluster", "nodes"]);
+        let masters = nodes.lines().filter(|node| node.contains("master"));
+        let ports = masters.map(|node| {
+            let address = node.split(' ').nth(1).unwrap();
+            port_of(address.split('@').next().unwrap())
+        });
+        ports.collect()
+    }
+
+    /// Makes the replica of the master at `port` the master, without losing a write.
+    pub fn fail_over(&self, port: u16) {
+        let until = |what: &str, is_so: &dyn Fn() -> bool| {
+            let since = Instant::now();
+            while !is_so() {
+                assert!(since.elapsed() < Duration::from_secs(20), "{port}: {what}");
+                thread::sleep(Duration::from_millis(10));
+            }
+        };
+        let replica = || -> Option<u16> {
+            let info = cli(port, &["info", "replication"]);
+            let (_, replica) = info.split_once("slave0:")?;
+            let (port, rest) = replica.split_once("port=")?.1.split_once(',')?;
+            rest.starts_with("state=online")
+                .then(|| port.parse().unwrap())
+        };
+        until("a replica follows", &|| replica().is_some());
+        let replica = replica().unwrap();
+        if self.url.contains("+sentinel") {
+            // Sentinels do not wait for the replica, so that writes wait until it has them all.
+            cli(port, &["client", "pause", "20000", "write"]);
+            assert_eq!(cli(port, &["wait", "1", "5000"]), "1");
+            let sentinel = ports_of(&self.url)[0];
+            let failover = || cli(sentinel, &["sentinel", "failover", "session"]) == "OK";
+            until("a Sentinel finds the replica good", &failover);
+            until("there is another", &|| self.masters() != [port]);
+            // As the Sentinels do, some seconds later.
+            cli(port, &["replicaof", "127.0.0.1", &replica.to_string()]);
+            cli(port, &["client", "unpause"]);
+        } else {
+            assert_eq!(cli(replica, &["cluster", "failover"]), "OK");
+            until("there is another", &|| !self.masters().contains(&port));
+        }
+        let follows = || cli(port, &["role"]).contains("\nconnected\n");
+        until("it follows its replica", &follows);
+    }
+
+    /// Kills the master at `port`, and starts it again after `span` with the options it had.
+    pub fn kill_for(&self, port: u16, span: Duration) {
+        let pid = pid_of(port);
+        // Read by the loop in `start`, whose arguments they are.
+        let again = fs::read_to_string(self.dir.join(format!("redis/{port}/options"))).unwrap();
+        // It may have been a replica when it began.
+        let again = again
+            .trim()
+            .split(" --replicaof ")
+            .next()
+            .unwrap()
+            .to_owned();
+        signal(pid, "KILL");
+        thread::sleep(span);
+        let mut input = self.input.as_ref().unwrap();
+        writeln!(input, "{again}").unwrap();
+        let since = Instant::now();
+        while cli(port, &["ping"]) != "PONG" {
+            assert!(since.elapsed() < Duration::from_secs(20), "{port} is back");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn sentinel() -> Self {
+        Self::start("start_redis_sentinel", "SESSION_TEST_REDIS_SENTINEL")
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.bash.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+pub fn pid_of(port: u16) -> u32 {
+    let info = cli(port, &["info", "server"]);
+    let line = info.lines().find(|line| line.starts_with("process_id:"));
+    line.unwrap()["process_id:".len()..].trim().parse().unwrap()
 }
 
 /// Runs a command that knows the functions of `tests/services/sql.sh`; its first argument is the
