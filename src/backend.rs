@@ -46,6 +46,40 @@ pub(crate) mod signed_cookie;
 /// Both methods see the request while they are called; the future that they return owns what it needs,
 /// so that one engine serves frameworks whose requests are not `Send` (actix-web) and frameworks whose
 /// futures must be (tower).
+///
+/// A backend around another one, which counts the sessions that are opened:
+///
+/// ```
+/// # #[cfg(feature = "cookies")] {
+/// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+/// use session_manager::{Backend, Error, Key, Manager, SignedCookie};
+/// use session_manager::backend::{BackendFuture, Commit, Opened, Opening, Reply};
+///
+/// struct Counted<B> { inner: Arc<B>, opened: AtomicU64 }
+///
+/// impl<B: Backend> Backend for Counted<B> {
+///     fn engine(&self) -> &'static str {
+///         self.inner.engine()
+///     }
+///
+///     fn opens_at_once(&self) -> bool {
+///         self.inner.opens_at_once()
+///     }
+///
+///     fn open(self: Arc<Self>, request: Opening<'_>) -> BackendFuture<'static, Result<Opened, Error>> {
+///         self.opened.fetch_add(1, Ordering::Relaxed);
+///         Arc::clone(&self.inner).open(request)
+///     }
+///
+///     fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
+///         Arc::clone(&self.inner).commit(commit)
+///     }
+/// }
+///
+/// let inner = Arc::new(SignedCookie::new(Key::generate()));
+/// let manager = Manager::new(Counted { inner, opened: AtomicU64::new(0) });
+/// # }
+/// ```
 pub trait Backend: Send + Sync + 'static {
     /// What a person would call the engine, such as `signed cookie`.
     fn engine(&self) -> &'static str;

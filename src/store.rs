@@ -37,7 +37,52 @@ mod values;
 /// [`Record::expires`], and from then on it is as good as gone, whether or not its row is still
 /// there. The moment that counts as present is the one that a call passes, never the store's own.
 ///
-/// `session_manager::testing` has the suite that every store passes.
+/// A whole store, and the suite that it passes (feature `testing`):
+///
+/// ```
+/// use std::{collections::HashMap, sync::Mutex};
+/// use session_manager::{Store, StoreError, Timestamp};
+/// use session_manager::store::{Applied, Record, StoreId, Write};
+///
+/// #[derive(Default)]
+/// struct MapStore(Mutex<HashMap<StoreId, Record>>);
+///
+/// impl Store for MapStore {
+///     fn name(&self) -> &'static str {
+///         "map"
+///     }
+///
+///     async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+///         let records = self.0.lock().unwrap();
+///         Ok(records.get(&id).filter(|record| now < record.expires).cloned())
+///     }
+///
+///     async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
+///         let mut records = self.0.lock().unwrap();
+///         if records.get(&id).is_some_and(|record| write.now < record.expires) {
+///             return Ok(false);
+///         }
+///         records.insert(id, write.to_record());
+///         Ok(true)
+///     }
+///
+///     async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
+///         let mut records = self.0.lock().unwrap();
+///         Ok(records.get_mut(&id).map_or(Applied::Gone, |record| record.apply(write)))
+///     }
+///
+///     async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
+///         self.0.lock().unwrap().remove(&id);
+///         Ok(())
+///     }
+/// }
+/// # #[cfg(feature = "testing")] {
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # runtime.block_on(async {
+/// session_manager::testing::check_store(MapStore::default()).await;
+/// # });
+/// # }
+/// ```
 pub trait Store: Send + Sync + 'static {
     /// What a person would call the store, such as `Redis`.
     fn name(&self) -> &'static str;
