@@ -13,7 +13,9 @@ use actix_session::{
 };
 use actix_web::{App, HttpServer, cookie};
 use axum::Router;
-use session_manager::{Backend, Key, Manager, MemoryStore, RedisStore, ServerSide, Session, SignedCookie, manager};
+use session_manager::{
+    Backend, Key, Manager, MemoryStore, RedisStore, ServerSide, Session, SignedCookie, manager,
+};
 use tokio::net::TcpListener;
 use tower_sessions::SessionManagerLayer;
 use tower_sessions_redis_store::{
