@@ -1,4 +1,5 @@
-//! What every engine promises, or every one that keeps sessions in cookies, over a real server.
+//! What the cookie backends and memory promise, or the cookie backends alone, over a real server.
+//! `store_http.rs` has the other stores.
 
 mod common;
 

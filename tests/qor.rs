@@ -1,4 +1,5 @@
-//! What qor/session asks of every engine, over HTTP and inside one request.
+//! What qor/session asks of every engine, of the cookie backends and memory, over HTTP and inside one
+//! request.
 
 mod common;
 
@@ -92,7 +93,7 @@ fn encode(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-fn the_http_cases_of_qor_hold_on_every_engine(web: Web) {
+fn the_http_cases_of_qor_hold_in_cookies_and_in_memory(web: Web) {
     for (engine, builder) in all_engines() {
         let server = serve(web, builder());
         for (key, value) in [
@@ -114,7 +115,7 @@ fn the_http_cases_of_qor_hold_on_every_engine(web: Web) {
     }
 }
 
-fn the_cases_of_qor_inside_one_request_hold_on_every_engine(web: Web) {
+fn the_cases_of_qor_inside_one_request_hold_in_cookies_and_in_memory(web: Web) {
     for (engine, builder) in all_engines() {
         let server = serve(web, builder());
         let visitor = server.visitor();
@@ -134,6 +135,6 @@ fn the_cases_of_qor_inside_one_request_hold_on_every_engine(web: Web) {
 }
 
 on_every_framework!(
-    the_http_cases_of_qor_hold_on_every_engine,
-    the_cases_of_qor_inside_one_request_hold_on_every_engine,
+    the_http_cases_of_qor_hold_in_cookies_and_in_memory,
+    the_cases_of_qor_inside_one_request_hold_in_cookies_and_in_memory,
 );

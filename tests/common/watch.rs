@@ -1,8 +1,9 @@
 //! What the process logs, and a watch over it: no line shows a secret, whatever the test is about.
 //!
 //! The watch begins by itself with the first key, server or client of a test binary. It hears all that
-//! is said through `tracing` and through `log`, at every level, and knows every key that the tests
-//! make, every cookie that their clients send or receive, and what a store is told of it. A line and a
+//! is said through `tracing` and through `log`, at every level, and knows every key that `key_of`
+//! makes, every cookie that their clients send or receive, and what a store is told of it. A test
+//! binary without this module is not watched, nor are unit tests and documentation tests. A line and a
 //! secret are compared whichever of the two comes first. A line that shows one ends the process: what
 //! is logged on a server's thread could fail no test.
 
