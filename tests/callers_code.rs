@@ -1,11 +1,5 @@
 //! Code of the application that runs inside a call of this crate: `Serialize`, `Deserialize`, the
 //! closure of `update`, and what listens to the log. It may use the session.
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "cookies",
-    feature = "memory"
-))]
 
 mod common;
 

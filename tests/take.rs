@@ -1,10 +1,4 @@
 //! What is done to the stored session at once: `take` and `update_now`.
-#![cfg(all(
-    feature = "actix",
-    feature = "axum",
-    feature = "cookies",
-    feature = "memory"
-))]
 
 mod common;
 
