@@ -94,13 +94,15 @@ impl Session {
         }
         let manager = &self.0.manager;
         let settings = manager.settings();
+        // Both may log, which they must not while the state is locked: the log may look at the session.
         let tokens = manager.tokens(request, Settings::log_refused);
+        let has_cookie = tokens.own.is_some();
+        let secure = settings.is_secure(self.0.is_https, has_cookie, || request.is_to_loopback());
         let mut state = self.lock();
         if self.0.is_read.load(std::sync::atomic::Ordering::Relaxed) {
             return;
         }
-        let has_cookie = tokens.own.is_some();
-        state.secure = settings.is_secure(self.0.is_https, has_cookie, || request.is_to_loopback());
+        state.secure = secure;
         state.tokens = tokens;
         self.0
             .is_read
