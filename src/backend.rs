@@ -47,6 +47,9 @@ pub(crate) mod signed_cookie;
 /// so that one engine serves frameworks whose requests are not `Send` (actix-web) and frameworks whose
 /// futures must be (tower).
 ///
+/// A session is locked while its backend is called, so none of the methods may use the session or log;
+/// the future that a method returns may do both.
+///
 /// A backend around another one, which counts the sessions that are opened:
 ///
 /// ```
@@ -232,13 +235,22 @@ pub(crate) trait Live: fmt::Debug + Send + Sync {
     /// The session as it is now; `None` where it cannot be reached, as from another thread.
     fn read(&self) -> Option<Record>;
 
-    /// Does at once what was done; `false` where the session cannot be reached. It is then kept, and
-    /// done later.
-    fn write(&self, changes: &Changes) -> bool;
+    /// Does `changes` at once. It must not log: the session is locked, and a log layer may use it.
+    fn write(&self, changes: &Changes) -> Written;
 
-    /// Called in place of [`Backend::commit`] when the request ends. If not `keep`, what was written
-    /// is undone, but for the end of the session.
-    fn end(&self, keep: bool);
+    /// Ends the request, in place of [`Backend::commit`]. If not `keep`, what was written is undone,
+    /// but for the end of the session. Returns what is to be logged as an error, if a value was lost.
+    fn end(&self, keep: bool) -> Option<&'static str>;
+}
+
+/// What became of [`Live::write`].
+pub(crate) enum Written {
+    /// It is done.
+    Done,
+    /// The session cannot be reached from this thread, so the changes are kept and done later.
+    Later,
+    /// A value was lost; the text is to be logged.
+    Lost(&'static str),
 }
 
 /// What a [`Backend`] has to keep.

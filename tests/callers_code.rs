@@ -159,6 +159,37 @@ fn what_listens_to_the_log_may_use_the_session(web: Web) {
     assert!(lines.try_iter().count() >= 4);
 }
 
+/// A value that actix-session lost, because the application purged its session.
+#[cfg(feature = "actix-session")]
+#[test]
+fn what_listens_to_the_log_may_use_a_session_of_actix_session() {
+    use actix_session::{SessionMiddleware, storage::CookieSessionStore};
+    use actix_web::{cookie::Key, test, web};
+    use session_manager::ActixSession;
+
+    let (heard, lines) = mpsc::channel();
+    ends("a log line", move || {
+        let _guard = tracing::subscriber::set_default(Listener(heard));
+        let manager = Manager::new(ActixSession::new());
+        let handler = async |ours: Session, theirs: actix_session::Session| {
+            SESSION.set(Some(ours.clone()));
+            theirs.purge();
+            ours.add("key", "lost").map(|()| "done")
+        };
+        block_on(async {
+            let theirs = SessionMiddleware::new(CookieSessionStore::default(), Key::generate());
+            let app = actix_web::App::new()
+                .wrap(manager.middleware())
+                .wrap(theirs)
+                .route("/", web::get().to(handler));
+            let app = test::init_service(app).await;
+            test::call_service(&app, test::TestRequest::default().to_request()).await;
+        });
+        SESSION.set(None);
+    });
+    assert!(lines.try_iter().count() >= 1);
+}
+
 fn an_update_whose_closure_writes_its_own_key_is_an_error(web: Web) {
     let app = App::new().get("/loop", async |session: Session, _| {
         let (in_closure, other) = (session.clone(), session.clone());

@@ -135,6 +135,8 @@ async fn figures<S: Store>(store: S) {
         let begun = Instant::now();
         let ended = manager.destroy_user_sessions(&user).await;
         let end = begun.elapsed();
+        assert!(matches!(listed, Ok(1..)), "{listed:?}");
+        assert_eq!(ended.as_ref().ok(), listed.as_ref().ok(), "{ended:?}");
         println!(
             "{} {count} of {bytes} bytes: list {list:.1?} ({listed:?}), end {end:.1?} ({ended:?})",
             store.name(),

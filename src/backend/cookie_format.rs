@@ -184,8 +184,12 @@ impl<S: Seal> Backend for S {
         BackendFuture::ready(if size <= LIMIT {
             Ok(Reply::Set { token, expires })
         } else if commit.changes.is_empty() {
-            log_touch_too_large(commit.settings, size);
-            Ok(Reply::Keep)
+            // Logged by the future: the session is locked now, and a log layer may use it.
+            let name = commit.settings.cookie_name().to_owned();
+            return BackendFuture::pending(async move {
+                log_touch_too_large(&name, size);
+                Ok(Reply::Keep)
+            });
         } else {
             // The client keeps what it has: a browser would drop the new cookie, and with it the
             // session.
@@ -195,15 +199,14 @@ impl<S: Seal> Backend for S {
 }
 
 /// Logs once per process that a session is not touched, because its cookie would be too large.
-fn log_touch_too_large(settings: &Settings, size: usize) {
+fn log_touch_too_large(name: &str, size: usize) {
     static IS_SAID: AtomicBool = AtomicBool::new(false);
     if !IS_SAID.swap(true, Ordering::Relaxed) {
         log!(
             WARN,
-            "a session fits into the cookie `{}` no longer: it would take {size} bytes, and {LIMIT} \
+            "a session fits into the cookie `{name}` no longer: it would take {size} bytes, and {LIMIT} \
              are the limit. The client keeps the cookie that it has, whose time does not move. \
-             Shorten the cookie's name, path or domain, or move to `ServerSide`",
-            settings.cookie_name()
+             Shorten the cookie's name, path or domain, or move to `ServerSide`"
         );
     }
 }

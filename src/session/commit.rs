@@ -96,7 +96,9 @@ impl Session {
         if state.phase == Phase::Open {
             if let Some(live) = state.live.clone() {
                 state.write_through();
-                live.end(keep == Keep::All);
+                if let Some(lost) = live.end(keep == Keep::All) {
+                    state.error(lost);
+                }
             } else if state.committing {
                 waits = Some(keep);
             } else {

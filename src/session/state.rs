@@ -10,7 +10,7 @@ use std::{
 use super::{FLASH, OWN};
 use crate::{
     backend::{
-        Live, LiveSession, Opened, Reply, Size,
+        Live, LiveSession, Opened, Reply, Size, Written,
         migration::{Migrating, Origin, Place},
     },
     changes::{Change, Changes, View},
@@ -95,7 +95,7 @@ pub(super) enum Phase {
 }
 
 impl State {
-    /// Takes what the engine opened; what the cookie itself holds stays sealed until somebody looks.
+    /// Takes what the backend opened for the first time.
     pub(super) fn open(&mut self, opened: Opened, manager: &Manager) {
         match opened {
             Opened::Live(LiveSession(live)) => {
@@ -171,10 +171,16 @@ impl State {
     /// Does to a live session what was done here, where it can be reached.
     pub(super) fn write_through(&mut self) {
         let Some(live) = &self.live else { return };
-        if self.phase == Phase::Open && !self.changes.is_empty() && live.write(&self.changes) {
-            self.changes = Changes::default();
-            self.read_through();
+        if self.phase != Phase::Open || self.changes.is_empty() {
+            return;
         }
+        match live.write(&self.changes) {
+            Written::Done => {}
+            Written::Later => return,
+            Written::Lost(text) => self.error(text),
+        }
+        self.changes = Changes::default();
+        self.read_through();
     }
 
     /// Sees what others did to a live session.

@@ -16,7 +16,7 @@ use actix_web::{HttpMessage, HttpRequest};
 use serde_json::value::RawValue;
 
 use crate::{
-    backend::{Backend, Commit, Live, LiveSession, Opened, Opening, Reply},
+    backend::{Backend, Commit, Live, LiveSession, Opened, Opening, Reply, Written},
     changes::{Change, Changes},
     error::Error,
     expiry::Timestamp,
@@ -127,6 +127,8 @@ struct Served {
     written: BTreeSet<String>,
     ended: bool,
     kept: bool,
+    /// Whether a value was lost that no log line told of yet.
+    has_lost: bool,
 }
 
 /// Names a session of this thread.
@@ -145,6 +147,7 @@ impl InHand {
             written: BTreeSet::new(),
             ended: false,
             kept: false,
+            has_lost: false,
         };
         SESSIONS.with_borrow_mut(|sessions| sessions.insert(id, served));
         let mut extensions = request.extensions_mut();
@@ -186,19 +189,22 @@ impl Live for InHand {
         })
     }
 
-    fn write(&self, changes: &Changes) -> bool {
-        SESSIONS.with_borrow_mut(|sessions| {
-            let served = sessions.get_mut(&self.0);
-            served.map(|served| served.write(changes)).is_some()
+    fn write(&self, changes: &Changes) -> Written {
+        SESSIONS.with_borrow_mut(|sessions| match sessions.get_mut(&self.0) {
+            Some(served) => {
+                served.write(changes);
+                served.take_lost().map_or(Written::Done, Written::Lost)
+            }
+            None => Written::Later,
         })
     }
 
-    fn end(&self, keep: bool) {
+    fn end(&self, keep: bool) -> Option<&'static str> {
         SESSIONS.with_borrow_mut(|sessions| {
-            if let Some(served) = sessions.get_mut(&self.0) {
-                served.end(keep);
-            }
-        });
+            let served = sessions.get_mut(&self.0)?;
+            served.end(keep);
+            served.take_lost()
+        })
     }
 }
 
@@ -219,22 +225,24 @@ impl Served {
             match change {
                 Change::Set(value) => self.insert(key, &json(value.borrowed())),
                 Change::Update(update) => self.insert(key, &json(update.seen().borrowed())),
-                Change::Remove => drop(session.remove(key)),
+                Change::Remove => drop(self.session.remove(key)),
             }
         }
     }
 
-    fn insert(&self, key: &str, json: &str) {
+    /// Returns what is to be logged if a value was lost since the last call.
+    fn take_lost(&mut self) -> Option<&'static str> {
+        std::mem::take(&mut self.has_lost).then_some(
+            "a value was added to an actix-session after the application purged it, and is lost: end \
+             the session with `destroy` of session-manager",
+        )
+    }
+
+    fn insert(&mut self, key: &str, json: &str) {
         let written = serde_json::from_str::<&RawValue>(json)
             .map_err(|_| ())
             .and_then(|json| self.session.insert(key, json).map_err(|_| ()));
-        if written.is_err() || self.session.status() == SessionStatus::Purged {
-            log!(
-                ERROR,
-                "a value was added to an actix-session after the application purged it, and is lost: \
-                 end the session with `destroy` of session-manager"
-            );
-        }
+        self.has_lost |= written.is_err() || self.session.status() == SessionStatus::Purged;
     }
 
     fn end(&mut self, keep: bool) {
@@ -251,7 +259,7 @@ impl Served {
     }
 
     /// `actix_session::Session::update` does not mark what it changed.
-    fn save_updates(&self) {
+    fn save_updates(&mut self) {
         let updated = {
             let entries = self.session.entries();
             let mut entries = entries.iter();
@@ -266,11 +274,11 @@ impl Served {
         }
     }
 
-    fn undo(&self) {
-        for key in &self.written {
-            match self.before.get(key) {
-                Some(json) => self.insert(key, json),
-                None => drop(self.session.remove(key)),
+    fn undo(&mut self) {
+        for key in std::mem::take(&mut self.written) {
+            match self.before.get(&key).cloned() {
+                Some(json) => self.insert(&key, &json),
+                None => drop(self.session.remove(&key)),
             }
         }
     }
