@@ -284,9 +284,9 @@ fn what_would_be_lost_is_logged() {
     let server =
         Server::actix(move || App::new().wrap(nobody_saves.middleware()).configure(routes));
     server.raw("/run/get.key", &[]);
-    assert_eq!(log.lines("nobody saved it").len(), 0);
+    assert_eq!(log.lines("no middleware saved them").len(), 0);
     server.raw("/run/add.key.value", &[]);
-    assert_eq!(log.lines("nobody saved it").len(), 1);
+    assert_eq!(log.lines("no middleware saved them").len(), 1);
 }
 
 #[test]
