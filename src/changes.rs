@@ -43,8 +43,8 @@ pub enum Change {
     Update(Update),
 }
 
-/// A function and its result in this request. The commit applies the function again, to the value that
-/// is stored then.
+/// A function and its result in this request. The commit applies the function again, to the value
+/// that is stored then.
 #[derive(Clone)]
 pub struct Update {
     pub(crate) seen: Value,
@@ -241,8 +241,8 @@ impl Changes {
         self.cleared || self.destroyed
     }
 
-    /// Returns the changes that are kept if the request fails: only the destruction, so that a logout
-    /// is never undone.
+    /// Returns the changes that are kept if the request fails: only the destruction, so that a
+    /// logout is never undone.
     pub(crate) fn surviving_failure(&self) -> Self {
         Self {
             destroyed: self.destroyed,
@@ -294,7 +294,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Iterates over all keys and values: first the unchanged stored ones, then those the request set.
+    /// Iterates over all keys and values: first the unchanged stored ones, then those the request
+    /// set.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, Value<&'a str>)> + use<'a> {
         let changed = &self.changes.entries;
         let stored = self.stored.into_iter().flat_map(Entries::iter);
@@ -307,8 +308,8 @@ impl<'a> View<'a> {
         untouched.chain(set)
     }
 
-    /// Returns the total size of keys and values in bytes. The cost depends on the number of changes,
-    /// not on the size of the session.
+    /// Returns the total size of keys and values in bytes. The cost depends on the number of
+    /// changes, not on the size of the session.
     #[cfg(feature = "server-side")]
     pub(crate) fn bytes(&self) -> usize {
         let stored = self.stored.map_or(0, Entries::bytes);

@@ -6,8 +6,8 @@ use cookie::{Cookie, SameSite};
 
 use crate::{error::ConfigError, expiry::Timestamp};
 
-/// The maximum length of a cookie. RFC 6265bis, section 5.6, counts the name and the value; attributes
-/// count here too, as in some browsers.
+/// The maximum length of a cookie. RFC 6265bis, section 5.6, counts the name and the value;
+/// attributes count here too, as in some browsers.
 pub(crate) const LIMIT: usize = 4096;
 
 /// The attributes of a session cookie, set by the builder.
@@ -93,7 +93,8 @@ impl BySecurity {
     }
 }
 
-/// A cookie name prefix, and its rules from RFC 6265bis, section 4.1.3, and the layered cookies draft.
+/// A cookie name prefix, and its rules from RFC 6265bis, section 4.1.3, and the layered cookies
+/// draft.
 struct Prefix {
     text: &'static str,
     http_only: bool,
@@ -173,10 +174,10 @@ impl SessionCookie {
 
     /// Returns `true` if the cookie of a request is `Secure`.
     ///
-    /// Without a setting, it is in a release build. A loopback host proves nothing there: a proxy can
-    /// send its upstream as `Host` and add no header of its own, as nginx 1.30 does by default. In a
-    /// debug build it is not for a loopback host over plain http, so that local tests work with every
-    /// client.
+    /// Without a setting, it is in a release build. A loopback host proves nothing there: a proxy
+    /// can send its upstream as `Host` and add no header of its own, as nginx 1.30 does by default.
+    /// In a debug build it is not for a loopback host over plain http, so that local tests work
+    /// with every client.
     pub(crate) fn is_secure(
         &self,
         is_debug_build: bool,
@@ -252,8 +253,8 @@ impl SessionCookie {
     }
 }
 
-/// Splits a `Cookie` header at its semicolons. `memchr` is eight times as fast as a loop over the bytes
-/// (bench `overhead`, row "no cookie").
+/// Splits a `Cookie` header at its semicolons. `memchr` is eight times as fast as a loop over the
+/// bytes (bench `overhead`, row "no cookie").
 fn pairs(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(header);
     std::iter::from_fn(move || {

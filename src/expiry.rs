@@ -88,8 +88,8 @@ impl fmt::Debug for Clock {
 
 /// The idle and absolute timeouts of a manager.
 ///
-/// The server enforces both, as OWASP's Session Management Cheat Sheet requires. The lifetime of the
-/// browser's cookie does not extend them.
+/// The server enforces both, as OWASP's Session Management Cheat Sheet requires. The lifetime of
+/// the browser's cookie does not extend them.
 #[derive(Clone, Copy, Debug)]
 pub struct Expiry {
     pub(crate) idle: Duration,
@@ -113,8 +113,8 @@ impl Expiry {
 
     /// Returns `true` if a session created at `created` that expires at `expires` is over at `now`.
     ///
-    /// The absolute timeout of the current settings counts from `created`, so shortening it ends old
-    /// sessions at once.
+    /// The absolute timeout of the current settings counts from `created`, so shortening it ends
+    /// old sessions at once.
     pub fn is_over(&self, created: Timestamp, expires: Timestamp, now: Timestamp) -> bool {
         now >= expires || now >= created.plus(self.absolute)
     }

@@ -91,7 +91,8 @@ impl Key {
         Self(hmac(&extracted))
     }
 
-    /// Derives the key for one purpose. It reveals neither the secret nor the key of another purpose.
+    /// Derives the key for one purpose. It reveals neither the secret nor the key of another
+    /// purpose.
     pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
         self.0
             .clone()

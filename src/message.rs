@@ -8,12 +8,12 @@ use crate::value::Value;
 
 /// A flash message: text to show once, and its kind.
 ///
-/// The text is plain text, which the template escapes like any other. HTML needs its own constructor,
-/// [`Message::trusted_html`]: an error text that quotes user input and is shown as HTML allows
-/// cross-site scripting (CWE-79).
+/// The text is plain text, which the template escapes like any other. HTML needs its own
+/// constructor, [`Message::trusted_html`]: an error text that quotes user input and is shown as
+/// HTML allows cross-site scripting (CWE-79).
 ///
-/// The serialised form, for templates, has the fields `kind` and `text`, and `html: true` for trusted
-/// HTML only. Deserialising ignores `html`: the result is always plain text.
+/// The serialised form, for templates, has the fields `kind` and `text`, and `html: true` for
+/// trusted HTML only. Deserialising ignores `html`: the result is always plain text.
 ///
 /// ```
 /// use session_manager::Message;
@@ -27,8 +27,8 @@ use crate::value::Value;
 pub struct Message {
     /// The text to show.
     pub text: String,
-    /// The kind: `success`, `info`, `warning`, `error`, or one that the application defines. Templates
-    /// can use it as a CSS class.
+    /// The kind: `success`, `info`, `warning`, `error`, or one that the application defines.
+    /// Templates can use it as a CSS class.
     pub kind: String,
     #[serde(skip_deserializing, skip_serializing_if = "std::ops::Not::not")]
     html: bool,
@@ -69,7 +69,8 @@ impl Message {
         Self::new("error", text)
     }
 
-    /// Creates a message whose text is shown as HTML. **Never** include unescaped user input (CWE-79).
+    /// Creates a message whose text is shown as HTML. **Never** include unescaped user input
+    /// (CWE-79).
     ///
     /// ```
     /// let message = session_manager::Message::trusted_html("success", "<b>Saved</b>");
@@ -106,7 +107,8 @@ impl Message {
         html
     }
 
-    /// Returns the stored form: an array without field names, because it may have to fit in a cookie.
+    /// Returns the stored form: an array without field names, because it may have to fit in a
+    /// cookie.
     pub(crate) fn to_stored(&self) -> Vec<&str> {
         let mut stored = vec![self.kind.as_str(), self.text.as_str()];
         if self.html {

@@ -24,11 +24,11 @@ pub struct Record {
     /// [`Holder::NOBODY`].
     pub holder: Holder,
     /// The number of writes to its values, for compare-and-set. The first write makes it 1, so a
-    /// [`Write::if_version`](crate::store::Write::if_version) of 0 matches no stored record. Backends
-    /// that cannot merge leave it at 0.
+    /// [`Write::if_version`](crate::store::Write::if_version) of 0 matches no stored record.
+    /// Backends that cannot merge leave it at 0.
     pub version: u64,
-    /// 48 random bits that distinguish cookie sessions which began in the same millisecond. Server-side
-    /// sessions have an id instead and leave it at 0.
+    /// 48 random bits that distinguish cookie sessions which began in the same millisecond.
+    /// Server-side sessions have an id instead and leave it at 0.
     pub identity: u64,
     /// The user whose session this is, if one was set.
     pub user: Option<Arc<str>>,

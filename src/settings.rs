@@ -33,9 +33,9 @@ pub enum OnStoreError {
     Fail,
     /// The handler gets an empty session that rejects writes, and the reason is logged.
     ///
-    /// A request that destroys, clears or renews its session is still answered with 503. A logout that
-    /// did not happen must not look successful: the cookie, or a copy of it, would open the session
-    /// again once the store is back.
+    /// A request that destroys, clears or renews its session is still answered with 503. A logout
+    /// that did not happen must not look successful: the cookie, or a copy of it, would open the
+    /// session again once the store is back.
     Anonymous,
 }
 
@@ -84,8 +84,8 @@ impl Settings {
 
     /// Returns `true` if the cookie of a request is `Secure`.
     ///
-    /// A release build checks the host only for a log line, once per process, and only if the request
-    /// has no session cookie: a client that dropped a `Secure` cookie returns without it.
+    /// A release build checks the host only for a log line, once per process, and only if the
+    /// request has no session cookie: a client that dropped a `Secure` cookie returns without it.
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn is_secure(
         &self,

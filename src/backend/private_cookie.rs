@@ -16,13 +16,13 @@ use crate::{
 const NONCE: usize = 12;
 const TAG: usize = 16;
 
-/// Keeps each session in an encrypted and authenticated cookie. Only the server can read or create it.
-/// The limits of [`SignedCookie`](crate::SignedCookie) on size, overlapping requests and logging out
-/// apply here too.
+/// Keeps each session in an encrypted and authenticated cookie. Only the server can read or create
+/// it. The limits of [`SignedCookie`](crate::SignedCookie) on size, overlapping requests and
+/// logging out apply here too.
 ///
-/// The cipher is AES-128-GCM-SIV (RFC 8452), which is safe with random nonces: a repeated nonce reveals
-/// only whether two cookies are equal, whereas AES-GCM would reveal its authentication key. The
-/// cookie's name and the format version are authenticated with the session.
+/// The cipher is AES-128-GCM-SIV (RFC 8452), which is safe with random nonces: a repeated nonce
+/// reveals only whether two cookies are equal, whereas AES-GCM would reveal its authentication key.
+/// The cookie's name and the format version are authenticated with the session.
 ///
 /// ```
 /// use session_manager::{Key, Manager, PrivateCookie};
@@ -49,8 +49,8 @@ impl PrivateCookie {
         Self { keys: Vec::new() }.accept(key)
     }
 
-    /// Accepts cookies encrypted with `old` too, to rotate keys. The next write encrypts the session
-    /// with the first key.
+    /// Accepts cookies encrypted with `old` too, to rotate keys. The next write encrypts the
+    /// session with the first key.
     #[must_use]
     pub fn accept(mut self, old: Key) -> Self {
         let [key @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] =

@@ -14,13 +14,13 @@ use crate::{
 /// Keeps each session in a signed cookie. The client can read it but cannot forge it.
 ///
 /// It needs no store and no clean-up. In return, a session must fit into 4,096 bytes (otherwise the
-/// write fails with [`Error::TooLarge`](crate::Error::TooLarge)), and of two overlapping requests the
-/// later response wins. A cookie that was copied before a logout opens the session until it expires,
-/// because the server keeps no state that could revoke it.
+/// write fails with [`Error::TooLarge`](crate::Error::TooLarge)), and of two overlapping requests
+/// the later response wins. A cookie that was copied before a logout opens the session until it
+/// expires, because the server keeps no state that could revoke it.
 ///
-/// The signature is HMAC-SHA-256, truncated to 128 bits, over the cookie's name, the format version,
-/// the session's times and its data. The server refuses an expired cookie, whatever the browser sends
-/// (CVE-2024-31999).
+/// The signature is HMAC-SHA-256, truncated to 128 bits, over the cookie's name, the format
+/// version, the session's times and its data. The server refuses an expired cookie, whatever the
+/// browser sends (CVE-2024-31999).
 ///
 /// ```
 /// use session_manager::{Key, Manager, SignedCookie};
@@ -50,8 +50,8 @@ impl SignedCookie {
         Self { keys: Vec::new() }.accept(key)
     }
 
-    /// Accepts cookies signed with `old` too, to rotate keys. The next write signs the session with the
-    /// first key (CVE-2025-47278 is about a framework that signed with the old one).
+    /// Accepts cookies signed with `old` too, to rotate keys. The next write signs the session with
+    /// the first key (CVE-2025-47278 is about a framework that signed with the old one).
     #[must_use]
     pub fn accept(mut self, old: Key) -> Self {
         self.keys.push(Keys {

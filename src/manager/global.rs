@@ -17,10 +17,10 @@ use crate::{log::log, manager::middleware::Middleware};
 
 /// The process-wide manager. Use [`get`] and [`set`] where possible.
 ///
-/// Until [`set`] is called it is the default manager: a signed cookie named `_session`, with the key
-/// from the environment variable `SESSION_SECRET` if that holds at least 32 bytes. Otherwise a debug
-/// build logs a warning and signs with a publicly known key, so that sessions survive a restart; a
-/// release build logs an error and generates a key for this process only. See
+/// Until [`set`] is called it is the default manager: a signed cookie named `_session`, with the
+/// key from the environment variable `SESSION_SECRET` if that holds at least 32 bytes. Otherwise a
+/// debug build logs a warning and signs with a publicly known key, so that sessions survive a
+/// restart; a release build logs an error and generates a key for this process only. See
 /// [`is_insecure_default`].
 pub static SESSION_MANAGER: Lazy<ArcSwap<Manager>> =
     Lazy::new(|| ArcSwap::from_pointee(default_manager()));
@@ -109,7 +109,8 @@ pub fn middleware() -> Middleware {
     Middleware::global()
 }
 
-/// Returns `true` if the default manager is in use and `SESSION_SECRET` does not protect its sessions.
+/// Returns `true` if the default manager is in use and `SESSION_SECRET` does not protect its
+/// sessions.
 ///
 /// An application can refuse to start in this case:
 ///
@@ -143,8 +144,8 @@ pub fn with<R>(manager: impl Into<Arc<Manager>>, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Runs `future` with `manager` instead of the process-wide one: [`with`] for asynchronous tests, on
-/// any runtime.
+/// Runs `future` with `manager` instead of the process-wide one: [`with`] for asynchronous tests,
+/// on any runtime.
 ///
 /// The override is active while `future` is polled or dropped. It covers middleware that `future`
 /// calls, but not tasks that it spawns or servers on other threads.
@@ -196,7 +197,8 @@ impl<F> fmt::Debug for Scope<F> {
     }
 }
 
-/// Overrides this thread's manager while it lives. Dropping it restores the former one, also on panic.
+/// Overrides this thread's manager while it lives. Dropping it restores the former one, also on
+/// panic.
 struct Override(Option<Arc<Manager>>);
 
 impl Override {

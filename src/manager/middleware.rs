@@ -6,7 +6,8 @@ use super::{Manager, global};
 ///
 /// One type serves all web frameworks: it is an actix-web `Transform` for `App::wrap`, and a tower
 /// `Layer` for axum's `Router::layer`, tonic and other tower services. Create it with
-/// [`manager::middleware`](super::middleware()), or with [`Manager::middleware`] for a second session.
+/// [`manager::middleware`](super::middleware()), or with [`Manager::middleware`] for a second
+/// session.
 ///
 /// If it is mounted twice with the same manager, the inner one does nothing.
 #[derive(Clone, Debug)]
@@ -21,8 +22,8 @@ impl Middleware {
         Self(Some(manager))
     }
 
-    /// Returns the manager for a new request. Call it once per request: a session that was opened with
-    /// one key must not be committed with another.
+    /// Returns the manager for a new request. Call it once per request: a session that was opened
+    /// with one key must not be committed with another.
     pub(crate) fn manager(&self) -> Manager {
         self.0.clone().unwrap_or_else(global::current)
     }

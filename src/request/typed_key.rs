@@ -9,9 +9,9 @@ use crate::{error::Error, manager, request::HasSession};
 /// A session key with the type of its value, declared once for all uses.
 ///
 /// Its methods accept any [`HasSession`]: a request of any framework, or a
-/// [`Session`](crate::Session). They use the session of [`manager::get`]. The text is the full key in
-/// the session; a library crate begins it with its own name and a dot, which places it in the crate's
-/// [`Namespace`](crate::Namespace).
+/// [`Session`](crate::Session). They use the session of [`manager::get`]. The text is the full key
+/// in the session; a library crate begins it with its own name and a dot, which places it in the
+/// crate's [`Namespace`](crate::Namespace).
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -45,8 +45,8 @@ impl<T> SessionKey<T> {
         Self { key, of }
     }
 
-    /// Stores `value` under this key and replaces a former value of any type. Accepts borrowed forms
-    /// of `T`: a `&str` for a `String`, a slice for a `Vec`.
+    /// Stores `value` under this key and replaces a former value of any type. Accepts borrowed
+    /// forms of `T`: a `&str` for a `String`, a slice for a `Vec`.
     ///
     /// # Errors
     ///
@@ -85,8 +85,8 @@ impl<T> SessionKey<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotMounted`], and those of [`Session::pop_load`](crate::Session::pop_load). The value
-    /// then stays in the session.
+    /// [`Error::NotMounted`], and those of [`Session::pop_load`](crate::Session::pop_load). The
+    /// value then stays in the session.
     pub fn pop_load(self, req: &(impl HasSession + ?Sized)) -> Result<Option<T>, Error>
     where
         T: DeserializeOwned,

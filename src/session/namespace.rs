@@ -4,18 +4,18 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{error::Error, session::Session};
 
-/// The keys of a [`Session`] that begin with a name and a dot. A crate that uses its own name cannot
-/// collide with the keys of other crates.
+/// The keys of a [`Session`] that begin with a name and a dot. A crate that uses its own name
+/// cannot collide with the keys of other crates.
 ///
-/// [`Session::namespace`] returns it. The key `filter` in the namespace `admin` is `admin.filter` in
-/// the session and in errors, so `namespace("admin").namespace("users")` equals
+/// [`Session::namespace`] returns it. The key `filter` in the namespace `admin` is `admin.filter`
+/// in the session and in errors, so `namespace("admin").namespace("users")` equals
 /// `namespace("admin.users")`. The rules for keys apply to the whole key: an empty name gives
 /// `.filter`; if the name begins with U+0001 or U+0002 or contains U+0000, every write fails with
 /// [`Error::ReservedKey`].
 ///
-/// A namespace is a handle, like a session: clones refer to the same part of the same session and can
-/// be sent to other threads and tasks. Flash messages, renewing and destroying concern the whole
-/// session and are methods of [`Session`] only.
+/// A namespace is a handle, like a session: clones refer to the same part of the same session and
+/// can be sent to other threads and tasks. Flash messages, renewing and destroying concern the
+/// whole session and are methods of [`Session`] only.
 ///
 /// ```
 /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -65,7 +65,8 @@ impl Namespace {
         self.session.get(&self.full(key))
     }
 
-    /// Removes the value under `key` of this namespace and returns it as a string: see [`Session::pop`].
+    /// Removes the value under `key` of this namespace and returns it as a string: see
+    /// [`Session::pop`].
     pub fn pop(&self, key: &str) -> Option<String> {
         self.session.pop(&self.full(key))
     }
@@ -79,7 +80,8 @@ impl Namespace {
         self.session.load(&self.full(key))
     }
 
-    /// Removes the value under `key` of this namespace and returns it decoded: see [`Session::pop_load`].
+    /// Removes the value under `key` of this namespace and returns it decoded: see
+    /// [`Session::pop_load`].
     ///
     /// # Errors
     ///
@@ -88,7 +90,8 @@ impl Namespace {
         self.session.pop_load(&self.full(key))
     }
 
-    /// Replaces the value under `key` of this namespace by what `f` returns for it: see [`Session::update`].
+    /// Replaces the value under `key` of this namespace by what `f` returns for it: see
+    /// [`Session::update`].
     ///
     /// # Errors
     ///
@@ -104,7 +107,8 @@ impl Namespace {
         self.session.update(&self.full(key), f)
     }
 
-    /// Removes the value under `key` of this namespace from the store at once and returns it: see [`Session::take`].
+    /// Removes the value under `key` of this namespace from the store at once and returns it: see
+    /// [`Session::take`].
     ///
     /// # Errors
     ///
@@ -113,7 +117,8 @@ impl Namespace {
         self.session.take(&self.full(key)).await
     }
 
-    /// Updates the value under `key` of this namespace in the store at once: see [`Session::update_now`].
+    /// Updates the value under `key` of this namespace in the store at once: see
+    /// [`Session::update_now`].
     ///
     /// # Errors
     ///

@@ -7,8 +7,8 @@
 //!                     "user":"ada","values":{"name":"tAda","age":"j36"}}
 //! ```
 //!
-//! Stores of JSON, MessagePack, BSON or columns return a string unchanged, but not always numbers, NULs
-//! and unusual keys. The values have the same format as in SQL (`values`).
+//! Stores of JSON, MessagePack, BSON or columns return a string unchanged, but not always numbers,
+//! NULs and unusual keys. The values have the same format as in SQL (`values`).
 
 #[cfg(feature = "tower-sessions-0-14")]
 pub(crate) mod v0_14;
@@ -58,12 +58,13 @@ const MARGIN: u64 = 60;
 /// assert_eq!(manager.engine(), "tower-sessions");
 /// ```
 ///
-/// At the time of writing, the stores for Redis, SQL and moka are still for 0.14. `Tower014` (feature
-/// `tower-sessions-0-14`) adapts them, and passes the store suite over Redis, SQLite and moka.
+/// At the time of writing, the stores for Redis, SQL and moka are still for 0.14. `Tower014`
+/// (feature `tower-sessions-0-14`) adapts them, and passes the store suite over Redis, SQLite and
+/// moka.
 ///
 /// It is for applications that already have such a store: this crate's own stores cost less and
-/// guarantee more. A `SessionStore` can only replace whole records. This type therefore serialises the
-/// writes of each session, but only within one process, among this value and its clones:
+/// guarantee more. A `SessionStore` can only replace whole records. This type therefore serialises
+/// the writes of each session, but only within one process, among this value and its clones:
 ///
 /// | | in one process | in several processes, or two values over one store |
 /// |---|---|---|
@@ -82,15 +83,15 @@ const MARGIN: u64 = 60;
 /// | a time limit for every call | yes | yes |
 /// | [a user's sessions](crate::Manager::user_sessions) can be listed | no: the trait has no method for it | no |
 ///
-/// A request that writes therefore calls the store three times. If a request is cancelled or times out,
-/// its store call continues for up to 30 seconds, and other calls for the same session (and for one in
-/// a thousand others) wait for it, so that its save cannot come after a logout. Then the call is
-/// cancelled; if the store still saves, that may undo later writes.
+/// A request that writes therefore calls the store three times. If a request is cancelled or times
+/// out, its store call continues for up to 30 seconds, and other calls for the same session (and
+/// for one in a thousand others) wait for it, so that its save cannot come after a logout. Then the
+/// call is cancelled; if the store still saves, that may undo later writes.
 ///
 /// Use a separate table, prefix or database that nothing else uses, above all no
-/// `SessionManagerLayer`: for that layer the id of a record is the whole cookie, and this crate does
-/// not keep ids secret. A record that this crate did not write gives [`StoreError::Spoiled`] and is
-/// not changed.
+/// `SessionManagerLayer`: for that layer the id of a record is the whole cookie, and this crate
+/// does not keep ids secret. A record that this crate did not write gives [`StoreError::Spoiled`]
+/// and is not changed.
 ///
 /// An id of tower-sessions has 128 bits. It is the first half of the [`StoreId`], a SHA-256 of 128
 /// random bits, so collisions do not happen by chance. Reading the store yields that half of a hash
@@ -136,8 +137,9 @@ impl<S: SessionStore> TowerStore<S> {
         Arc::clone(&self.0.locks[usize::from(u16::from_be_bytes([high, low])) % LOCKS])
     }
 
-    /// Runs `call` to its end in a separate task, then releases `guard`. The caller may be cancelled at
-    /// any time while its save is still in flight; without the lock, that save could follow a logout.
+    /// Runs `call` to its end in a separate task, then releases `guard`. The caller may be
+    /// cancelled at any time while its save is still in flight; without the lock, that save could
+    /// follow a logout.
     async fn run<T: Send + 'static>(
         &self,
         guard: impl Send + 'static,

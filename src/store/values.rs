@@ -1,8 +1,8 @@
 //! The values of a record as one JSON object, such as `{"name":"tAda","age":"j36"}`.
 //!
-//! Each value is a string whose first letter is its type. Databases therefore leave it unchanged (their
-//! JSON types keep neither the order of keys nor the text of numbers), a merge replaces it whole, and
-//! `null` can mean "remove this key".
+//! Each value is a string whose first letter is its type. Databases therefore leave it unchanged
+//! (their JSON types keep neither the order of keys nor the text of numbers), a merge replaces it
+//! whole, and `null` can mean "remove this key".
 
 use std::fmt;
 
@@ -53,8 +53,8 @@ pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Writes a key without characters that JSON must escape, because some databases compare keys in their
-/// escaped form.
+/// Writes a key without characters that JSON must escape, because some databases compare keys in
+/// their escaped form.
 fn push_key(object: &mut String, name: &str) {
     for char in name.chars() {
         match char {

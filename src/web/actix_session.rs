@@ -29,8 +29,8 @@ use crate::{
 pub use cookie::ActixSessionCookie;
 
 /// Uses the sessions of actix-session. The application keeps its
-/// [`actix_session::SessionMiddleware`], store and cookie, and library crates reach the same session
-/// through [`manager::get`](crate::manager::get()).
+/// [`actix_session::SessionMiddleware`], store and cookie, and library crates reach the same
+/// session through [`manager::get`](crate::manager::get()).
 ///
 /// ```no_run
 /// use actix_session::{SessionMiddleware, storage::CookieSessionStore};
@@ -55,8 +55,8 @@ pub use cookie::ActixSessionCookie;
 /// During a request, the application's values (as JSON) and this crate's values are visible to both
 /// at once. Flash messages are stored under keys that begin with U+0001.
 ///
-/// The manager's cookie settings and timeouts do not apply: actix-session has its own. Some limits of
-/// actix-session remain, others are fixed:
+/// The manager's cookie settings and timeouts do not apply: actix-session has its own. Some limits
+/// of actix-session remain, others are fixed:
 ///
 /// | actix-session 0.11 | through this backend |
 /// |---|---|
@@ -68,8 +68,8 @@ pub use cookie::ActixSessionCookie;
 /// | requests wait while the store is unavailable | the same |
 /// | without the middleware, every session is empty | the same, and lost writes are logged |
 ///
-/// A thread other than the request's reads and writes the session's last known state; the end of the
-/// request applies its writes.
+/// A thread other than the request's reads and writes the session's last known state; the end of
+/// the request applies its writes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ActixSession(());
 

@@ -9,8 +9,8 @@ use http::request::Parts;
 use super::tower::status;
 use crate::{error::Error, log::log, request::Sessions, session::Session};
 
-/// Extracts the request's session: see [`HasSession::session`](crate::HasSession::session). Loads it if
-/// the manager loads on demand.
+/// Extracts the request's session: see [`HasSession::session`](crate::HasSession::session). Loads
+/// it if the manager loads on demand.
 impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = Error;
 

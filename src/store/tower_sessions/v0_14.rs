@@ -8,8 +8,8 @@ use tower_sessions_core::{
 };
 use tower_sessions_core_0_14::{self as v0_14, session, session_store};
 
-/// Adapts a store for tower-sessions-core 0.14 to 0.15, as [`TowerStore`](crate::TowerStore) requires.
-/// At the time of writing, the stores for Redis, SQL and moka are for 0.14.
+/// Adapts a store for tower-sessions-core 0.14 to 0.15, as [`TowerStore`](crate::TowerStore)
+/// requires. At the time of writing, the stores for Redis, SQL and moka are for 0.14.
 ///
 /// ```
 /// use session_manager::{Manager, ServerSide, Tower014, TowerStore};
