@@ -59,8 +59,8 @@ pub fn open(
     }
 }
 
-/// Returns `true` if a request with this `Host`, with or without a proxy's header, counts as a request
-/// to a loopback host.
+/// Returns `true` if a request with this `Host`, with or without a proxy's header, counts as a
+/// request to a loopback host.
 pub fn is_to_loopback(host: Option<&[u8]>, has_proxy_mark: bool) -> bool {
     crate::web::is_to_loopback(host, |field| has_proxy_mark && field == "via")
 }
