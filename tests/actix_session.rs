@@ -278,7 +278,11 @@ fn what_would_be_lost_is_logged() {
         config.route("/", web::get().to(handler));
     });
     server.raw("/", &[]);
-    assert_eq!(log.lines("after the application purged the actix-session").len(), 1);
+    assert_eq!(
+        log.lines("after the application purged the actix-session")
+            .len(),
+        1
+    );
 
     let nobody_saves = Manager::new(ActixSession::new());
     let server =
