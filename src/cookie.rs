@@ -175,7 +175,7 @@ impl SessionCookie {
     /// Returns `true` if the cookie of a request is `Secure`.
     ///
     /// Without a setting, it is in a release build. A loopback host proves nothing there: a proxy
-    /// can send its upstream as `Host` and add no header of its own, as nginx 1.30 does by default.
+    /// can send its upstream as `Host` without a proxy header, as nginx 1.30 does by default.
     /// In a debug build it is not for a loopback host over plain http, so that local tests work
     /// with every client.
     pub(crate) fn is_secure(
