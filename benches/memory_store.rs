@@ -1,10 +1,10 @@
-//! What a session in memory costs: bytes for each, and time for each step, among a thousand sessions
-//! and among a million.
+//! Measures the memory store with a thousand and a million sessions: bytes per session and time per
+//! operation.
 //!
 //! ```sh
 //! cargo bench --bench memory_store --features memory
 //! ```
-#![allow(clippy::unwrap_used, reason = "a bench stops where something is wrong")]
+#![allow(clippy::unwrap_used, reason = "a bench stops at the first error")]
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use session_manager::{
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const ROUNDS: u64 = 200_000;
 
-/// Ids as SHA-256 would spread them: by a multiplication that mixes well enough for a map.
+/// Returns an id. A multiplication spreads ids well enough for a map, as SHA-256 does.
 fn id(number: u64) -> StoreId {
     let mut bytes = [0; 32];
     for (part, chunk) in bytes.chunks_exact_mut(8).enumerate() {
@@ -43,15 +43,15 @@ fn write(set: &[(&str, &str)]) -> Write {
     write
 }
 
-/// The memory store never waits.
+/// Returns the output of a future of the memory store, which is always ready.
 fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
-        Poll::Pending => panic!("the memory store made somebody wait"),
+        Poll::Pending => panic!("a future of the memory store was not ready"),
     }
 }
 
-/// The process's memory, in bytes.
+/// Returns the resident memory of this process in bytes.
 fn resident() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     statm
@@ -93,7 +93,7 @@ fn main() {
         }
         let bytes = resident().saturating_sub(before) / sessions as u64;
         assert_eq!(store.len(), sessions);
-        // Steps of a prime number, so that neighbours in time are none in memory.
+        // Steps of a prime number, so that consecutive visits are not adjacent in memory.
         let visit = |round: u64| id(round * 7_919 % sessions as u64);
         let open = time(rounds, |round| {
             let record = now(store.load(visit(round), NOW)).unwrap().unwrap();
@@ -119,7 +119,7 @@ fn main() {
         let record = now(store.load(id(0), NOW)).unwrap().unwrap();
         let read = time(rounds, |_| assert!(record.entries.get("key7").is_some()));
         let one = write(&[("key7", "other")]);
-        // While a request has the session open, as every one has.
+        // While a request has the session open, as in a server.
         let change = time(rounds, |_| {
             let _open = now(store.load(id(0), NOW)).unwrap();
             assert_eq!(now(store.apply(id(0), &one)).unwrap(), Applied::Done);

@@ -1,20 +1,21 @@
-//! What sessions cost a request, beside actix-session and tower-sessions, in one process and one run.
+//! Measures the cost of sessions per request, compared with actix-session and tower-sessions in one
+//! run.
 //!
 //! ```text
-//! cargo bench --features axum,memory --bench overhead             the tables, as Markdown
-//! cargo bench --features axum,memory --bench overhead -- --test   every case once: checked, not measured
+//! cargo bench --features axum,memory --bench overhead             prints the tables as Markdown
+//! cargo bench --features axum,memory --bench overhead -- --test   checks every case once
 //! ```
 //!
-//! The applications of one framework serve the same requests: a bare one, and one for each engine of
-//! either crate, with the default settings of both. What the bare one costs is taken off; what a
-//! middleware costs that does nothing at all is the floor. Each round
-//! serves every row of the table with all of them, one after another in an order that rotates, so
-//! that whatever else the machine does hits all alike. The tables show medians over the rounds.
+//! The applications of one framework serve the same requests: a bare one, and one for each backend
+//! of each crate with default settings. The cost of the bare application is subtracted; the floor
+//! is the cost of a middleware that does nothing. Each round serves every row of the table with all
+//! applications in rotating order, so that other load affects all alike. The tables show medians
+//! over the rounds.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a bench that cannot go on stops, and it prints its tables"
+    reason = "a bench stops at the first error and prints its tables"
 )]
 
 mod common;
@@ -36,15 +37,15 @@ use once_cell::sync::Lazy;
 use session_manager::manager;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
-/// The system's allocator, counted. Counting adds less than 3 % to a request, on both sides.
+/// The system allocator with counters, which add less than 3 % to a request on both sides.
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const ROUNDS: usize = 15;
-/// Calls of `manager::get` and its like in each round.
+/// The calls of `manager::get` and similar functions per round.
 const CALLS: usize = 1_000_000;
 
-/// What one request costs: nanoseconds, allocations on the heap, and bytes of these.
+/// The cost of one request: nanoseconds, heap allocations and allocated bytes.
 type Cost = [f64; 3];
 
 /// The applications of one framework on this thread.
@@ -83,7 +84,7 @@ impl<'a> Side<'a> {
         [time.as_nanos() as f64, allocations as f64, bytes as f64].map(|sum| sum / REQUESTS as f64)
     }
 
-    /// For each row what each application costs; all but the bare one without what that costs.
+    /// Returns the cost of each application per row, less the bare one's cost for all but that one.
     fn overheads(&self) -> Vec<Vec<Cost>> {
         let count = self.applications.len();
         let mut rounds = vec![vec![Vec::new(); count]; self.rows.len()];
@@ -136,10 +137,10 @@ impl<'a> Side<'a> {
     }
 }
 
-/// What the process-wide manager is made of, without a manager.
+/// The container of the process-wide manager, with an integer instead.
 static PLAIN: Lazy<ArcSwap<u64>> = Lazy::new(ArcSwap::default);
 
-/// Nanoseconds per call: of each way to the process-wide manager, behind its floor.
+/// Returns the nanoseconds per call of each way to the process-wide manager, each after its floor.
 fn ways_to_the_manager(calls: usize) -> [f64; 4] {
     fn time<R>(calls: usize, call: impl Fn() -> R) -> f64 {
         let begun = Instant::now();
@@ -162,7 +163,7 @@ fn main() {
     let frameworks = frameworks.each_ref().map(|it| Side::new(it, &runtime));
     if common::is_test() {
         ways_to_the_manager(1);
-        println!("every case does what it should; nothing was measured");
+        println!("every case passed; nothing was measured");
         return;
     }
 

@@ -1,19 +1,20 @@
-//! What a second thread adds: the requests that two threads serve in a time, for each that one serves.
+//! Measures scaling: the throughput of two threads divided by that of one.
 //!
 //! ```text
-//! cargo bench --features axum,memory --bench two_threads             the table, as Markdown
-//! cargo bench --features axum,memory --bench two_threads -- --test   every case checked, and one round
+//! cargo bench --features axum,memory --bench two_threads             prints the table as Markdown
+//! cargo bench --features axum,memory --bench two_threads -- --test   checks every case, one round
 //! ```
 //!
-//! Each thread has a runtime, an application and sessions of its own, as the workers of a server have;
-//! they share the engine and its store. In each round one thread serves alone, and then both at once.
-//! The table shows medians over the rounds: 2 is the best there is, and takes two cores that nothing
-//! else uses. `overhead` has the same applications, but counts allocations, for which threads wait.
+//! Each thread has its own runtime, application and sessions, like the workers of a server; the
+//! threads share the backend and its store. In each round one thread serves alone, then both at
+//! once. The table shows medians over the rounds. The best possible result is 2; it needs two idle
+//! cores. `overhead` measures the same applications, but its allocation counter makes threads
+//! contend.
 
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "it prints its table, and why it failed"
+    reason = "a bench prints its table and its failures"
 )]
 
 mod common;
@@ -28,7 +29,7 @@ use std::{
 use actix_web::rt::System as Runtime;
 use common::{Application, Framework, Mounted, REQUESTS, Row, median, print_head, print_row};
 
-/// Per row: how long each round took, alone and then with the other thread.
+/// Per row, the duration of each round: alone, then with the other thread.
 type Times = Vec<Vec<[f64; 2]>>;
 
 fn serve(mounted: &Mounted<'_>, row: usize) -> f64 {
@@ -41,7 +42,7 @@ fn serve(mounted: &Mounted<'_>, row: usize) -> f64 {
     time.as_secs_f64()
 }
 
-/// What one of the two threads does.
+/// Runs the rounds of one of the two threads.
 fn times(
     application: &Application,
     rows: &'static [Row],
@@ -60,7 +61,7 @@ fn times(
     (0..rows.len()).map(rounds).collect()
 }
 
-/// For each row the throughput of two threads, divided by that of one.
+/// Returns for each row the throughput of two threads divided by that of one.
 fn gains(application: &Application, rows: &'static [Row]) -> Vec<f64> {
     let barrier = Barrier::new(2);
     let (first, second) = thread::scope(|scope| {
@@ -83,7 +84,7 @@ fn rounds() -> usize {
 }
 
 fn main() {
-    // A thread that fails must not let the other wait for it.
+    // If a thread fails, the other must not wait for it.
     panic::set_hook(Box::new(|failure| {
         eprintln!("{failure}");
         process::exit(101);

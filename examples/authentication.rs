@@ -1,4 +1,4 @@
-//! Logging in, with sessions in Redis: what the example of the same name in actix-session does.
+//! Login with sessions in Redis: the counterpart of the actix-session example of the same name.
 //!
 //! ```sh
 //! cargo run --example authentication --features redis
@@ -18,9 +18,9 @@ struct Credentials {
     password: String,
 }
 
-/// The user's id, if the password is right.
+/// Returns the user's id if the password is correct.
 fn authenticate(credentials: &Credentials) -> Result<i64, Error> {
-    // Where a real application asks its database for a hash.
+    // A real application compares with a password hash from its database.
     if credentials.password != "hunter2" {
         return Err(unauthorized());
     }
@@ -38,13 +38,13 @@ async fn log_in(
     session: Session,
 ) -> Result<impl Responder, Error> {
     let id = authenticate(&credentials)?;
-    // An id that somebody planted in this browser before is worth nothing from here on.
+    // Prevents session fixation: an id that an attacker planted in this browser becomes invalid.
     session.renew();
     USER.add(&session, &id)?;
     Ok("Welcome!")
 }
 
-/// For those who are logged in. Any request of theirs keeps the session alive.
+/// Requires a logged-in user. Each request extends the idle timeout of the session.
 async fn secret(session: Session) -> Result<impl Responder, Error> {
     USER.load(&session)?.ok_or_else(unauthorized)?;
     Ok("secret revealed")
@@ -56,7 +56,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing::info!("connecting to Redis");
     let store = RedisStore::connect("redis://127.0.0.1:6379").await?;
     let builder = Manager::builder(ServerSide::new(store))
-        // Scripts may read the cookie, as in the original; the default is that they may not.
+        // Lets scripts read the cookie, as in the original; by default they cannot.
         .http_only(false)
         .same_site(SameSite::Strict);
     manager::set(builder.build()?);

@@ -1,4 +1,4 @@
-//! Counts a visitor's visits in axum: what the example of the same name in tower-sessions does.
+//! Counts visits in axum: the counterpart of the tower-sessions example of the same name.
 //!
 //! `cargo run --example counter --features axum,memory`, then <http://127.0.0.1:3000>.
 
@@ -8,7 +8,7 @@ use axum::{Router, routing::get};
 use session_manager::{Error, Manager, MemoryStore, ServerSide, Session, manager};
 
 async fn handler(session: Session) -> Result<String, Error> {
-    // Visits that overlap all count.
+    // `update` also counts overlapping visits correctly.
     let count = session.update("counter", |count: Option<usize>| count.unwrap_or(0) + 1)?;
     Ok(format!("Current count: {}", count - 1))
 }

@@ -1,16 +1,17 @@
-//! One login across actix-web and axum: two applications share a manager, so a visitor who logs in to
-//! one is logged in to the other.
+//! One login across actix-web and axum: two applications share a manager, so logging in to one also
+//! logs in to the other.
 //!
 //! ```sh
 //! cargo run --example one_login --features axum,memory
 //! ```
 //!
-//! Then log in at <http://127.0.0.1:7000/log-in/ada> (actix-web), and see who you are at
-//! <http://127.0.0.1:7001> (axum); log out there, and look back. Browsers send a cookie to every port
-//! of its host; two hosts of one domain share it by `Builder::cookie_domain`.
+//! Log in at <http://127.0.0.1:7000/log-in/ada> (actix-web), then open <http://127.0.0.1:7001>
+//! (axum). Log out at <http://127.0.0.1:7001/log-out> and look at the first one again. Browsers
+//! send a cookie to every port of its host; `Builder::cookie_domain` shares it between the hosts of
+//! one domain.
 //!
-//! In one process both share whatever engine there is. Two processes share cookies if they have the
-//! same key, and a store if both connect to it: the applications stay as they are.
+//! Applications in one process can share any backend. Applications in two processes share cookies
+//! if they use the same key, or server-side sessions if they use the same store.
 
 use actix_web::{App, HttpServer, web};
 use axum::{Router, routing::get};
@@ -18,7 +19,7 @@ use session_manager::{Error, HasSession, Manager, MemoryStore, ServerSide, Sessi
 
 const USER: SessionKey<String> = SessionKey::new("auth.user");
 
-// What a library crate offers serves both frameworks.
+// Functions of a library crate, which work with both frameworks.
 
 fn log_in(request: &impl HasSession, name: &str) -> Result<(), Error> {
     manager::get().session(request)?.renew();

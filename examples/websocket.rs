@@ -1,24 +1,24 @@
-//! A WebSocket goes on with the session of the request that opened it, until somebody logs out.
+//! A WebSocket uses the session of the request that opened it, until the user logs out.
 //!
 //! ```sh
 //! cargo run --example websocket --features memory
 //! ```
 //!
-//! Then open <http://127.0.0.1:7000> in two tabs, count, and log out in one of them.
+//! Open <http://127.0.0.1:7000> in two tabs, count, and log out in one of them.
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, rt, web};
 use actix_ws::{Message, MessageStream};
 use session_manager::{Error, Manager, MemoryStore, ServerSide, Session, manager};
 
 async fn page(session: Session) -> Result<impl Responder, Error> {
-    // A WebSocket can write to a session that has begun: who comes without a cookie gets one here.
+    // A WebSocket can only write to an existing session, so this page starts one.
     session.update("visits", |visits: Option<u32>| visits.unwrap_or(0) + 1)?;
     Ok(web::Html::new(include_str!("websocket.html")))
 }
 
 async fn log_out(session: Session) -> &'static str {
     session.destroy();
-    "Logged out. The other tabs find out when they next count."
+    "Logged out. The other tabs notice it at their next count."
 }
 
 async fn open(
@@ -36,7 +36,7 @@ async fn talk(session: Session, mut socket: actix_ws::Session, mut messages: Mes
         let sent = match message {
             Message::Text(_) => match count(&session).await {
                 Ok(count) => socket.text(count.to_string()).await,
-                // Whatever was opened for somebody who is gone has to close.
+                // The user logged out, so the connection must close.
                 Err(Error::Ended) => {
                     let _ = socket.text("You were logged out elsewhere.").await;
                     break;
@@ -57,8 +57,8 @@ async fn talk(session: Session, mut socket: actix_ws::Session, mut messages: Mes
     let _ = socket.close(None).await;
 }
 
-/// Nothing commits for code that outlives its request, so it says when: and before it acts for
-/// somebody, it looks whether they are still logged in.
+/// Code that outlives its request must commit explicitly, and must check that the user is still
+/// logged in before it acts.
 async fn count(session: &Session) -> Result<u32, Error> {
     session.revalidate().await?;
     let count = session.update("count", |count: Option<u32>| count.unwrap_or(0) + 1)?;

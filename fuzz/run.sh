@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for so many seconds: `fuzz/run.sh 7`. It needs no `cargo fuzz`.
+# Runs every fuzz target for the given number of seconds, without `cargo fuzz`: `fuzz/run.sh 7`.
 #
-# What was found interesting is kept in the target folder, and begun with the next time.
+# The corpus is kept in the target folder and reused by the next run.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-seconds=${1:?how many seconds for each target}
+seconds=${1:?missing argument: the number of seconds per target}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/../target}
 host=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --quiet --release

@@ -1,4 +1,4 @@
-//! What a request did to its session, as a value.
+//! The changes that a request makes to its session.
 
 use std::{borrow::Borrow, collections::BTreeMap, fmt, sync::Arc};
 
@@ -6,10 +6,11 @@ use crate::{error::Error, record::entries::Entries, value::Value};
 
 pub(crate) mod write;
 
-/// What a request did to its session: keys set, keys removed, cleared, renewed, destroyed.
+/// The changes that a request makes to its session: keys set or removed, clearing, renewing,
+/// destroying.
 ///
-/// It is all that an engine gets to write. Nobody ever writes a whole session back, so two requests
-/// that touch different keys cannot undo each other's work where the engine can merge.
+/// A backend writes these and never a whole session. If it can merge, two requests that change
+/// different keys do not overwrite each other.
 ///
 /// ```
 /// use session_manager::{backend::Changes, store::Value};
@@ -30,20 +31,20 @@ pub struct Changes {
     destroyed: bool,
 }
 
-/// What a request did to one key.
+/// The change that a request makes to one key.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Change {
-    /// The key has this value now.
+    /// Sets the key to this value.
     Set(Value),
-    /// The key is gone.
+    /// Removes the key.
     Remove,
-    /// The key has what a function makes of the value stored at commit time.
+    /// Applies a function to the value that is stored at commit time.
     Update(Update),
 }
 
-/// What a function made of a value, and the function, to be applied anew to what is stored when the
-/// request commits.
+/// A function and its result in this request. The commit applies the function again, to the value
+/// that is stored then.
 #[derive(Clone)]
 pub struct Update {
     pub(crate) seen: Value,
@@ -53,17 +54,17 @@ pub struct Update {
 type Apply = dyn Fn(Option<Value<&str>>) -> Result<Value, Error> + Send + Sync;
 
 impl Update {
-    /// What the function made of the value that the request saw.
+    /// Returns the result for the value that the request saw.
     pub fn seen(&self) -> &Value {
         &self.seen
     }
 
-    /// What it makes of `stored`.
+    /// Applies the function to `stored`.
     ///
     /// # Errors
     ///
-    /// [`Error::WrongType`] if what is stored is not what the function takes,
-    /// [`Error::Unserializable`] if JSON cannot express what it returns.
+    /// [`Error::WrongType`] if the stored value has another type than the function takes,
+    /// [`Error::Unserializable`] if JSON cannot express the result.
     pub fn apply(&self, stored: Option<Value<&str>>) -> Result<Value, Error> {
         (self.apply)(stored)
     }
@@ -78,7 +79,7 @@ impl fmt::Debug for Update {
 }
 
 impl Change {
-    /// The value that the request itself sees under the key from now on.
+    /// Returns the value that the request sees under the key after this change.
     pub(crate) fn seen(&self) -> Option<Value<&str>> {
         match self {
             Self::Set(value) | Self::Update(Update { seen: value, .. }) => Some(value.borrowed()),
@@ -96,7 +97,7 @@ impl Changes {
         destroyed: false,
     };
 
-    /// Whether the request did nothing.
+    /// Returns `true` if the request changed nothing.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
             && self.user.is_none()
@@ -105,27 +106,27 @@ impl Changes {
             && !self.destroyed
     }
 
-    /// Whether everything stored before goes, except what [`entries`](Self::entries) sets.
+    /// Returns `true` if all stored values are removed, before [`entries`](Self::entries) apply.
     pub fn is_cleared(&self) -> bool {
         self.cleared
     }
 
-    /// Whether the session gets a new id, and its timeouts begin anew.
+    /// Returns `true` if the session gets a new id, and its timeouts restart.
     pub fn is_renewed(&self) -> bool {
         self.renewed
     }
 
-    /// Whether the session ended. What [`entries`](Self::entries) sets begins a new one.
+    /// Returns `true` if the session was destroyed. Any [`entries`](Self::entries) start a new one.
     pub fn is_destroyed(&self) -> bool {
         self.destroyed
     }
 
-    /// Whose session it is from now on, if the request said so.
+    /// Returns the user that the request set, if any.
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 
-    /// Each key that the request touched, and what it did to it.
+    /// Iterates over the changed keys and their changes.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &Change)> {
         self.entries.iter().map(|(key, change)| (&**key, change))
     }
@@ -140,23 +141,23 @@ impl Changes {
         self.insert(key, Change::Remove);
     }
 
-    /// Removes everything.
+    /// Removes all values.
     pub fn clear(&mut self) {
         self.entries.clear();
         self.cleared = true;
     }
 
-    /// Says whose session it is.
+    /// Sets the user of the session.
     pub fn set_user(&mut self, user: impl Into<Box<str>>) {
         self.user = Some(user.into());
     }
 
-    /// Asks for a new id.
+    /// Requests a new session id.
     pub fn renew(&mut self) {
         self.renewed = true;
     }
 
-    /// Adds what was done later.
+    /// Appends later changes.
     pub(crate) fn then(&mut self, later: Self) {
         if later.destroyed {
             *self = later;
@@ -176,7 +177,7 @@ impl Changes {
         }
     }
 
-    /// `update` of `key`, after what was done to it before.
+    /// Returns the change that applies `update` after the former change of `key`.
     pub(crate) fn compose(&self, key: &str, update: Update) -> Change {
         match self.entry(key) {
             Some(Change::Update(former)) => {
@@ -187,16 +188,16 @@ impl Changes {
                 Change::Update(Update { seen, apply })
             }
             None if !self.hide_stored() => Change::Update(update),
-            // What the key holds was said here, so the result is settled.
+            // This request determined the former value, so the result is final.
             _ => Change::Set(update.seen),
         }
     }
 
-    /// Computes each update from what `stored` holds now.
+    /// Applies each update to the current value in `stored`.
     ///
     /// # Errors
     ///
-    /// As [`Update::apply`]; some of them may be computed by then.
+    /// The same as [`Update::apply`]; some updates may have been applied before.
     pub(crate) fn recompute(&mut self, stored: &Entries) -> Result<(), Error> {
         for (key, change) in &mut self.entries {
             if let Change::Update(update) = change {
@@ -206,7 +207,7 @@ impl Changes {
         Ok(())
     }
 
-    /// Ends the session, and forgets what was done to it.
+    /// Destroys the session and discards all former changes.
     pub fn destroy(&mut self) {
         *self = Self {
             destroyed: true,
@@ -218,7 +219,7 @@ impl Changes {
         self.entries.insert(key.into(), change)
     }
 
-    /// Puts back what [`insert`](Self::insert) returned.
+    /// Restores the change that [`insert`](Self::insert) returned.
     pub(crate) fn undo(&mut self, key: &str, former: Option<Change>) {
         match former {
             Some(change) => self.insert(key, change),
@@ -226,7 +227,7 @@ impl Changes {
         };
     }
 
-    /// Takes out what was done to `key`.
+    /// Discards the change of `key` and returns it.
     pub(crate) fn forget(&mut self, key: &str) -> Option<Change> {
         self.entries.remove(key)
     }
@@ -235,12 +236,13 @@ impl Changes {
         self.entries.get(key)
     }
 
-    /// Whether nothing stored before shows any more.
+    /// Returns `true` if the request no longer sees stored values.
     pub(crate) fn hide_stored(&self) -> bool {
         self.cleared || self.destroyed
     }
 
-    /// What remains of the changes when the request fails: logging out sticks, all else is undone.
+    /// Returns the changes that are kept if the request fails: only the destruction, so that a
+    /// logout is never undone.
     pub(crate) fn surviving_failure(&self) -> Self {
         Self {
             destroyed: self.destroyed,
@@ -248,7 +250,7 @@ impl Changes {
         }
     }
 
-    /// What was done after the session ended, for the commit that follows the one of its end.
+    /// Returns the changes after the destruction, which are committed after it.
     pub(crate) fn after_end(self) -> Self {
         Self {
             destroyed: false,
@@ -256,7 +258,7 @@ impl Changes {
         }
     }
 
-    /// The session as the request sees it: `stored`, and these changes on top.
+    /// Returns the session as the request sees it: `stored` with these changes applied.
     ///
     /// ```
     /// use session_manager::{backend::Changes, store::{Entries, Value}};
@@ -276,7 +278,7 @@ impl Changes {
     }
 }
 
-/// A session as its request sees it: what was stored, with the request's changes on top.
+/// A session as its request sees it: the stored values with the request's changes applied.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     stored: Option<&'a Entries>,
@@ -284,7 +286,7 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// The value under `key`.
+    /// Returns the value under `key`.
     pub fn get(&self, key: &str) -> Option<Value<&'a str>> {
         match self.changes.entries.get(key) {
             Some(change) => change.seen(),
@@ -292,7 +294,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Every key with its value: those that only the store has, then those that the request set.
+    /// Iterates over all keys and values: first the unchanged stored ones, then those the request
+    /// set.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, Value<&'a str>)> + use<'a> {
         let changed = &self.changes.entries;
         let stored = self.stored.into_iter().flat_map(Entries::iter);
@@ -305,8 +308,8 @@ impl<'a> View<'a> {
         untouched.chain(set)
     }
 
-    /// How many bytes keys and values have. What this takes follows what the request changed, not how
-    /// large the session is.
+    /// Returns the total size of keys and values in bytes. The cost depends on the number of
+    /// changes, not on the size of the session.
     #[cfg(feature = "server-side")]
     pub(crate) fn bytes(&self) -> usize {
         let stored = self.stored.map_or(0, Entries::bytes);
@@ -318,7 +321,7 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Whether there is no value at all.
+    /// Returns `true` if there are no values.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }

@@ -1,4 +1,4 @@
-//! The session cookie: its attributes, its place in a request, and its size.
+//! The session cookie: its attributes, how to find it in a request, and its size.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -6,11 +6,11 @@ use cookie::{Cookie, SameSite};
 
 use crate::{error::ConfigError, expiry::Timestamp};
 
-/// Browsers keep no cookie that is longer (RFC 6265bis, section 5.6 counts name and value; we count
-/// the attributes too, as some browsers do).
+/// The maximum length of a cookie. RFC 6265bis, section 5.6, counts the name and the value;
+/// attributes count here too, as in some browsers.
 pub(crate) const LIMIT: usize = 4096;
 
-/// The attributes of a session cookie as a builder collects them.
+/// The attributes of a session cookie, set by the builder.
 #[derive(Clone, Debug)]
 pub(crate) struct Attributes {
     pub(crate) name: String,
@@ -39,8 +39,8 @@ impl Default for Attributes {
     }
 }
 
-/// The session cookie: what sets it and what removes it, made of the same attributes, so that a
-/// removal always matches.
+/// The session cookie. Setting and removing it use the same attributes, so that a removal always
+/// matches.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionCookie {
     name: String,
@@ -49,12 +49,12 @@ pub(crate) struct SessionCookie {
     secure: Option<bool>,
     persistent: bool,
     name_hash: NameHash,
-    /// Everything behind `name=value`, for a secure and for an insecure cookie.
+    /// The attributes after `name=value`.
     suffix: BySecurity,
     removal: BySecurity,
 }
 
-/// What binds the ids of a server-side backend to the name of their cookie: its SHA-256.
+/// The SHA-256 of a cookie's name, which binds the ids of a server-side backend to that name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NameHash(pub(crate) [u8; 32]);
 
@@ -66,7 +66,7 @@ impl NameHash {
         Self(sha2::Sha256::digest(name).into())
     }
 
-    /// No backend that is compiled in has ids.
+    /// Unused: without `server-side` no backend has ids.
     #[cfg(not(feature = "server-side"))]
     fn of(_: &str) -> Self {
         Self([0; 32])
@@ -93,7 +93,8 @@ impl BySecurity {
     }
 }
 
-/// What RFC 6265bis, section 4.1.3, and the layered cookies draft ask of a cookie by its name.
+/// A cookie name prefix, and its rules from RFC 6265bis, section 4.1.3, and the layered cookies
+/// draft.
 struct Prefix {
     text: &'static str,
     http_only: bool,
@@ -124,7 +125,7 @@ const PREFIXES: [Prefix; 4] = [
 ];
 
 impl Prefix {
-    /// The prefix of a name. Browsers compare it in any case of letters.
+    /// Returns the prefix of a name. Browsers compare it case-insensitively.
     fn of(name: &str) -> Option<&'static Self> {
         PREFIXES.iter().find(|prefix| {
             name.get(..prefix.text.len())
@@ -160,12 +161,12 @@ impl SessionCookie {
         self.name_hash
     }
 
-    /// Whether a browser that gets both keeps the later one alone.
+    /// Returns `true` if a browser that receives both cookies keeps only the later one.
     pub(crate) fn replaces(&self, other: &Self) -> bool {
         (&self.name, &self.path, &self.domain) == (&other.name, &other.path, &other.domain)
     }
 
-    /// Whether the browser is told when the session ends.
+    /// Returns `true` if the cookie has a `Max-Age`.
     #[cfg(feature = "server-side")]
     pub(crate) fn is_persistent(&self) -> bool {
         self.persistent
@@ -173,9 +174,10 @@ impl SessionCookie {
 
     /// Returns `true` if the cookie of a request is `Secure`.
     ///
-    /// Where no setting decides, a release build says yes: behind a proxy that names its upstream as
-    /// `Host` and leaves no mark, as nginx 1.30 does by default, a loopback host says nothing. A debug
-    /// build says no to a loopback host over plain http, so that a first try works with every client.
+    /// Without a setting, it is in a release build. A loopback host proves nothing there: a proxy
+    /// can send its upstream as `Host` without a proxy header, as nginx 1.30 does by default.
+    /// In a debug build it is not for a loopback host over plain http, so that local tests work
+    /// with every client.
     pub(crate) fn is_secure(
         &self,
         is_debug_build: bool,
@@ -186,13 +188,13 @@ impl SessionCookie {
         self.secure.unwrap_or_else(by_default)
     }
 
-    /// Returns `true` if no setting decides whether the cookie is `Secure`.
+    /// Returns `true` if no setting determines whether the cookie is `Secure`.
     pub(crate) fn is_secure_by_default(&self) -> bool {
         self.secure.is_none()
     }
 
-    /// The `Set-Cookie` value that gives the browser `value`, until `expires` if it is to survive
-    /// the browser's own end.
+    /// Returns the `Set-Cookie` value that sets the cookie to `value`, until `expires` if it is
+    /// persistent.
     pub(crate) fn set(
         &self,
         value: &str,
@@ -215,19 +217,18 @@ impl SessionCookie {
         header
     }
 
-    /// The `Set-Cookie` value that removes the cookie.
+    /// Returns the `Set-Cookie` value that removes the cookie.
     pub(crate) fn remove(&self, secure: bool) -> String {
         format!("{}={}", self.name, self.removal.get(secure))
     }
 
-    /// How long the `Set-Cookie` value would be at most, for a cookie value of `value` bytes.
+    /// Returns the maximum length of the `Set-Cookie` value for a cookie value of `value` bytes.
     pub(crate) fn size(&self, value: usize) -> usize {
         let max_age = if self.persistent { MAX_AGE_LEN } else { 0 };
         self.name.len() + 1 + value + self.suffix.secure.len() + max_age
     }
 
-    /// Finds this cookie in the `Cookie` headers of a request. Other cookies are not read, and may
-    /// hold any bytes.
+    /// Finds this cookie in the `Cookie` headers of a request. Other cookies may contain any bytes.
     pub(crate) fn find<'h>(&self, headers: impl Iterator<Item = &'h [u8]>) -> Found<'h> {
         let mut values = headers.flat_map(pairs).filter_map(|pair| {
             pair.strip_prefix(self.name.as_bytes())?
@@ -239,21 +240,21 @@ impl SessionCookie {
         };
         if values.any(|other| other != value) {
             return Found::Refused(
-                "the request has two of its name that differ, and nothing says which is ours; if \
-                 its path or domain was changed, a new name ends this",
+                "the request has several cookies of this name with different values; if the cookie's \
+                 path or domain was changed, give it a new name",
             );
         }
         match std::str::from_utf8(value) {
             Ok("") => Found::Refused("it is empty"),
-            Ok(value) if value.len() > LIMIT => Found::Refused("it is longer than a cookie can be"),
+            Ok(value) if value.len() > LIMIT => Found::Refused("it is longer than a cookie may be"),
             Ok(value) => Found::One(value),
-            Err(_) => Found::Refused("it is no text"),
+            Err(_) => Found::Refused("it is not valid UTF-8"),
         }
     }
 }
 
-/// What stands between the semicolons of a `Cookie` header. `memchr` finds them eight times as fast
-/// as a loop over the bytes (bench `overhead`, row "no cookie").
+/// Splits a `Cookie` header at its semicolons. `memchr` is eight times as fast as a loop over the
+/// bytes (bench `overhead`, row "no cookie").
 fn pairs(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(header);
     std::iter::from_fn(move || {
@@ -267,17 +268,16 @@ fn pairs(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The session cookies in a request: a manager's own, and those of the managers that it takes over
-/// from.
+/// The session cookies in a request: the manager's own, and those of the managers it migrates from.
 #[derive(Clone, Default)]
 pub(crate) struct Tokens {
-    /// Empty if the cookie is there, but nothing to use.
+    /// Empty if the cookie was refused.
     pub(crate) own: Option<Box<str>>,
     pub(crate) old: Option<Box<Tokens>>,
 }
 
 impl Tokens {
-    /// The cookie's value, if it may name a session.
+    /// Returns the cookie's value, unless it is missing or refused.
     pub(crate) fn own(&self) -> Option<&str> {
         self.own.as_deref().filter(|own| !own.is_empty())
     }
@@ -286,32 +286,32 @@ impl Tokens {
         self.old.as_deref()
     }
 
-    /// These, and then older and older ones.
+    /// Iterates over the cookies from the newest manager to the oldest.
     pub(crate) fn by_age(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |tokens| tokens.old())
     }
 
-    /// Whether any of them may name a session.
+    /// Returns `true` if any of the cookies may name a session.
     pub(crate) fn name_a_session(&self) -> bool {
         self.by_age().any(|tokens| tokens.own().is_some())
     }
 }
 
-/// The session cookie in a request.
+/// The result of looking for the session cookie in a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Found<'h> {
     Nothing,
     One(&'h str),
-    /// There, but nothing to use; the reason is for a log line.
+    /// Present but unusable, with the reason for the log line.
     Refused(&'static str),
 }
 
-/// Browsers cap `Max-Age` at 400 days (RFC 6265bis, section 5.5); more digits would only cost room.
+/// Browsers cap `Max-Age` at 400 days (RFC 6265bis, section 5.5).
 const MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 const MAX_AGE_LEN: usize = "; Max-Age=34560000".len();
 
-/// Refuses what a browser would drop in silence. Returns what settles `Secure`.
+/// Rejects attributes that a browser would silently drop. Returns the setting of `Secure`, if any.
 fn check(attributes: &Attributes) -> Result<Option<bool>, ConfigError> {
     let Attributes {
         name,
@@ -384,6 +384,8 @@ fn check(attributes: &Attributes) -> Result<Option<bool>, ConfigError> {
 }
 
 fn suffix(attributes: &Attributes, secure: bool, removal: bool) -> String {
+    // `Secure` is set explicitly: if unset, the `cookie` crate adds it for `SameSite=None` and
+    // `Partitioned`.
     let mut cookie = Cookie::build((attributes.name.as_str(), ""))
         .path(attributes.path.as_str())
         .http_only(attributes.http_only)
@@ -394,7 +396,6 @@ fn suffix(attributes: &Attributes, secure: bool, removal: bool) -> String {
     if let Some(domain) = &attributes.domain {
         cookie.set_domain(domain.as_str());
     }
-    // The `cookie` crate adds `Secure` to these by itself, but only while nothing else is said.
     if removal {
         cookie.make_removal();
     }
@@ -402,13 +403,12 @@ fn suffix(attributes: &Attributes, secure: bool, removal: bool) -> String {
     text[attributes.name.len() + 1..].to_owned()
 }
 
-/// What a manager reads of a request before its handler runs.
+/// The parts of a request that a manager reads before the handler runs.
 pub(crate) trait RequestHead {
     /// Finds the session cookie in the `Cookie` headers.
     fn find<'r>(&'r self, cookie: &SessionCookie) -> Found<'r>;
 
-    /// Whether the request names a loopback host, came through no proxy, and does not say that it
-    /// came over https.
+    /// Returns `true` if the request names a loopback host and shows no sign of a proxy or https.
     fn is_to_loopback(&self) -> bool;
 }
 

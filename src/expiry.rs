@@ -1,4 +1,4 @@
-//! Idle and absolute timeouts, and the clock that they are measured with.
+//! Idle and absolute timeouts, and the clock that measures them.
 
 use std::{
     fmt,
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// A moment: milliseconds since 1970-01-01 00:00 UTC.
+/// A point in time, in milliseconds since the Unix epoch (1970-01-01 00:00 UTC).
 ///
 /// ```
 /// use std::time::Duration;
@@ -19,17 +19,17 @@ use std::{
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The moment `millis` milliseconds after the epoch.
+    /// Creates the timestamp `millis` milliseconds after the epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the epoch.
     pub const fn millis(self) -> u64 {
         self.0
     }
 
-    /// This moment and `span` more. Saturates: a timeout too long to express never ends.
+    /// Returns the timestamp `span` later. Saturates: a timeout too long to express never ends.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
         Self(
@@ -38,13 +38,13 @@ impl Timestamp {
         )
     }
 
-    /// The time from `earlier` to this moment; zero if `earlier` is not earlier.
+    /// Returns the time from `earlier` to this timestamp, or zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// Where the present moment comes from: the system, or a test that moves it.
+/// The source of the current time: the system clock, or a function that a test controls.
 #[derive(Clone, Default)]
 pub(crate) struct Clock(Option<Arc<dyn Fn() -> SystemTime + Send + Sync>>);
 
@@ -55,13 +55,13 @@ impl Clock {
 
     pub(crate) fn now(&self) -> Timestamp {
         let now = self.0.as_ref().map_or_else(system_now, |now| now());
-        // A clock set before 1970 reads as 1970: sessions then live longer, and nothing panics.
+        // A clock before 1970 reads as 1970: sessions live longer, and nothing panics.
         Timestamp(0).plus(now.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 }
 
-/// The present moment, to a few milliseconds: every request asks twice or more, and in a loop of nothing else
-/// the exact one took 34 ns where this took 3.
+/// Returns the current time, accurate to a few milliseconds. Every request reads the clock at least
+/// twice; in a tight loop the exact clock took 34 ns, the coarse one 3 ns.
 #[cfg(target_os = "linux")]
 fn system_now() -> SystemTime {
     use rustix::time::{ClockId, clock_gettime};
@@ -86,10 +86,10 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// How long sessions live: the idle and the absolute timeout of a manager.
+/// The idle and absolute timeouts of a manager.
 ///
-/// Both are kept by the server, as OWASP's Session Management Cheat Sheet asks; what a browser does
-/// with a cookie changes nothing.
+/// The server enforces both, as OWASP's Session Management Cheat Sheet requires. The lifetime of
+/// the browser's cookie does not extend them.
 #[derive(Clone, Copy, Debug)]
 pub struct Expiry {
     pub(crate) idle: Duration,
@@ -106,22 +106,22 @@ impl Default for Expiry {
 }
 
 impl Expiry {
-    /// When a session begun at `created` and used at `now` ends if nobody uses it again.
+    /// Returns when a session created at `created` expires if its last use is at `now`.
     pub fn deadline(&self, created: Timestamp, now: Timestamp) -> Timestamp {
         now.plus(self.idle).min(created.plus(self.absolute))
     }
 
-    /// Whether a session begun at `created`, kept until `expires`, is over at `now`.
+    /// Returns `true` if a session created at `created` that expires at `expires` is over at `now`.
     ///
-    /// The absolute timeout counts from `created` by today's settings, so that shortening it ends
+    /// The absolute timeout of the current settings counts from `created`, so shortening it ends
     /// old sessions at once.
     pub fn is_over(&self, created: Timestamp, expires: Timestamp, now: Timestamp) -> bool {
         now >= expires || now >= created.plus(self.absolute)
     }
 
-    /// Whether a session in use at `now` should have its end, `expires`, moved.
+    /// Returns `true` if a session used at `now` should have its expiry time `expires` extended.
     ///
-    /// At most once per twentieth of the idle time: writing at every request would buy nothing.
+    /// This is due at most once per twentieth of the idle timeout, to avoid a write per request.
     pub fn touch_due(&self, created: Timestamp, expires: Timestamp, now: Timestamp) -> bool {
         let gained = self.deadline(created, now).since(expires);
         !gained.is_zero() && gained >= self.idle / 20

@@ -1,18 +1,20 @@
-//! Finds numbers that are not finite. JSON has none, and `serde_json` writes `null` in their place,
-//! which would lose a value in silence.
+//! Detects numbers that are not finite. JSON cannot express them, and `serde_json` silently writes
+//! `null` instead, which would lose the value.
 
 use serde::ser::{self, Error as _, Serialize};
 
 type Error = serde_json::Error;
 
+/// Checks that every number in `value` is finite.
+///
 /// # Errors
 ///
-/// If a number anywhere in `value` is infinite or no number.
+/// If a number anywhere in `value` is infinite or NaN.
 pub(crate) fn check<T: Serialize + ?Sized>(value: &T) -> Result<(), Error> {
     value.serialize(Finite)
 }
 
-/// A serializer that writes nothing and visits everything.
+/// A serializer that visits the whole value and writes nothing.
 #[derive(Clone, Copy)]
 struct Finite;
 
@@ -48,7 +50,7 @@ impl ser::Serializer for Finite {
             Ok(())
         } else {
             Err(Error::custom(format_args!(
-                "JSON has no number for {number}"
+                "JSON cannot express the number {number}"
             )))
         }
     }
@@ -139,7 +141,7 @@ impl ser::SerializeMap for Finite {
     type Ok = ();
     type Error = Error;
 
-    // `serde_json` itself refuses a key that is no finite number.
+    // `serde_json` itself rejects keys that are not finite.
     fn serialize_key<T: Serialize + ?Sized>(&mut self, _: &T) -> Result<(), Error> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What the fuzz targets in `fuzz/` call and nobody else can: built with `--cfg fuzzing` alone.
+//! Internals for the fuzz targets in `fuzz/`, built only with `--cfg fuzzing`.
 
 use std::sync::Arc;
 
@@ -14,17 +14,17 @@ use crate::{
     value::Value,
 };
 
-// Here a second time, so that no database's client has to be built.
+// Included a second time, to avoid building a database client.
 #[path = "store/values.rs"]
 mod values;
 
-/// The session cookie `name` in these `Cookie` headers; an error if it is there, but of no use.
+/// Finds the session cookie `name` in `Cookie` headers; an error if it is present but unusable.
 pub fn find<'h>(name: &str, headers: &[&'h [u8]]) -> Result<Option<&'h str>, &'static str> {
     let attributes = Attributes {
         name: name.to_owned(),
         ..Attributes::default()
     };
-    let cookie = SessionCookie::new(attributes).map_err(|_| "it is no name")?;
+    let cookie = SessionCookie::new(attributes).map_err(|_| "the cookie name is invalid")?;
     match cookie.find(headers.iter().copied()) {
         Found::Nothing => Ok(None),
         Found::One(value) => Ok(Some(value)),
@@ -32,7 +32,7 @@ pub fn find<'h>(name: &str, headers: &[&'h [u8]]) -> Result<Option<&'h str>, &'s
     }
 }
 
-/// Opens a cookie with a backend that answers when it is first polled.
+/// Opens a cookie with a backend that answers at the first poll.
 pub fn opened(backend: &Arc<dyn Backend>, token: &str, settings: &Settings) -> Opened {
     let opening = Arc::clone(backend).open(Opening {
         token: Some(token),
@@ -46,7 +46,7 @@ pub fn opened(backend: &Arc<dyn Backend>, token: &str, settings: &Settings) -> O
     }
 }
 
-/// Opens a cookie that holds its session.
+/// Opens a cookie that contains its session.
 pub fn open(
     backend: &Arc<dyn Backend>,
     token: &str,
@@ -59,13 +59,13 @@ pub fn open(
     }
 }
 
-/// Returns `true` if a request with this `Host`, and with or without a proxy's header, is taken for
-/// one to a loopback host.
+/// Returns `true` if a request with this `Host`, with or without a proxy's header, counts as a
+/// request to a loopback host.
 pub fn is_to_loopback(host: Option<&[u8]>, has_proxy_mark: bool) -> bool {
     crate::web::is_to_loopback(host, |field| has_proxy_mark && field == "via")
 }
 
-/// The record in a hash of Redis.
+/// Decodes the record in a Redis hash.
 pub fn redis_record(fields: &[(Vec<u8>, Vec<u8>)]) -> Option<Record> {
     let text = |bytes: &[u8]| Reply::BulkString(bytes.to_vec());
     let fields = fields
@@ -74,12 +74,12 @@ pub fn redis_record(fields: &[(Vec<u8>, Vec<u8>)]) -> Option<Record> {
     redis::read(&Reply::Map(fields.collect())).ok()?
 }
 
-/// The values in a row of a database.
+/// Decodes the values in a database row.
 pub fn sql_entries(object: &str) -> Option<Entries> {
     values::entries(object).ok()
 }
 
-/// What a database is given as the values of a row.
+/// Encodes the values of a database row.
 pub fn sql_object(set: &[(Box<str>, Value)]) -> String {
     values::object(
         set.iter().map(|(key, value)| (&**key, value.borrowed())),
@@ -87,12 +87,12 @@ pub fn sql_object(set: &[(Box<str>, Value)]) -> String {
     )
 }
 
-/// The flash message that was stored so.
+/// Decodes a stored flash message.
 pub fn message(stored: Value<&str>) -> Option<Message> {
     Message::from_stored(stored)
 }
 
-/// The stored form of a flash message.
+/// Encodes a flash message.
 pub fn stored_message(message: &Message) -> Option<Value> {
     Value::encode(&message.to_stored()).ok()
 }

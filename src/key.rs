@@ -1,4 +1,4 @@
-//! The secret that cookies are signed and encrypted with.
+//! The secret key for signing and encrypting cookies.
 
 use std::fmt;
 
@@ -7,9 +7,9 @@ use sha2::Sha256;
 
 use crate::{error::debug_as_display, random};
 
-/// The secret that cookies are signed and encrypted with. It prints as nothing.
+/// The secret key for signing and encrypting cookies. `Debug` does not print it.
 ///
-/// Every engine derives a key of its own from it, so that one secret may serve several.
+/// Each backend derives its own key from it, so one secret can serve several backends.
 ///
 /// ```
 /// use session_manager::Key;
@@ -22,27 +22,27 @@ use crate::{error::debug_as_display, random};
 pub struct Key(Hmac<Sha256>);
 
 impl Key {
-    /// How long a secret must be at least, in bytes.
+    /// The minimum length of a secret, in bytes.
     pub const MIN_LEN: usize = 32;
 
-    /// Draws a key at random. Sessions signed with it end with the process: see
-    /// [`from_env`](Self::from_env) for a key that lasts.
+    /// Generates a random key. Its sessions end with the process; for a key that lasts, see
+    /// [`from_env`](Self::from_env).
     ///
     /// # Panics
     ///
-    /// If the operating system has no randomness to give, where nothing safe is left to do.
+    /// If the operating system's random generator fails.
     pub fn generate() -> Self {
         let mut secret = [0; Self::MIN_LEN];
         random::fill(&mut secret);
         Self::derive_from(&secret)
     }
 
-    /// Makes a key of a secret: [`MIN_LEN`](Self::MIN_LEN) bytes or more, drawn at random by
-    /// something like `openssl rand -base64 48`. All bytes count.
+    /// Creates a key from a random secret of at least [`MIN_LEN`](Self::MIN_LEN) bytes, for example
+    /// the output of `openssl rand -base64 48`. All bytes are used.
     ///
     /// # Errors
     ///
-    /// [`KeyError::TooShort`].
+    /// [`KeyError::TooShort`] if the secret has fewer bytes.
     pub fn from_secret(secret: impl AsRef<[u8]>) -> Result<Self, KeyError> {
         let secret = secret.as_ref();
         if secret.len() < Self::MIN_LEN {
@@ -54,12 +54,12 @@ impl Key {
         Ok(Self::derive_from(secret))
     }
 
-    /// Makes a key of the secret in the environment variable `name`.
+    /// Creates a key from the secret in the environment variable `name`.
     ///
     /// # Errors
     ///
-    /// [`KeyError::NotSet`], [`KeyError::NotUnicode`] or, naming the variable,
-    /// [`KeyError::VariableTooShort`].
+    /// [`KeyError::NotSet`], [`KeyError::NotUnicode`] or [`KeyError::VariableTooShort`]; each names
+    /// the variable.
     ///
     /// ```
     /// let error = session_manager::Key::from_env("NO_SUCH_VARIABLE").unwrap_err();
@@ -82,7 +82,7 @@ impl Key {
         })
     }
 
-    /// HMAC with the secret is the extract step of HKDF (RFC 5869); [`Self::derive`] expands.
+    /// The extract step of HKDF (RFC 5869); [`Self::derive`] is the expand step.
     fn derive_from(secret: &[u8]) -> Self {
         let extracted = hmac(b"session-manager")
             .chain_update(secret)
@@ -91,7 +91,8 @@ impl Key {
         Self(hmac(&extracted))
     }
 
-    /// A key for one purpose, from which neither the secret nor any other purpose's key follows.
+    /// Derives the key for one purpose. It reveals neither the secret nor the key of another
+    /// purpose.
     pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
         self.0
             .clone()
@@ -103,17 +104,17 @@ impl Key {
     }
 }
 
-/// The key from which the successors of cookies follow that `key` made: see
+/// Returns the HMAC that derives the successors of cookies made with `key`: see
 /// [`Migration`](crate::backend::Migration).
 pub(crate) fn successors(key: &Key) -> Hmac<Sha256> {
     hmac(&key.derive("successor of a cookie"))
 }
 
-/// How many bytes of a signature a cookie has: half of what HMAC-SHA-256 gives, the least that
-/// RFC 2104, section 5, recommends. Nobody tries 2^128 cookies, and each is shorter by 21 characters.
+/// The length of a cookie's signature in bytes: half of HMAC-SHA-256's output, the minimum that
+/// RFC 2104, section 5, recommends. 128 bits cannot be guessed, and save 21 characters per cookie.
 pub(crate) const TAG: usize = 16;
 
-/// A prepared HMAC, which costs two hash blocks less for every use than one made anew.
+/// Returns an HMAC with `key` already absorbed; cloning it saves two hash blocks per use.
 pub(crate) fn hmac(key: &[u8]) -> Hmac<Sha256> {
     #[expect(
         clippy::expect_used,
@@ -130,7 +131,7 @@ impl fmt::Debug for Key {
 
 debug_as_display!(KeyError);
 
-/// Why a secret makes no key.
+/// The reason why a secret was rejected.
 ///
 /// `Debug` prints the same text as `Display`.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
@@ -138,8 +139,8 @@ debug_as_display!(KeyError);
 pub enum KeyError {
     /// The secret is shorter than [`Key::MIN_LEN`].
     #[error(
-        "the secret is {len} bytes long, and must be {min} or more: \
-         `openssl rand -base64 48` makes one"
+        "the secret is {len} bytes long, but at least {min} are required: generate one with \
+         `openssl rand -base64 48`"
     )]
     TooShort {
         /// Its length in bytes.
@@ -149,8 +150,8 @@ pub enum KeyError {
     },
     /// The environment variable's value is shorter than [`Key::MIN_LEN`].
     #[error(
-        "the secret in the environment variable {name} is {len} bytes long, and must be {min} or \
-         more: `openssl rand -base64 48` makes one"
+        "the secret in the environment variable {name} is {len} bytes long, but at least {min} are \
+         required: generate one with `openssl rand -base64 48`"
     )]
     VariableTooShort {
         /// The variable.
@@ -162,17 +163,17 @@ pub enum KeyError {
     },
     /// The environment variable is not set.
     #[error(
-        "the environment variable {name} is not set: give it a secret of 32 bytes or more, for \
-         instance from `openssl rand -base64 48`"
+        "the environment variable {name} is not set: set it to a secret of at least 32 bytes, for \
+         example from `openssl rand -base64 48`"
     )]
     NotSet {
         /// The variable.
         name: String,
     },
-    /// The environment variable holds no text.
+    /// The value of the environment variable is not valid Unicode.
     #[error(
-        "the environment variable {name} is no valid Unicode: give it a secret written as text, \
-         for instance from `openssl rand -base64 48`"
+        "the environment variable {name} is not valid Unicode: set it to a secret written as text, \
+         for example from `openssl rand -base64 48`"
     )]
     NotUnicode {
         /// The variable.

@@ -1,6 +1,6 @@
-//! One macro for every log line, which vanishes without the feature `tracing`.
+//! The macro for all log lines; it does nothing without the feature `tracing`.
 
-/// `log!(WARN, "text {}", value)`. No argument is ever a key, an id or a cookie's value.
+/// Logs an event: `log!(WARN, "text {}", value)`. Never pass a key, an id or a cookie value.
 macro_rules! log {
     ($level:ident, $($message:tt)+) => {{
         #[cfg(feature = "tracing")]

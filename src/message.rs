@@ -1,4 +1,4 @@
-//! Flash messages: shown once, at the next page that asks for them.
+//! Flash messages: shown once, on the next page that reads them.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use crate::value::Value;
 
 /// A flash message: text to show once, and its kind.
 ///
-/// Text is text: a template escapes it, as it escapes any other. A message that is HTML has its own
-/// constructor, [`Message::trusted_html`], because error texts that quote what a visitor typed and
-/// are shown as HTML are a cross-site-scripting hole (CWE-79).
+/// The text is plain text, which the template escapes like any other. HTML needs its own
+/// constructor, [`Message::trusted_html`]: an error text that quotes user input and is shown as
+/// HTML allows cross-site scripting (CWE-79).
 ///
-/// Serialised (for a template, say) it has the fields `kind`, `text` and, for trusted HTML alone,
-/// `html: true`. Deserialised, it is always text: `html` is not believed.
+/// The serialised form, for templates, has the fields `kind` and `text`, and `html: true` for
+/// trusted HTML only. Deserialising ignores `html`: the result is always plain text.
 ///
 /// ```
 /// use session_manager::Message;
@@ -25,16 +25,17 @@ use crate::value::Value;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Message {
-    /// What to show.
+    /// The text to show.
     pub text: String,
-    /// `success`, `info`, `warning`, `error`, or what the application chose: a template's class.
+    /// The kind: `success`, `info`, `warning`, `error`, or one that the application defines.
+    /// Templates can use it as a CSS class.
     pub kind: String,
     #[serde(skip_deserializing, skip_serializing_if = "std::ops::Not::not")]
     html: bool,
 }
 
 impl Message {
-    /// A message of a kind of your own.
+    /// Creates a message of any kind.
     ///
     /// ```
     /// let message = session_manager::Message::new("notice", "Back at noon");
@@ -48,28 +49,28 @@ impl Message {
         }
     }
 
-    /// It worked.
+    /// Creates a message of the kind `success`.
     pub fn success(text: impl Into<String>) -> Self {
         Self::new("success", text)
     }
 
-    /// Good to know. Also what a plain `&str` or `String` becomes.
+    /// Creates a message of the kind `info`, as converting from `&str` or `String` does.
     pub fn info(text: impl Into<String>) -> Self {
         Self::new("info", text)
     }
 
-    /// It worked, but.
+    /// Creates a message of the kind `warning`.
     pub fn warning(text: impl Into<String>) -> Self {
         Self::new("warning", text)
     }
 
-    /// It did not work.
+    /// Creates a message of the kind `error`.
     pub fn error(text: impl Into<String>) -> Self {
         Self::new("error", text)
     }
 
-    /// A message whose text is HTML and will be shown as such: **never** put in it what came from
-    /// outside (CWE-79).
+    /// Creates a message whose text is shown as HTML. **Never** include unescaped user input
+    /// (CWE-79).
     ///
     /// ```
     /// let message = session_manager::Message::trusted_html("success", "<b>Saved</b>");
@@ -82,12 +83,12 @@ impl Message {
         }
     }
 
-    /// Whether the text is trusted HTML.
+    /// Returns `true` if the text is trusted HTML.
     pub fn is_trusted_html(&self) -> bool {
         self.html
     }
 
-    /// The message as HTML: trusted HTML as it is, text with `& < > " '` escaped.
+    /// Returns the message as HTML: trusted HTML unchanged, plain text with `& < > " '` escaped.
     pub fn to_html(&self) -> String {
         if self.html {
             return self.text.clone();
@@ -106,7 +107,8 @@ impl Message {
         html
     }
 
-    /// The stored form, short because it may have to fit in a cookie.
+    /// Returns the stored form: an array without field names, because it may have to fit in a
+    /// cookie.
     pub(crate) fn to_stored(&self) -> Vec<&str> {
         let mut stored = vec![self.kind.as_str(), self.text.as_str()];
         if self.html {
@@ -138,7 +140,7 @@ impl From<String> for Message {
     }
 }
 
-/// The text, not escaped.
+/// Writes the text without escaping it.
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

@@ -1,20 +1,20 @@
-//! Randomness for keys, nonces and ids.
+//! Random bytes for keys, nonces and ids.
 
 #[cfg(feature = "cookies")]
 use std::cell::RefCell;
 
-/// Fills `buffer` from the operating system's generator.
+/// Fills `buffer` from the operating system's random generator.
 pub(crate) fn fill(buffer: &mut [u8]) {
     #[expect(
         clippy::expect_used,
-        reason = "a predictable key, nonce or id is worse than a stop"
+        reason = "a panic is safer than a predictable key, nonce or id"
     )]
-    getrandom::fill(buffer).expect("the operating system has no randomness to give");
+    getrandom::fill(buffer).expect("the operating system's random generator failed");
 }
 
-/// Fills a nonce, which has to differ from all others and is no secret: from a supply that is drawn
-/// once for many, because asking the operating system each time took 360 ns, nearly as long as to
-/// encrypt (bench `overhead`, row "write three keys").
+/// Fills a nonce, which must be unique but not secret, from a buffer that is filled for many nonces
+/// at once. Asking the operating system each time took 360 ns, nearly as long as encrypting (bench
+/// `overhead`, row "write three keys").
 #[cfg(feature = "cookies")]
 pub(crate) fn fill_nonce(nonce: &mut [u8]) {
     const SUPPLY: usize = 1024;

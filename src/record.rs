@@ -1,4 +1,4 @@
-//! What is kept of one session between two requests.
+//! The stored form of a session.
 
 use std::sync::Arc;
 
@@ -10,33 +10,34 @@ use crate::{
 pub(crate) mod entries;
 pub(crate) mod id;
 
-/// What is kept of one session between two requests.
+/// The stored form of a session, kept between requests.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Record {
-    /// When the session began; the absolute timeout counts from here.
+    /// The start of the session, from which the absolute timeout counts.
     pub created: Timestamp,
-    /// When it was last written or touched.
+    /// The time of the last write or touch.
     pub seen: Timestamp,
-    /// When it ends if nobody uses it again.
+    /// The time when it expires unless it is used again.
     pub expires: Timestamp,
-    /// Whom it answers to. Engines without a store leave it at [`Holder::NOBODY`].
+    /// The verifier that a request must present. Backends without a store leave it at
+    /// [`Holder::NOBODY`].
     pub holder: Holder,
-    /// How often its values were written, by which a store finds that another request was faster. The
-    /// first write makes it 1; a [`Write::if_version`](crate::store::Write::if_version) of 0 matches no stored record.
-    /// Engines that cannot merge leave it at 0.
+    /// The number of writes to its values, for compare-and-set. The first write makes it 1, so a
+    /// [`Write::if_version`](crate::store::Write::if_version) of 0 matches no stored record.
+    /// Backends that cannot merge leave it at 0.
     pub version: u64,
-    /// What tells the session apart from others that began in the same millisecond, in a backend that
-    /// keeps it in a cookie: 48 random bits. In a store it is 0, because the id does that.
+    /// 48 random bits that distinguish cookie sessions which began in the same millisecond.
+    /// Server-side sessions have an id instead and leave it at 0.
     pub identity: u64,
-    /// Whose session it is, where somebody said so.
+    /// The user whose session this is, if one was set.
     pub user: Option<Arc<str>>,
     /// The values, by key.
     pub entries: Entries,
 }
 
 impl Record {
-    /// A record that was just written, of no user in particular, that answers to nobody.
+    /// Creates a record without a user, with the holder [`Holder::NOBODY`] and version 0.
     ///
     /// ```
     /// use session_manager::{Timestamp, store::{Entries, Record}};

@@ -1,4 +1,4 @@
-//! What a manager does besides its engine.
+//! The settings of a manager, apart from its backend.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(any(feature = "actix", feature = "tower"))]
 use crate::profile::IS_DEBUG_BUILD;
 
-/// What happens to a request whose session the engine cannot open.
+/// The handling of a request whose session the backend cannot open.
 ///
 /// ```
 /// # #[cfg(feature = "cookies")] {
@@ -28,18 +28,18 @@ use crate::profile::IS_DEBUG_BUILD;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnStoreError {
-    /// It is answered with 503, and the reason is logged.
+    /// The request is answered with 503, and the reason is logged.
     #[default]
     Fail,
-    /// Its handler sees an empty session that refuses writes, and the reason is logged.
+    /// The handler gets an empty session that rejects writes, and the reason is logged.
     ///
-    /// A request that ends, clears or renews its session is answered with 503 all the same: a log-out
-    /// that did not happen must not look done, because the cookie, or a copy of it, opens the session
-    /// when the store is back.
+    /// A request that destroys, clears or renews its session is still answered with 503. A logout
+    /// that did not happen must not look successful: the cookie, or a copy of it, would open the
+    /// session again once the store is back.
     Anonymous,
 }
 
-/// The settings of a [`Manager`](crate::Manager), as its engine sees them.
+/// The settings of a [`Manager`](crate::Manager) that its backend can read.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub(crate) cookie: SessionCookie,
@@ -51,17 +51,17 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The name of the session cookie.
+    /// Returns the name of the session cookie.
     pub fn cookie_name(&self) -> &str {
         self.cookie.name()
     }
 
-    /// The idle and the absolute timeout.
+    /// Returns the idle and absolute timeouts.
     pub fn expiry(&self) -> &Expiry {
         &self.expiry
     }
 
-    /// The present moment, by this manager's clock.
+    /// Returns the current time of this manager's clock.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -84,8 +84,8 @@ impl Settings {
 
     /// Returns `true` if the cookie of a request is `Secure`.
     ///
-    /// A release build looks at the host for a log line alone, once per process, and only where the
-    /// request has no session cookie: a client that dropped a `Secure` one comes back without it.
+    /// A release build checks the host only for a log line, once per process, and only if the
+    /// request has no session cookie: a client that dropped a `Secure` cookie returns without it.
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn is_secure(
         &self,
@@ -104,10 +104,10 @@ impl Settings {
         {
             log!(
                 WARN,
-                "a client asked for a loopback host over plain http, and the cookie `{}` is `Secure` \
-                 because this is a release build; some clients drop such a cookie there. If clients \
-                 reach this server over plain http, call `secure(false)` on the manager's builder; \
-                 behind a proxy that serves https there is nothing to do",
+                "a client requested a loopback host over plain http, and the cookie `{}` is `Secure` \
+                 because this is a release build; some clients drop such a cookie. If clients reach \
+                 this server over plain http, call `secure(false)` on the manager's builder; behind \
+                 an https proxy, ignore this warning",
                 self.cookie_name()
             );
         }
@@ -115,13 +115,13 @@ impl Settings {
             .is_secure(IS_DEBUG_BUILD, is_https, is_to_loopback)
     }
 
-    /// The one log line for a cookie that is there and of no use. Its value is nobody's business.
+    /// Returns the log line for a refused cookie. It omits the value, which is secret.
     pub(crate) fn refused(&self, why: impl fmt::Display) -> String {
         let name = self.cookie_name();
-        format!("the cookie `{name}` was refused, its session is empty: {why}")
+        format!("the cookie `{name}` was refused, so the session is empty: {why}")
     }
 
-    /// Logs it.
+    /// Logs that a cookie was refused.
     pub(crate) fn log_refused(&self, why: &'static str) {
         log!(WARN, "{}", self.refused(why));
     }

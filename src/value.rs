@@ -1,4 +1,4 @@
-//! What is stored under one key: text as it is, anything else as JSON text.
+//! Stored values: strings unchanged, everything else as JSON text.
 
 use std::{
     fmt,
@@ -11,13 +11,13 @@ use serde_json::ser::{CompactFormatter, Formatter};
 
 use crate::{finite, text};
 
-/// How many arrays and objects may be within each other: what `serde_json` follows when it reads.
+/// The maximum nesting of arrays and objects: the deepest that `serde_json` reads.
 const MAX_DEPTH: usize = 127;
 
-/// What is stored under one key. It stays text until somebody asks for a type.
+/// The value under one key of a session. It stays text until the caller decodes it into a type.
 ///
-/// Engines pass values on and never look inside: [`Value::Text`] and [`Value::Json`] differ only in
-/// how [`Session::load`](crate::Session::load) reads them. `S` is the text, owned or borrowed.
+/// Backends do not interpret values: [`Value::Text`] and [`Value::Json`] differ only in how
+/// [`Session::load`](crate::Session::load) reads them. `S` is the text, owned or borrowed.
 ///
 /// ```
 /// use session_manager::store::Value;
@@ -28,20 +28,20 @@ const MAX_DEPTH: usize = 127;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Value<S = Box<str>> {
-    /// A string, as it is.
+    /// A string, unchanged.
     Text(S),
-    /// The JSON text of anything else.
+    /// The JSON text of any other type.
     Json(S),
 }
 
 impl Value {
-    /// Makes the stored form of `value`.
+    /// Encodes `value` into its stored form.
     ///
     /// # Errors
     ///
-    /// If JSON cannot express `value`: a map whose keys are no strings, or a number that is not
-    /// finite, which `serde_json` alone would turn into `null`; and if more than 127 arrays and objects
-    /// are within each other, which nobody could read again.
+    /// If JSON cannot express `value`, such as a map whose keys are not strings or a number that is
+    /// not finite, which `serde_json` alone would write as `null`. Also if arrays and objects are
+    /// nested more than 127 deep, because `serde_json` could not read them back.
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
         if let Some(text) = text::of(value) {
             return Ok(Self::Text(text));
@@ -57,23 +57,23 @@ impl Value {
     }
 }
 
-/// What was written of a value.
+/// Observations made while a value is written.
 #[derive(Default)]
 struct Seen {
-    /// How many arrays and objects are open.
+    /// The number of arrays and objects that are open.
     depth: usize,
     null: bool,
 }
 
-/// Writes JSON without spaces, and sees what that has of nulls and depth.
+/// Writes compact JSON and records nulls and nesting depth.
 struct Watch<'s>(&'s mut Seen);
 
 impl Watch<'_> {
-    /// Where it stops, so does the value's own code: however deep it is, the stack holds it.
+    /// An error here stops the value's own recursion, so deep nesting cannot overflow the stack.
     fn deeper(&mut self) -> io::Result<()> {
         self.0.depth += 1;
         if self.0.depth > MAX_DEPTH {
-            let why = format!("more than {MAX_DEPTH} arrays and objects are within each other");
+            let why = format!("arrays and objects are nested more than {MAX_DEPTH} deep");
             return Err(io::Error::other(why));
         }
         Ok(())
@@ -108,7 +108,7 @@ impl Formatter for Watch<'_> {
 }
 
 impl<S: AsRef<str>> Value<S> {
-    /// The text: the string itself, or the JSON text.
+    /// Returns the text: the string itself, or the JSON text.
     ///
     /// ```
     /// assert_eq!(session_manager::store::Value::Json("7").as_str(), "7");
@@ -119,7 +119,7 @@ impl<S: AsRef<str>> Value<S> {
         }
     }
 
-    /// The same value, borrowed.
+    /// Returns the same value, borrowed.
     ///
     /// ```
     /// use session_manager::store::Value;
@@ -134,7 +134,7 @@ impl<S: AsRef<str>> Value<S> {
         }
     }
 
-    /// The same value, owned.
+    /// Returns the same value, owned.
     ///
     /// ```
     /// use session_manager::store::Value;
@@ -148,7 +148,7 @@ impl<S: AsRef<str>> Value<S> {
         }
     }
 
-    /// The same value, in a form that is shared, not copied.
+    /// Returns the same value in a form whose clones share the text.
     pub(crate) fn shared(&self) -> Value<Arc<str>> {
         match self {
             Self::Text(text) => Value::Text(text.as_ref().into()),
@@ -156,12 +156,11 @@ impl<S: AsRef<str>> Value<S> {
         }
     }
 
-    /// Reads the value as a `T`. A string whose content is JSON also reads as a `T` that is no
-    /// string.
+    /// Decodes the value into a `T`. Text is tried as a string first, then parsed as JSON.
     ///
     /// # Errors
     ///
-    /// If the value is no `T`.
+    /// If the value cannot be decoded into a `T`.
     ///
     /// ```
     /// use session_manager::store::Value;
@@ -183,7 +182,7 @@ impl<S: AsRef<str>> Value<S> {
     }
 }
 
-/// Shows the kind and the length only: a session holds what is nobody else's business.
+/// Prints the kind and the length only, because values may be secret.
 impl<S: AsRef<str>> fmt::Debug for Value<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self {

@@ -48,8 +48,8 @@ trait Answer {
     /// Whether what the request did is kept.
     fn succeeded(&self) -> bool;
 
-    /// The answer with what it has to carry for its session, or in place of it that the session could
-    /// not be kept.
+    /// The answer with what it has to carry for its session, or in place of it that the session
+    /// could not be kept.
     fn with(self, headers: Result<Headers, Error>) -> Self;
 
     /// The answer to a request whose session could not be opened.
@@ -59,8 +59,8 @@ trait Answer {
 pin_project! {
     /// A request on its way through a [`SessionService`].
     ///
-    /// Written out, because an `async` block would have to be boxed to have a name, for every request
-    /// (bench `overhead`, row "no cookie": 2 allocations, where there were 3).
+    /// Written out, because an `async` block would have to be boxed to have a name, for every
+    /// request (bench `overhead`, row "no cookie": 2 allocations, where there were 3).
     pub struct SessionFuture<C, F, T> {
         #[pin]
         state: State<C, F, T>,
@@ -101,8 +101,8 @@ impl Drop for Visit {
 }
 
 impl<S> SessionService<S> {
-    /// The session of a request that begins, whose other sessions are `outer`; `None` if one of these
-    /// is of the same manager.
+    /// The session of a request that begins, whose other sessions are `outer`; `None` if one of
+    /// these is of the same manager.
     fn begin(&self, outer: Option<&Sessions>, is_https: bool) -> Option<Session> {
         let manager = self.middleware.manager();
         if outer.is_some_and(|outer| outer.has(&manager)) {
@@ -230,8 +230,8 @@ trait Fields {
     fn append(&mut self, field: Field, value: Cow<'static, str>) -> bool;
 }
 
-/// The headers of requests and responses, written once for the types of both frameworks: they have the
-/// same names, and come from two versions of the crate `http`.
+/// The headers of requests and responses, written once for the types of both frameworks: they have
+/// the same names, and come from two versions of the crate `http`.
 macro_rules! reads_and_writes_headers {
     () => {
         impl Fields for HeaderMap {

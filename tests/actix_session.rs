@@ -278,15 +278,19 @@ fn what_would_be_lost_is_logged() {
         config.route("/", web::get().to(handler));
     });
     server.raw("/", &[]);
-    assert_eq!(log.lines("after the application purged it").len(), 1);
+    assert_eq!(
+        log.lines("after the application purged the actix-session")
+            .len(),
+        1
+    );
 
     let nobody_saves = Manager::new(ActixSession::new());
     let server =
         Server::actix(move || App::new().wrap(nobody_saves.middleware()).configure(routes));
     server.raw("/run/get.key", &[]);
-    assert_eq!(log.lines("nobody saved it").len(), 0);
+    assert_eq!(log.lines("no middleware saved them").len(), 0);
     server.raw("/run/add.key.value", &[]);
-    assert_eq!(log.lines("nobody saved it").len(), 1);
+    assert_eq!(log.lines("no middleware saved them").len(), 1);
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn a_message_shows_what_was_typed_as_text_and_not_as_html() {
     browser.press("Log in");
 
     assert_eq!(browser.path(), "/login");
-    let refused = "“<b>name</b>” and this password do not belong together";
+    let refused = "“<b>name</b>” and this password do not match";
     assert_eq!(messages(&browser), message("error", refused));
     assert_eq!(
         browser.script("return document.querySelectorAll('b').length"),
@@ -264,7 +264,7 @@ fn a_session_ended_from_another_browser_is_logged_out_at_its_next_click() {
     assert_eq!(devices(&here), [firefox.clone(), safari]);
     assert_eq!(rows(&here)[1].1, "just now");
     here.press("End Safari on iPhone");
-    let ended = message("success", "That session is ended");
+    let ended = message("success", "The session was ended");
     assert_eq!(messages(&here), ended);
     assert_eq!(devices(&here), [firefox]);
 
@@ -294,7 +294,7 @@ fn ending_all_others_keeps_this_session_and_ending_this_one_logs_out() {
 
     here.open("/devices");
     here.press("End all others");
-    let ended = message("success", "The other session is ended");
+    let ended = message("success", "The other session was ended");
     assert_eq!(messages(&here), ended);
     assert_eq!(devices(&here), [("Firefox on Linux".to_owned(), true)]);
     there.reload();

@@ -83,7 +83,7 @@ fn a_release_build_with_debug_assertions_has_safe_defaults() {
         "debug assertions: true",
         "ERROR sessions are signed with a key drawn for this process",
         "www.example.com: _session=",
-        "WARN a client asked for a loopback host over plain http",
+        "WARN a client requested a loopback host over plain http",
         "127.0.0.1:8080: _session=",
         "localhost:8080: _session=",
         "127.0.0.1:7000: _session=",

@@ -68,7 +68,9 @@ fn a_short_secret_is_as_good_as_none_and_the_warning_says_how_long_it_must_be(we
         Server::scripts(web, manager::middleware())
             .visitor()
             .body("/run/len");
-        assert!(log.lines("SESSION_SECRET")[0].contains("5 bytes long, and must be 32 or more"));
+        assert!(
+            log.lines("SESSION_SECRET")[0].contains("5 bytes long, but at least 32 are required")
+        );
     });
 }
 

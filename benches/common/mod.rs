@@ -1,9 +1,9 @@
-//! The applications that the benches measure, each with the default settings of its crate.
+//! The bench applications, each with the default settings of its crate.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a bench that cannot go on stops, and it prints its tables"
+    reason = "a bench stops at the first error and prints its tables"
 )]
 
 pub(crate) mod visit;
@@ -28,18 +28,18 @@ use session_manager::{
 use tower_layer::Identity;
 use tower_sessions::SessionManagerLayer;
 
-/// Requests per row and application in each round.
+/// The requests per row and application in each round.
 pub(crate) const REQUESTS: usize = BATCHES * BATCH;
 pub(crate) const BATCHES: usize = 40;
-/// How many are built at a time, outside of what is timed. Few, so that serving finds them in the
-/// processor's cache; and actix-web keeps 128 at most for reuse.
+/// The requests that are built at a time, outside the measurement. Few, so that they stay in the
+/// processor's cache; actix-web keeps at most 128 for reuse.
 const BATCH: usize = 100;
 
 /// The requests of one row.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     path: &'static str,
-    /// The path that begins the session whose cookie they have.
+    /// The path that starts the session whose cookie the requests send.
     begin: Option<&'static str>,
 }
 
@@ -48,7 +48,7 @@ impl Row {
         Self { name, path, begin }
     }
 
-    /// Whether their responses set a cookie if it is the session.
+    /// Returns `true` if the responses set a cookie when the session is kept in it.
     fn writes(&self) -> bool {
         self.path == "/write-three"
     }
@@ -60,23 +60,23 @@ const ROWS: [Row; 8] = [
     Row::new("read one key", "/read-one", Some("/begin")),
     Row::new("read three keys", "/read-three", Some("/begin")),
     Row::new("write three keys", "/write-three", Some("/begin")),
-    // What no cookie can hold.
+    // Too large for a cookie.
     Row::new("read one key of 10", "/read-one", Some("/begin/10")),
     Row::new("read one key of 100", "/read-one", Some("/begin/100")),
     Row::new("read one key of 1,000", "/read-one", Some("/begin/1000")),
 ];
 
-/// How a framework is called, without a socket.
+/// A framework that is called without a socket.
 trait Call {
     type Request;
     type Response;
 
-    /// A request as it comes to a public host.
+    /// Builds a request to a public host.
     fn request(&self, path: &str, cookie: Option<&str>) -> Self::Request;
 
     async fn call(&self, request: Self::Request) -> Self::Response;
 
-    /// The `Set-Cookie` values of a response, which must be a success.
+    /// Returns the `Set-Cookie` values of a response and checks that it succeeded.
     fn set_cookies(response: &Self::Response) -> Vec<String>;
 }
 
@@ -126,7 +126,7 @@ impl Call for Router {
         request.body(Body::empty()).unwrap()
     }
 
-    /// With a clone for each request, as `axum::serve` does it.
+    /// Clones the router for each request, as `axum::serve` does.
     async fn call(&self, request: Request) -> Response {
         let Ok(response) = tower_service::Service::call(&mut self.clone(), request).await;
         response
@@ -139,12 +139,12 @@ impl Call for Router {
     }
 }
 
-/// An application on its framework and runtime, whatever their types.
+/// An application with its framework and runtime, erased to one type.
 trait Serve {
-    /// Builds a batch of requests, which the function that is returned serves one after another.
+    /// Builds a batch of requests and returns a function that serves them one after another.
     fn batch(&self, path: &str, cookie: Option<&str>) -> Box<dyn FnOnce() + '_>;
 
-    /// Serves one request with success, and returns the `Set-Cookie` value of the response.
+    /// Serves one request, checks that it succeeded, and returns its `Set-Cookie` value.
     fn once(&self, path: &str, cookie: Option<&str>) -> Option<String>;
 }
 
@@ -165,36 +165,36 @@ impl<C: Call> Serve for (&SystemRunner, C) {
         let (runtime, app) = self;
         let response = runtime.block_on(app.call(app.request(path, cookie)));
         let mut cookies = C::set_cookies(&response);
-        assert!(cookies.len() < 2, "a response has one cookie at most");
+        assert!(cookies.len() < 2, "a response sets at most one cookie");
         cookies.pop()
     }
 }
 
 type Mount = dyn for<'r> Fn(&'r SystemRunner) -> Box<dyn Serve + 'r> + Sync;
 
-/// One column of the tables: an application that every thread can mount for itself, on the engine or
-/// store that they share.
+/// One column of the tables: an application that each thread mounts for itself on a shared backend
+/// or store.
 pub(crate) struct Application {
     pub(crate) name: &'static str,
     mount: Box<Mount>,
-    /// The process-wide manager while this application serves.
+    /// The process-wide manager for this application.
     manager: Option<Manager>,
 }
 
 impl Application {
-    /// To be called before this application serves.
+    /// Sets the process-wide manager; call it before this application serves.
     pub(crate) fn enter(&self) {
         if let Some(manager) = &self.manager {
             manager::set(manager.clone());
         }
     }
 
-    /// Whether it is one of those whose sessions are measured.
+    /// Returns `true` if the application has sessions.
     pub(crate) fn has_sessions(&self) -> bool {
         ![BARE, EMPTY].contains(&self.name)
     }
 
-    /// Begins a session for each row, unless there are none, and proves that it does what the rows say.
+    /// Starts a session for each row, if the application has sessions, and checks each row once.
     pub(crate) fn mount<'r>(&self, rows: &'static [Row], runtime: &'r SystemRunner) -> Mounted<'r> {
         self.enter();
         let app = (self.mount)(runtime);
@@ -216,7 +216,7 @@ impl Application {
             if !row.writes() || !self.has_sessions() {
                 assert_eq!(set_cookie, None, "{}: {}", self.name, row.name);
             } else {
-                // A server-side session keeps its id, and need not send it again.
+                // A server-side session keeps its id and may not send it again.
                 let cookie = set_cookie.as_deref().map(name_and_value).or(cookie);
                 mounted.app.once("/written", cookie);
             }
@@ -229,13 +229,13 @@ impl Application {
 pub(crate) struct Mounted<'r> {
     app: Box<dyn Serve + 'r>,
     rows: &'static [Row],
-    /// For each row the `Set-Cookie` value that began its session; no more than a cookie for a bare
-    /// application.
+    /// For each row the `Set-Cookie` value that started its session; a dummy cookie for an
+    /// application without sessions.
     pub(crate) sessions: Vec<Option<String>>,
 }
 
 impl Mounted<'_> {
-    /// Serves [`REQUESTS`], a batch at a time by `measure`, which is to call what it is given.
+    /// Serves [`REQUESTS`] in batches; `measure` must call the function that it gets.
     pub(crate) fn serve(&self, row: usize, mut measure: impl FnMut(Box<dyn FnOnce() + '_>)) {
         for _ in 0..BATCHES {
             measure(self.app.batch(self.rows[row].path, self.cookie(row)));
@@ -247,19 +247,20 @@ impl Mounted<'_> {
     }
 }
 
-/// What a client sends back of a `Set-Cookie` value.
+/// Returns the part of a `Set-Cookie` value that the client sends back.
 pub(crate) fn name_and_value(set_cookie: &str) -> &str {
     set_cookie.split(';').next().unwrap()
 }
 
 pub(crate) const BARE: &str = "bare application";
-/// What no middleware can cost less than.
+/// The floor for the cost of a middleware.
 pub(crate) const EMPTY: &str = "a middleware that does nothing";
 
-/// What is measured beside each other.
+/// The applications that are compared with each other.
 pub(crate) struct Framework {
     pub(crate) rows: &'static [Row],
-    /// The bare one, the one with an empty middleware, then each of ours before its peer.
+    /// The bare application, the one with an empty middleware, then each of this crate before its
+    /// peer.
     pub(crate) applications: Vec<Application>,
 }
 
@@ -391,8 +392,8 @@ fn axum_theirs(name: &'static str) -> Application {
     }
 }
 
-/// Whether there is nothing to measure: Cargo passes `--bench` to a bench that is to, and not to one
-/// that it runs as a test.
+/// Returns `true` if nothing is to be measured: Cargo passes `--bench` to benches, but not if it
+/// runs them as tests.
 pub(crate) fn is_test() -> bool {
     let is_asked = |flag| env::args().any(|argument| argument == flag);
     is_asked("--test") || !is_asked("--bench")

@@ -1,4 +1,4 @@
-//! What the applications of every bench do with a session, whichever crate keeps it.
+//! The handlers of the bench applications, generic over the session crate.
 
 use std::{cell::Cell, future::ready};
 
@@ -10,7 +10,7 @@ use axum::{
 };
 use serde::Serialize;
 
-/// What a session holds.
+/// The content of a session.
 #[derive(Clone, Copy)]
 pub(crate) struct Visitor {
     pub(crate) user: &'static str,
@@ -18,7 +18,7 @@ pub(crate) struct Visitor {
     pub(crate) visits: u64,
 }
 
-/// What a session holds from its beginning.
+/// The initial content of a session.
 pub(crate) const STORED: Visitor = Visitor {
     user: "5f0c9a52-7b1e-4a5c-9d57-0f6f3c1e8b21",
     name: "Ada Lovelace",
@@ -26,12 +26,13 @@ pub(crate) const STORED: Visitor = Visitor {
 };
 
 thread_local! {
-    /// How often this thread wrote.
+    /// The number of writes of this thread.
     static WRITES: Cell<u64> = const { Cell::new(0) };
 }
 
-/// What the last write wrote. It changes all three keys, because a crate may leave out a write of
-/// what is there: in a cookie [`STORED`], and in a store what the write before it wrote.
+/// Returns the content after the last write. It differs in all three keys from [`STORED`] (in a
+/// cookie) and from the write before (in a store), because a crate may skip a write that changes
+/// nothing.
 fn last_written() -> Visitor {
     let writes = WRITES.get();
     let (user, name) = if writes.is_multiple_of(2) {
@@ -43,8 +44,8 @@ fn last_written() -> Visitor {
     Visitor { user, name, visits }
 }
 
-/// The operations that the handlers use; the crates differ in their names alone, and in whether they
-/// wait. Of two that do not, what they return is there at once.
+/// The operations that the handlers use. The crates differ only in names and in whether the
+/// operations are asynchronous; for synchronous crates the futures are ready at once.
 pub(crate) trait Visit: 'static {
     fn text(&self, key: &str) -> impl Future<Output = Option<String>> + Send;
     fn number(&self, key: &str) -> impl Future<Output = Option<u64>> + Send;
@@ -69,7 +70,7 @@ impl Visit for session_manager::Session {
     }
 }
 
-/// Its session cannot be sent to another thread, and neither could what borrows it.
+/// This session is not `Sync`, so the futures must not borrow it.
 impl Visit for actix_session::Session {
     fn text(&self, key: &str) -> impl Future<Output = Option<String>> + Send {
         ready(self.get(key).unwrap())
@@ -107,7 +108,7 @@ async fn untouched() -> &'static str {
     "done"
 }
 
-// What is read is compared at once, so that no request counts that read anything else.
+// The read handlers compare the values, so that a wrong read fails the bench.
 
 async fn read_one(session: impl Visit) -> &'static str {
     assert_eq!(session.text("name").await.as_deref(), Some(STORED.name));
@@ -128,7 +129,7 @@ async fn put_three(session: impl Visit, visitor: Visitor) -> &'static str {
     untouched().await
 }
 
-/// Begins a session of so many keys.
+/// Starts a session with `keys` keys.
 async fn begin_large(session: impl Visit, keys: usize) -> &'static str {
     for key in 3..keys {
         session.put(&format!("key{key}"), "value").await;
@@ -141,10 +142,10 @@ async fn write_three(session: impl Visit) -> &'static str {
     put_three(session, last_written()).await
 }
 
-/// What the rows ask for.
+/// The paths that the rows request.
 const PATHS: [&str; 4] = ["/untouched", "/read-one", "/read-three", "/write-three"];
 
-/// These for actix-web, and what begins and checks a session.
+/// Adds [`PATHS`] and the routes that start and check a session, for actix-web.
 pub(crate) fn actix_routes<S: Visit + actix_web::FromRequest>(config: &mut ServiceConfig) {
     config
         .route("/untouched", web::get().to(untouched))
@@ -158,14 +159,14 @@ pub(crate) fn actix_routes<S: Visit + actix_web::FromRequest>(config: &mut Servi
         );
 }
 
-/// The same for an application without sessions.
+/// Adds [`PATHS`] for an actix-web application without sessions.
 pub(crate) fn bare_actix_routes(config: &mut ServiceConfig) {
     for path in PATHS {
         config.route(path, web::get().to(untouched));
     }
 }
 
-/// The same for axum, where sessions may also be larger than a cookie.
+/// Returns all routes for axum, where sessions may be larger than a cookie.
 pub(crate) fn axum_routes<S: Visit + FromRequestParts<()> + Send + Sync>() -> Router {
     Router::new()
         .route("/untouched", get(untouched))

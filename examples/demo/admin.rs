@@ -1,7 +1,7 @@
-//! An admin panel, as a library crate would do it.
+//! An admin panel, written like a library crate.
 //!
-//! It knows session-manager and the web framework, but neither the engine, nor the templates, nor
-//! how visitors log in: the application guards it, and tells it who is there.
+//! It depends on session-manager and the web framework, but not on the backend, the templates or
+//! the login. The application guards it and supplies the user's name.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,42 +9,42 @@ use actix_web::{HttpRequest, HttpResponse, http::header::LOCATION, web};
 use serde::Deserialize;
 use session_manager::{Error, Message, manager};
 
-/// Where an application mounts it.
+/// The path at which the application mounts the panel.
 pub const PATH: &str = "/admin";
 
-/// How many records this visitor created.
+/// The session key for the number of records that this user created.
 const CREATED: &str = "admin.created";
 
 const MAX_RECORDS: usize = 100;
 const MAX_TITLE: usize = 80;
 
-/// What an application says: the records, who is there, and what the page looks like.
+/// The application's part of the panel: the records, the user and the page.
 #[derive(Clone)]
 pub struct Admin {
-    /// What is administered.
+    /// The records to manage.
     pub records: Records,
-    /// Who does it.
+    /// Returns the name of the logged-in user.
     pub author: fn(&HttpRequest) -> Result<Option<String>, Error>,
-    /// Draws a page that posts `title` to [`PATH`] and `id` to `delete` below it.
+    /// Renders a page that posts `title` to [`PATH`] and `id` to `delete` below it.
     pub page: fn(&HttpRequest, &Overview<'_>) -> Result<HttpResponse, actix_web::Error>,
 }
 
-/// What there is to draw.
+/// The content of the page.
 pub struct Overview<'a> {
-    /// The newest is the last.
+    /// The records, oldest first.
     pub records: &'a [Record],
-    /// How many of them this visitor created since logging in.
+    /// The number of records that this user created since logging in.
     pub created: u32,
 }
 
-/// Some thing with a title.
+/// A record with a title.
 pub struct Record {
     pub id: u32,
     pub title: String,
     pub author: String,
 }
 
-/// The records, as long as the process lives, and a hundred at most.
+/// The records, kept in memory, at most [`MAX_RECORDS`].
 #[derive(Clone)]
 pub struct Records(Arc<Mutex<Table>>);
 
@@ -54,7 +54,7 @@ struct Table {
 }
 
 impl Records {
-    /// Records to begin with, as titles and authors.
+    /// Creates a table with these titles and authors.
     pub fn new<const N: usize>(records: [(&str, &str); N]) -> Self {
         let mut table = Table {
             records: Vec::new(),
@@ -72,7 +72,7 @@ impl Records {
 }
 
 impl Table {
-    /// Whether there was room.
+    /// Adds a record and returns `true`, or returns `false` if the table is full.
     fn create(&mut self, title: &str, author: &str) -> bool {
         let has_room = self.records.len() < MAX_RECORDS;
         if has_room {
@@ -125,7 +125,7 @@ async fn create(
         Message::error(format!("A title has 1 to {MAX_TITLE} characters"))
     } else if !admin.records.lock().create(title, &author) {
         Message::error(format!(
-            "There is room for {MAX_RECORDS} records: delete one first"
+            "There can be at most {MAX_RECORDS} records: delete one first"
         ))
     } else {
         let session = manager::get().session(&req)?;
@@ -150,7 +150,7 @@ async fn delete(
 ) -> Result<HttpResponse, Error> {
     let message = match admin.records.lock().delete(form.id) {
         Some(record) => Message::success(format!("Deleted “{}”", record.title)),
-        None => Message::warning("Somebody else deleted that record before"),
+        None => Message::warning("That record was already deleted"),
     };
     manager::get().flash(&req, message)?;
     Ok(see_the_list())

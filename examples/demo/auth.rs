@@ -1,7 +1,7 @@
-//! Logging in and out, as a library crate would do it.
+//! Login and logout, written like a library crate.
 //!
-//! It knows session-manager and the web framework, but neither the engine, nor the templates, nor
-//! any other crate that uses the session.
+//! It depends on session-manager and the web framework, but not on the backend, the templates or
+//! other crates that use the session.
 
 mod device;
 
@@ -16,17 +16,17 @@ use actix_web::{
 use serde::Deserialize;
 use session_manager::{Error, Message, Session, manager};
 
-/// All crates share one session, so a crate puts its name before its keys.
+/// All crates share one session, so a crate prefixes its keys with its name.
 const USER: &str = "auth.user";
 
 const LOGIN: &str = "/login";
 
-/// What an application says: who may log in, what the form looks like, where to go from there.
+/// The application's part of the login: the password check, the form and the next page.
 #[derive(Clone, Copy)]
 pub struct Auth {
-    /// Whether a name and a password belong together.
+    /// Returns `true` if the password is correct.
     pub is_right: fn(name: &str, password: &str) -> bool,
-    /// Draws a form that posts `name` and `password` to where it came from.
+    /// Renders a form that posts `name` and `password` to its own URL.
     pub form: fn(&HttpRequest) -> Result<HttpResponse, actix_web::Error>,
     /// The page after logging in.
     pub home: &'static str,
@@ -35,20 +35,21 @@ pub struct Auth {
 /// Mounts `/login` and `/logout`.
 pub fn routes(auth: Auth) -> impl FnOnce(&mut web::ServiceConfig) {
     move |app| {
-        // Only a POST changes anything: the session cookie is `SameSite=Lax`, so that another site
-        // can make a visitor's browser send none.
+        // Only a POST changes state. Browsers do not send a `SameSite=Lax` cookie with a POST from
+        // another site.
         app.app_data(web::Data::new(auth))
             .service(web::resource(LOGIN).get(form).post(log_in))
             .route("/logout", web::post().to(log_out));
     }
 }
 
-/// Who is logged in.
+/// Returns the name of the logged-in user.
 pub fn user(req: &HttpRequest) -> Result<Option<String>, Error> {
     manager::get().get(req, USER)
 }
 
-/// A middleware that sends everybody else to the log-in: `scope.wrap(from_fn(auth::required))`.
+/// A middleware that redirects anonymous requests to the login:
+/// `scope.wrap(from_fn(auth::required))`.
 pub async fn required(
     req: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -77,20 +78,20 @@ async fn log_in(
     web::Form(Credentials { name, password }): web::Form<Credentials>,
 ) -> Result<HttpResponse, Error> {
     if !(auth.is_right)(&name, &password) {
-        // What was typed is quoted as it is: the template escapes it, as any other text. It is cut,
-        // because the message may have to fit in a cookie.
+        // Quotes the input unchanged, because the template escapes it. It is truncated, because the
+        // message may have to fit in a cookie.
         let name: String = name.chars().take(40).collect();
         session.flash(Message::error(format!(
-            "“{name}” and this password do not belong together"
+            "“{name}” and this password do not match"
         )))?;
         return Ok(see_other(LOGIN));
     }
-    // A session that somebody planted in this browser before is worth nothing from here on.
+    // Prevents session fixation: an id that an attacker planted in this browser becomes invalid.
     session.renew();
     session.add(USER, &name)?;
     match session.set_user(&name) {
         Ok(()) => session.set_note(&device::name(&req))?,
-        // A session that lives in its cookie is in nobody's list, and as good as any to log in with.
+        // Cookie sessions cannot be listed, but a login works without the list.
         Err(Error::NoUserIndex { .. }) => {}
         Err(error) => return Err(error),
     }
@@ -98,15 +99,15 @@ async fn log_in(
     Ok(see_other(auth.home))
 }
 
-/// The handler of `/logout`, and what ends the present session anywhere else.
+/// Handles `/logout`. Other handlers call it to end the current session.
 pub async fn log_out(session: Session) -> Result<HttpResponse, Error> {
     session.destroy();
-    // A new session begins, with nothing in it but this.
+    // Starts a new session that contains only this message.
     session.flash(Message::info("You are logged out"))?;
     Ok(see_other(LOGIN))
 }
 
-/// The answer to a form: the browser goes on with a GET, so that reloading sends nothing twice.
+/// Answers a form with a redirect, so that reloading the page does not send the form again.
 fn see_other(to: &str) -> HttpResponse {
     HttpResponse::SeeOther()
         .insert_header((LOCATION, to))

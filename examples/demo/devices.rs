@@ -1,4 +1,4 @@
-//! Another page of the application's own: where its user is logged in, and a way to end that.
+//! A page of the application: it lists the sessions of the user and can end them.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ async fn show(req: HttpRequest, session: Session) -> Result<HttpResponse, actix_
             });
             Some(devices.collect::<Vec<_>>())
         }
-        // A session that is in its cookie alone is known to nobody but the browser: the page says so.
+        // The server cannot list cookie sessions; the page explains this.
         Err(Error::NoUserIndex { .. }) => None,
         Err(error) => return Err(error.into()),
     };
@@ -61,13 +61,13 @@ async fn end(
     if session.handle().as_ref() == Some(&form.handle) {
         return auth::log_out(session).await;
     }
-    // Only among the user's own: somebody else's handle ends nothing.
+    // Ends only sessions of this user; a handle of another user has no effect.
     let user = auth::user(&req)?.unwrap_or_default();
     let manager = session.manager();
     session.flash(
         match manager.destroy_user_session(&user, &form.handle).await? {
-            true => Message::success("That session is ended"),
-            false => Message::warning("That session was over before"),
+            true => Message::success("The session was ended"),
+            false => Message::warning("The session had already ended"),
         },
     )?;
     Ok(see_the_devices())
@@ -78,9 +78,9 @@ async fn end_others(req: HttpRequest, session: Session) -> Result<HttpResponse, 
     let manager = session.manager();
     session.flash(
         match manager.destroy_other_user_sessions(&user, &session).await? {
-            0 => Message::info("There was no other session"),
-            1 => Message::success("The other session is ended"),
-            count => Message::success(format!("The {count} other sessions are ended")),
+            0 => Message::info("There are no other sessions"),
+            1 => Message::success("The other session was ended"),
+            count => Message::success(format!("The {count} other sessions were ended")),
         },
     )?;
     Ok(see_the_devices())
@@ -92,7 +92,7 @@ fn see_the_devices() -> HttpResponse {
         .finish()
 }
 
-/// A span of the past as people say it.
+/// Formats a time span, such as `3 hours ago`.
 fn ago(span: Duration) -> String {
     let minutes = span.as_secs() / 60;
     let (count, unit) = match minutes {

@@ -1,32 +1,34 @@
-//! Where sessions live: `SESSION_STORE` says it, and nothing else in the demo knows.
+//! Chooses the backend from `SESSION_STORE`. The rest of the demo does not depend on it.
 
 use std::{
     env::{self, VarError},
     error::Error,
 };
 
-// All of it, because which stores there are depends on the features.
+// A glob import, because the available stores depend on the features.
 use session_manager::*;
 
-/// How often a database is rid of sessions whose time is over; Redis and memory do it themselves.
+/// The interval at which expired sessions are deleted from a database; Redis and memory need no
+/// sweep.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 const SWEEP: std::time::Duration = std::time::Duration::from_secs(10 * 60);
 
-/// Keeps sessions in a store of SQL, swept as long as the demo runs.
+/// Returns a manager for a SQL store that is swept while the demo runs.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 fn swept<S: Store>(store: S, sweeping: SweepHandle) -> Manager {
-    // Dropped, it would end; the demo runs until the process ends.
+    // Dropping the handle would end the sweeping, which must last as long as the process.
     std::mem::forget(sweeping);
     Manager::new(ServerSide::new(store))
 }
 
-/// Sets the manager that `SESSION_STORE` asks for.
+/// Sets the manager that `SESSION_STORE` selects.
 pub async fn choose() -> Result<(), Box<dyn Error>> {
     let url = match env::var("SESSION_STORE") {
         Err(VarError::NotPresent) => "signed".to_owned(),
         url => url.map_err(|error| format!("SESSION_STORE: {error}"))?,
     };
-    // `redis+sentinel://…` is Redis. Messages quote no more than this: a url may hold a password.
+    // `redis+sentinel://…` is Redis. Error texts quote only the scheme, as a url may hold a
+    // password.
     let scheme = url.split([':', '+']).next().unwrap_or_default();
     let engine = match scheme {
         "signed" | "private" | "memory" | "sqlite" => scheme,
@@ -34,12 +36,12 @@ pub async fn choose() -> Result<(), Box<dyn Error>> {
         "postgres" | "postgresql" => "postgres",
         "mysql" | "mariadb" => "mysql",
         _ => Err(format!(
-            "SESSION_STORE begins with `{scheme}`: make it `signed`, `private`, `memory`, or a url \
-             that begins with `redis://`, `postgres://`, `mysql://` or `sqlite:`"
+            "SESSION_STORE begins with `{scheme}`, which is unknown: set it to `signed`, `private`, \
+             `memory`, or a url that begins with `redis://`, `postgres://`, `mysql://` or `sqlite:`"
         ))?,
     };
     let manager = match engine {
-        // Nothing to do: the default manager is a signed cookie, and reads SESSION_SECRET.
+        // The default manager already uses a signed cookie with SESSION_SECRET.
         "signed" => return Ok(()),
         "private" => Manager::new(PrivateCookie::new(Key::from_env("SESSION_SECRET")?)),
         #[cfg(feature = "memory")]
@@ -65,8 +67,8 @@ pub async fn choose() -> Result<(), Box<dyn Error>> {
             swept(store, sweeping)
         }
         feature => Err(format!(
-            "SESSION_STORE asks for {feature}, which was not compiled in: \
-             cargo run --example demo --features {feature}"
+            "SESSION_STORE needs the feature `{feature}`, which is not compiled in: run \
+             `cargo run --example demo --features {feature}`"
         ))?,
     };
     manager::set(manager);

@@ -1,18 +1,17 @@
-//! What session-manager is for, on one screen: a log-in, an admin panel and a page of the
-//! application's own share one session, and only `engine` knows where it is kept.
+//! A tour of session-manager: a login, an admin panel and the application's own pages share one
+//! session. Only `engine` determines where it is stored.
 //!
 //! ```sh
 //! cargo run --example demo
 //! ```
 //!
-//! - `auth` and `admin` stand for library crates. Each calls [`manager::get`] and knows neither the
-//!   engine nor the other.
-//! - `session_page`, `devices` and `pages` are the application: a page that looks into the session,
-//!   one that lists where its user is logged in, and the templates, which take the flash messages of
-//!   them all.
+//! - `auth` and `admin` represent library crates. Each calls [`manager::get`] and depends neither on
+//!   the backend nor on the other.
+//! - `session_page`, `devices` and `pages` are the application: a page that shows the session, one that
+//!   lists the user's sessions, and the templates, which show all flash messages.
 //!
-//! `DEMO_ADDR` is the address to listen on (`127.0.0.1:7000`), `SESSION_SECRET` the key of sessions
-//! in cookies. `SESSION_STORE` is where sessions live; all but the cookies need a feature:
+//! `DEMO_ADDR` is the address to listen on (default `127.0.0.1:7000`), `SESSION_SECRET` the key for
+//! sessions in cookies. `SESSION_STORE` selects the backend; all but the cookies need a feature:
 //!
 //! | `SESSION_STORE` | | `--features` |
 //! |---|---|---|
@@ -25,7 +24,7 @@
 //! | `sqlite:…` | in a file | `sqlite` |
 #![expect(
     unreachable_pub,
-    reason = "`auth` and `admin` are written as the crates for which they stand"
+    reason = "`auth` and `admin` are written like library crates"
 )]
 
 mod admin;
@@ -55,7 +54,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Why a store failed is in the sources of its error, some of which quote their own.
+/// Returns an error's text with its sources, skipping those that the text already contains.
 fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -83,7 +82,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
             ("Difference Engine", "charles"),
             ("Analytical Engine", "charles"),
         ]),
-        // `admin` knows nothing of `auth`: this is where the two meet, and in the guard below.
+        // Only this line and the guard below connect `admin` to `auth`.
         author: auth::user,
         page: pages::records,
     };
@@ -106,13 +105,13 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     .bind(&address)
     .map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "{address} is taken by another program: set DEMO_ADDR to another address, or to \
-             127.0.0.1:0 for a port that is free"
+            "{address} is in use by another program: set DEMO_ADDR to another address, or to \
+             127.0.0.1:0 for a free port"
         ),
         _ => format!("cannot listen on {address} (DEMO_ADDR): {error}"),
     })?;
 
-    // The address that was really bound: port 0 stands for any that is free.
+    // Prints the bound address, because port 0 selects a free port.
     if let Some(address) = server.addrs().first() {
         println!("Open http://{address}");
     }

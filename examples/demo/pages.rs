@@ -1,4 +1,4 @@
-//! What the pages look like. This is the application's business, and nobody else's.
+//! The pages, which are the application's part alone.
 
 use std::sync::LazyLock;
 
@@ -32,7 +32,8 @@ pub fn records(req: &HttpRequest, overview: &Overview<'_>) -> Result<HttpRespons
     )
 }
 
-/// Renders a template with what every page shows: the visitor, the messages, the session's size.
+/// Renders a template with the data of every page: the user, the flash messages, the session's
+/// size.
 pub fn page(req: &HttpRequest, template: &str, context: Value) -> Result<HttpResponse, Error> {
     let session = req.session()?;
     let context = context! {
@@ -51,8 +52,7 @@ pub fn page(req: &HttpRequest, template: &str, context: Value) -> Result<HttpRes
         .map_err(ErrorInternalServerError)?;
     Ok(HttpResponse::Ok()
         .content_type(ContentType::html())
-        // A page is one visitor's, and its messages are shown once: after logging out, the back
-        // button must not bring it back.
+        // After a logout, the back button must not show the page or its messages again.
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header((
             CONTENT_SECURITY_POLICY,
@@ -62,18 +62,18 @@ pub fn page(req: &HttpRequest, template: &str, context: Value) -> Result<HttpRes
         .body(html))
 }
 
-/// A function for templates that takes the messages. It runs in the middle of rendering, where
-/// nothing can wait: this is why a session never makes anybody wait.
+/// Returns a template function that takes the flash messages. Rendering cannot `await`, which is
+/// why the methods of `Session` that it needs are synchronous.
 fn flashes(session: Session) -> Value {
     Value::from_function(move || Value::from(Serde(session.flashes())))
 }
 
-/// A function for templates, too, because the size is another once the messages are taken.
+/// Returns a template function for the size, which changes once the flash messages are taken.
 fn size(session: Session) -> Value {
     Value::from_function(move || Value::from(Serde(session.size())))
 }
 
-/// Their names end in `.html`, so minijinja escapes all that they show.
+/// The templates. Their names end in `.html`, so minijinja escapes all values.
 static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut templates = Environment::new();
     for (name, source) in [

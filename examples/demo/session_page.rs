@@ -1,4 +1,4 @@
-//! A page of the application's own: what is in the session, and how much room it takes.
+//! A page of the application: it shows the content and the size of the session.
 
 use actix_web::{HttpRequest, HttpResponse, http::header::LOCATION, web};
 use minijinja::context;
@@ -7,8 +7,8 @@ use session_manager::{Error, Message, Session};
 
 use crate::pages;
 
-/// What visitors name themselves is kept apart from the keys that mean something: nobody becomes
-/// somebody else by storing an `auth.user`.
+/// The prefix of keys that visitors choose. Without it, storing `auth.user` would log in as any
+/// user.
 const PREFIX: &str = "note.";
 
 const MAX_KEY: usize = 40;
@@ -45,20 +45,20 @@ async fn store(session: Session, note: web::Form<Note>) -> Result<HttpResponse, 
     put(&session, &note.key, &note.value)
 }
 
-/// More than any cookie can hold.
+/// Stores more than a cookie can hold.
 async fn fill(session: Session) -> Result<HttpResponse, Error> {
     put(&session, "five-kilobytes", &"x".repeat(5 * 1024))
 }
 
 fn put(session: &Session, key: &str, value: &str) -> Result<HttpResponse, Error> {
-    // Messages quote it.
+    // Flash messages quote the key.
     if key.chars().count() > MAX_KEY {
         let message = format!("A key has {MAX_KEY} characters at most");
         session.flash(Message::error(message))?;
         return Ok(see_the_session());
     }
-    // A cookie that notes have filled to the brim would have no room for anybody's messages. So
-    // something takes their place while the note is added.
+    // If notes filled the cookie completely, flash messages would no longer fit. A placeholder
+    // reserves room for them while the note is added.
     const ROOM: &str = "room for messages";
     let stored = session
         .add(ROOM, " ".repeat(600))
@@ -66,7 +66,7 @@ fn put(session: &Session, key: &str, value: &str) -> Result<HttpResponse, Error>
     session.pop(ROOM);
     match stored {
         Ok(()) => session.flash(Message::success(format!("Stored “{key}”")))?,
-        // The session is as it was before: nothing is cut, and nothing is dropped by the browser.
+        // The session is unchanged: nothing is truncated, and the browser drops nothing.
         Err(error @ Error::TooLarge { .. }) => {
             session.flash(Message::error(format!("Not stored: {error}")))?;
         }
@@ -84,7 +84,7 @@ async fn remove(session: Session, form: web::Form<Remove>) -> Result<HttpRespons
     let key = &form.key;
     session.flash(match session.pop(&format!("{PREFIX}{key}")) {
         Some(_) => Message::success(format!("Removed “{key}”")),
-        None => Message::warning("That was removed before"),
+        None => Message::warning("That was already removed"),
     })?;
     Ok(see_the_session())
 }

@@ -1,6 +1,6 @@
-//! The cookies of actix-session: what a client sends, and what actix-session itself made, so that what
-//! reads the state is reached, in both of its forms. The first bytes of an input say whether the cookie
-//! is signed or private, and what a thief changes.
+//! The cookies of actix-session: arbitrary ones, and those that actix-session made, which reach the
+//! parsers of both forms of the state. The first bytes of an input choose a signed or private
+//! cookie and the byte that an attacker changes.
 #![no_main]
 
 use std::{
@@ -18,7 +18,7 @@ use session_manager::{
 use session_manager_fuzz::{also_long, bounded, entries};
 
 const SECRET: [u8; 64] = [7; 64];
-/// With this one nothing is ever made, as in the target `cookies`.
+/// A secret that never creates a cookie, as in the target `cookies`.
 const UNUSED: [u8; 64] = [9; 64];
 const NAME: &str = "id";
 
@@ -44,7 +44,7 @@ static BACKENDS: LazyLock<Backends> = LazyLock::new(|| {
     }
 });
 
-/// The cookie's value as actix-session sends it.
+/// Returns the cookie's value as actix-session sends it.
 fn make(is_private: bool, state: &str) -> String {
     let (mut jar, key) = (CookieJar::new(), Key::from(&SECRET));
     let cookie = Cookie::new(NAME, state.to_owned());
@@ -56,7 +56,8 @@ fn make(is_private: bool, state: &str) -> String {
     cookie.split_once('=').unwrap().1.to_owned()
 }
 
-/// The values of a state, read as simply as it can be said; `None` if it is of no form.
+/// Reads the values of a state, as a simple reference implementation; `None` if neither form
+/// matches.
 fn naive(state: &str) -> Option<BTreeMap<String, Json>> {
     let state: Json = serde_json::from_str(state).ok()?;
     let object = state.as_object()?;
@@ -68,7 +69,7 @@ fn naive(state: &str) -> Option<BTreeMap<String, Json>> {
     }
     let value = |(key, value): (&String, &Json)| {
         let text = value.as_str()?;
-        // What actix-session wrote is JSON; anything else comes back as the text that it is.
+        // actix-session writes JSON; anything else is read as plain text.
         Some((
             key.clone(),
             serde_json::from_str(text).unwrap_or_else(|_| text.into()),
@@ -107,14 +108,14 @@ fn check(data: &[u8]) {
     let open =
         |backend, token: &str| bounded(4 * token.len(), || fuzzing::open(backend, token, settings));
 
-    // What a client sends, without a key.
+    // An arbitrary cookie.
     assert!(open(unused, text).is_err(), "it was not sealed");
 
-    // What is authentic.
+    // An authentic cookie with an arbitrary state.
     let token = make(is_private, text);
     match (open(backend, &token), naive(text)) {
         (Ok(record), Some(expected)) => assert_eq!(values(&record), expected, "{text}"),
-        // Numbers that are copied and never read may be larger than any that are.
+        // Numbers that are copied without parsing may be too large for `serde_json`.
         (Ok(_), None) => assert!(serde_json::from_str::<Json>(text).is_err(), "{text}"),
         (Err(why), _) => assert!(
             matches!(why, Refused::Malformed | Refused::Version),
@@ -123,7 +124,7 @@ fn check(data: &[u8]) {
     }
     assert!(open(another, &token).is_err());
 
-    // What was, until one letter was changed.
+    // An authentic cookie with one byte changed.
     let mut changed = token.clone().into_bytes();
     let at = usize::from(u16::from_le_bytes([*at, *at_2])) % changed.len();
     changed[at] = *other;
@@ -134,7 +135,7 @@ fn check(data: &[u8]) {
         panic!("one letter was changed: {record:?}");
     }
 
-    // What either version of actix-session writes opens with the same values.
+    // The states that both versions of actix-session write open with the same values.
     let made: BTreeMap<String, Json> = entries(rest)
         .into_iter()
         .map(|(key, value)| (key.into(), value.as_str().into()))
@@ -152,7 +153,7 @@ fn check(data: &[u8]) {
     }
 }
 
-/// A cookie's value may be written in more than one way.
+/// Decodes a cookie's value, which can be encoded in more than one way.
 fn percent_decoded(value: &str) -> Vec<u8> {
     let cookie = Cookie::parse_encoded(format!("{NAME}={value}"));
     cookie.map_or_else(

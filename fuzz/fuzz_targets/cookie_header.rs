@@ -1,4 +1,4 @@
-//! The session cookie in `Cookie` headers: one a line.
+//! Finds the session cookie in `Cookie` headers, one per line.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,7 +7,7 @@ use session_manager_fuzz::{also_long, bounded};
 
 const NAME: &str = "_session";
 
-/// The same, as simply as it can be said.
+/// A simple reference implementation of [`find`].
 fn naive(headers: &[&[u8]]) -> Result<Option<Vec<u8>>, ()> {
     let mut found = Vec::new();
     for header in headers {

@@ -1,5 +1,6 @@
-//! Both cookie engines: what a client sends, and what is authentic, so that what reads the body is
-//! reached. The first bytes of an input say which engine and version, and what a thief changes.
+//! Both cookie backends: arbitrary cookies, and authentic ones, which reach the parser of the body.
+//! The first bytes of an input choose the backend, the version and the byte that an attacker
+//! changes.
 #![no_main]
 
 use std::{
@@ -14,8 +15,8 @@ use session_manager::{
 use session_manager_fuzz::{also_long, body, bounded, entries, private, signed};
 
 const SECRET: [u8; 32] = [7; 32];
-/// With this one nothing is ever made: the fuzzer sees what is compared, so that it would in time send
-/// what was made with the other, as who has no key cannot.
+/// A secret that never creates a cookie. The fuzzer sees comparisons, so with [`SECRET`] it would
+/// in time forge a cookie, which an attacker without the key cannot.
 const UNUSED: [u8; 32] = [9; 32];
 const NAME: &str = "_session";
 
@@ -75,19 +76,19 @@ fn check(data: &[u8]) {
     };
     let open = |token: &str| open_with(engine, token);
 
-    // What a client sends, without a key.
+    // An arbitrary cookie.
     if let Ok(text) = std::str::from_utf8(rest) {
         assert!(open_with(unused, text).is_err(), "it was not sealed");
     }
 
-    // What is authentic.
+    // An authentic cookie with an arbitrary body.
     let token = make(&SECRET, NAME, version, rest);
     match open(&token) {
         Ok(record) => {
             let entries = parts(&record);
             assert_eq!(version, 1);
             let again = open(&make(&SECRET, NAME, 1, &body(&entries, 9)));
-            // Nothing is kept of a session without values.
+            // A session without values is not kept.
             if !entries.is_empty() {
                 assert_eq!(parts(&again.unwrap()), entries);
             }
@@ -99,7 +100,7 @@ fn check(data: &[u8]) {
         ),
     }
 
-    // What was, until somebody changed one letter, the name, the engine or the key.
+    // An authentic cookie with one byte, the name, the backend or the key changed.
     let mut changed = token.clone().into_bytes();
     let at = usize::from(u16::from_le_bytes([*at, *at_2])) % changed.len();
     changed[at] = *other;
@@ -113,7 +114,7 @@ fn check(data: &[u8]) {
     assert!(fuzzing::open(another, &token, manager.settings()).is_err());
     assert!(open(&make(&[8; 32], NAME, version, rest)).is_err());
 
-    // What another program with the key wrote.
+    // A cookie written by another program with the key.
     let entries = entries(rest);
     if !entries.is_empty() {
         let record = open(&make(&SECRET, NAME, 1, &body(&entries, 9))).unwrap();

@@ -1,5 +1,5 @@
-//! The `Host` header, by which a debug build leaves `Secure` out: only a loopback host does so.
-//! The first byte says whether a proxy left a mark.
+//! The `Host` header: a debug build omits `Secure` only for a loopback host. The first byte chooses
+//! whether the request has a proxy's header.
 #![no_main]
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use session_manager::fuzzing::is_to_loopback;
 use session_manager_fuzz::{also_long, bounded};
 
-/// The same, as simply as it can be said.
+/// A simple reference implementation of [`is_to_loopback`].
 fn naive(host: &str) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !host.ends_with(']') => (name, port),
@@ -36,7 +36,7 @@ fn check(data: &[u8]) {
     };
     let is_marked = mark & 1 == 1;
     let found = bounded(0, || is_to_loopback(Some(host), is_marked));
-    // Nothing else is text.
+    // The reference only handles UTF-8.
     let expected = str::from_utf8(host).map(naive);
     if let Ok(expected) = expected {
         assert_eq!(found, expected && !is_marked, "{host:?}");

@@ -1,5 +1,5 @@
-//! A key of a secret of any bytes: an error if it is too short, and else the key that the
-//! documentation describes, on which every byte has its influence.
+//! A key from an arbitrary secret: an error if it is too short, otherwise the documented key, which
+//! depends on every byte.
 #![no_main]
 
 use std::{sync::Arc, time::UNIX_EPOCH};

@@ -1,4 +1,4 @@
-//! A flash message from stored text, and from what somebody serialised.
+//! Flash messages from stored text and from untrusted JSON.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! A stored record: the JSON object in a database's row, and the hash of Redis, whose fields and
-//! values stand on a line each.
+//! Stored records: the JSON object in a database row, and a Redis hash, with fields and values on
+//! alternating lines.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -18,7 +18,7 @@ fn parts(entries: &Entries) -> Vec<Entry> {
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// A hash as the scripts write it.
+/// Builds a hash in the format of the Redis scripts.
 fn fields(entries: &[Entry]) -> Fields {
     let field = |field: &str, value: String| (field.as_bytes().to_vec(), value.into_bytes());
     let holder = "A".repeat(43);

@@ -1,5 +1,5 @@
-//! The id in the cookie of a server-side session: what a client sends, and what this crate made. The
-//! first bytes of an input say what a thief changes.
+//! The id in the cookie of a server-side session: arbitrary ones, and those that this crate made.
+//! The first bytes of an input choose the byte that an attacker changes.
 #![no_main]
 
 use std::{
@@ -20,11 +20,11 @@ use session_manager::{
 use session_manager_fuzz::{also_long, bounded, server_side_id};
 
 const SECRET: [u8; 32] = [7; 32];
-/// With this one nothing is ever signed, as in the target `cookies`.
+/// A secret that never signs an id, as in the target `cookies`.
 const UNUSED: [u8; 32] = [9; 32];
 const NAME: &str = "_session";
 
-/// A store that has one record, and counts how often it is asked.
+/// A store with one record that counts its calls.
 #[derive(Clone, Default)]
 struct One(Arc<(AtomicUsize, Mutex<Option<(StoreId, Holder)>>)>);
 
@@ -34,7 +34,7 @@ impl One {
         *self.0.1.lock().unwrap() = kept;
     }
 
-    /// How often it was asked since the last call.
+    /// Returns the number of loads since the last call.
     fn asked(&self) -> usize {
         self.0.0.swap(0, Ordering::Relaxed)
     }
@@ -56,15 +56,15 @@ impl Store for One {
     }
 
     async fn create(&self, _: StoreId, _: &Write) -> Result<bool, StoreError> {
-        panic!("opening a session creates none");
+        panic!("opening a session must not create one");
     }
 
     async fn apply(&self, _: StoreId, _: &Write) -> Result<Applied, StoreError> {
-        panic!("opening a session writes nothing");
+        panic!("opening a session must not write");
     }
 
     async fn destroy(&self, _: StoreId) -> Result<(), StoreError> {
-        panic!("opening a session destroys nothing");
+        panic!("opening a session must not destroy one");
     }
 }
 
@@ -95,10 +95,10 @@ static BACKENDS: LazyLock<Backends> = LazyLock::new(|| {
     }
 });
 
-/// Whether a text has the form of an id, as simply as it can be said.
+/// Returns `true` if `text` has the form of an id, as a simple reference implementation.
 fn is_id(text: &str) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    // Of 86 letters the last has four bits that say nothing, and are zero.
+    // With 86 letters, the last four bits carry no data and must be zero.
     text.bytes().all(is_letter)
         && (text.len() == 64 || text.len() == 86 && text.ends_with(['A', 'Q', 'g', 'w']))
 }
@@ -114,7 +114,7 @@ fn check(data: &[u8]) {
         (opened, store.asked())
     };
 
-    // What a client sends: nothing but an id asks the store, and nothing if ids are signed.
+    // An arbitrary cookie: only an id reaches the store, and none does if ids are signed.
     store.keep(None);
     if let Ok(text) = str::from_utf8(rest) {
         match open(&backends.unsigned, text) {
@@ -129,7 +129,7 @@ fn check(data: &[u8]) {
         );
     }
 
-    // What this crate made.
+    // An id that this crate made.
     let mut id = [0; 48];
     for (byte, given) in id.iter_mut().zip(rest) {
         *byte = *given;
@@ -161,7 +161,7 @@ fn check(data: &[u8]) {
     }
     store.asked();
 
-    // What was, until one letter was changed.
+    // An authentic id with one byte changed.
     let mut changed = made.signed.clone().into_bytes();
     let at = usize::from(*at) % changed.len();
     changed[at] = *other;

@@ -1,4 +1,4 @@
-//! What the fuzz targets share: a limit on what an input may cost, and a second implementation of
+//! Shared code of the fuzz targets: limits on the cost of an input, and a second implementation of
 //! this crate's cookies, written from their documentation.
 
 use aes_gcm_siv::{AeadInOut, Aes128GcmSiv, KeyInit, Nonce};
@@ -12,7 +12,7 @@ use std::{alloc::System, time::Duration};
 #[global_allocator]
 static ALLOCATOR: StatsAlloc<System> = StatsAlloc::system();
 
-/// Runs `f`, which may allocate so much for an input of `len` bytes, and no more.
+/// Runs `f` and checks that it allocates at most 4,096 + 128 * `len` bytes.
 pub fn bounded<R>(len: usize, f: impl FnOnce() -> R) -> R {
     let region = Region::new(&ALLOCATOR);
     let result = f();
@@ -21,8 +21,8 @@ pub fn bounded<R>(len: usize, f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Also runs one input in 1,024 many times over, so long that what grows as the square of it takes
-/// longer than it may. The processor's time counts, because others may have the processor.
+/// Runs `check` on `data`, and for one input in 1,024 also on many repetitions of it, so that
+/// quadratic time exceeds the limit. It measures processor time, because other processes may run.
 pub fn also_long(data: &[u8], check: impl Fn(&[u8])) {
     const LONG: usize = 1 << 17;
     check(data);
@@ -37,7 +37,7 @@ pub fn also_long(data: &[u8], check: impl Fn(&[u8])) {
     }
 }
 
-/// How long this thread has run, where Linux tells.
+/// Returns the processor time of this thread; zero where it is not known (outside Linux).
 fn processor_time() -> Duration {
     let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanos = told.split(' ').next().and_then(|nanos| nanos.parse().ok());
@@ -46,7 +46,7 @@ fn processor_time() -> Duration {
 
 pub type Entry = (Box<str>, Value);
 
-/// Entries made of what a fuzzer gave; their keys may be the same.
+/// Builds entries from a fuzzer's input; keys may repeat.
 pub fn entries(data: &[u8]) -> Vec<Entry> {
     type Parts = (Box<str>, bool, Box<str>);
     let made: Result<Vec<Parts>, _> = arbitrary::Unstructured::new(data).arbitrary();
@@ -63,7 +63,7 @@ pub fn entries(data: &[u8]) -> Vec<Entry> {
         .collect()
 }
 
-/// The body of a cookie that begins at the epoch and lasts so many seconds.
+/// Builds the body of a cookie that starts at the epoch and lasts `seconds`.
 pub fn body(entries: &[Entry], seconds: u64) -> Vec<u8> {
     fn push(body: &mut Vec<u8>, mut number: u64) {
         while number >= 0x80 {
@@ -102,7 +102,7 @@ fn derive(secret: &[u8], purpose: &str) -> [u8; 32] {
     hmac(&extracted, &[purpose.as_bytes(), &[1]])
 }
 
-/// A signed cookie as whoever has the secret could make it.
+/// Builds a signed cookie with the secret.
 pub fn signed(secret: &[u8], name: &str, version: u8, body: &[u8]) -> String {
     let tag = hmac(
         &derive(secret, "signed cookie"),
@@ -111,7 +111,7 @@ pub fn signed(secret: &[u8], name: &str, version: u8, body: &[u8]) -> String {
     BASE64.encode([&[version], body, &tag[..16]].concat())
 }
 
-/// A private cookie as whoever has the secret could make it.
+/// Builds a private cookie with the secret.
 pub fn private(secret: &[u8], name: &str, version: u8, body: &[u8]) -> String {
     let nonce = Nonce::from([7; 12]);
     let mut sealed = body.to_vec();
@@ -123,7 +123,7 @@ pub fn private(secret: &[u8], name: &str, version: u8, body: &[u8]) -> String {
     BASE64.encode([&[version], &nonce[..], &sealed, &tag.unwrap()].concat())
 }
 
-/// An id of a server-side session, and what its store knows of it.
+/// The id of a server-side session, in both cookie forms and as its store sees it.
 #[derive(Debug)]
 pub struct ServerSideId {
     pub unsigned: String,
@@ -132,7 +132,7 @@ pub struct ServerSideId {
     pub holder: [u8; 32],
 }
 
-/// The id in a server-side session's cookie, as whoever has the secret could make it.
+/// Builds the id of a server-side session with the secret.
 pub fn server_side_id(secret: &[u8], name: &str, id: &[u8; 48]) -> ServerSideId {
     let unsigned = BASE64.encode(id);
     let tag = hmac(

@@ -1,4 +1,4 @@
-//! Sessions in a cookie that nobody but the server can read.
+//! Sessions in an encrypted cookie, which only the server can read.
 
 use std::{fmt, ops::Range};
 
@@ -16,13 +16,13 @@ use crate::{
 const NONCE: usize = 12;
 const TAG: usize = 16;
 
-/// Keeps each session in its own cookie, encrypted and authenticated: nobody but the server reads
-/// or forges it. What [`SignedCookie`](crate::SignedCookie) says of size, overlap and logging out
-/// holds here too.
+/// Keeps each session in an encrypted and authenticated cookie. Only the server can read or create
+/// it. The limits of [`SignedCookie`](crate::SignedCookie) on size, overlapping requests and
+/// logging out apply here too.
 ///
-/// AES-128-GCM-SIV (RFC 8452): should a nonce ever be drawn twice, it shows that two cookies are the
-/// same, and nothing else, where AES-GCM would give its key away; so nonces may be drawn at random.
-/// The cookie's name and the format's version are authenticated with the session.
+/// The cipher is AES-128-GCM-SIV (RFC 8452), which is safe with random nonces: a repeated nonce
+/// reveals only whether two cookies are equal, whereas AES-GCM would reveal its authentication key.
+/// The cookie's name and the format version are authenticated with the session.
 ///
 /// ```
 /// use session_manager::{Key, Manager, PrivateCookie};
@@ -32,11 +32,11 @@ const TAG: usize = 16;
 /// ```
 #[derive(Clone)]
 pub struct PrivateCookie {
-    /// The first one encrypts.
+    /// The first key encrypts.
     keys: Vec<Keys>,
 }
 
-/// What one key opens.
+/// The keys derived from one [`Key`].
 #[derive(Clone)]
 struct Keys {
     cipher: Aes128GcmSiv,
@@ -44,13 +44,13 @@ struct Keys {
 }
 
 impl PrivateCookie {
-    /// Encrypts with `key`, and accepts what it encrypted.
+    /// Creates a backend that encrypts with `key` and accepts its cookies.
     pub fn new(key: Key) -> Self {
         Self { keys: Vec::new() }.accept(key)
     }
 
-    /// Accepts also what `old` encrypted; such a session is encrypted with the first key when it is
-    /// next written.
+    /// Accepts cookies encrypted with `old` too, to rotate keys. The next write encrypts the
+    /// session with the first key.
     #[must_use]
     pub fn accept(mut self, old: Key) -> Self {
         let [key @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] =
@@ -76,7 +76,7 @@ impl Seal for PrivateCookie {
         place.copy_from_slice(&nonce);
         #[expect(
             clippy::expect_used,
-            reason = "it fails beyond 64 GiB, and a cookie has 4 KiB"
+            reason = "encryption fails only beyond 64 GiB, and a cookie has at most 4 KiB"
         )]
         let tag = self.keys[0]
             .cipher
@@ -95,7 +95,7 @@ impl Seal for PrivateCookie {
         let (Ok(nonce), Ok(tag)) = (Nonce::try_from(nonce), Tag::try_from(&*tag)) else {
             return Err(Refused::Malformed);
         };
-        // A key that does not fit leaves the body as it was, for the next one.
+        // A wrong key leaves the body unchanged for the next key.
         let opened_by = |keys: &Keys| {
             let opened =
                 keys.cipher

@@ -1,4 +1,4 @@
-//! Sessions in a cookie that anybody can read and nobody can forge.
+//! Sessions in a signed cookie, which is readable but cannot be forged.
 
 use std::{fmt, ops::Range};
 
@@ -11,32 +11,33 @@ use crate::{
     key::{self, Key, TAG},
 };
 
-/// Keeps each session in its own cookie: readable by whoever has it, forgeable by nobody.
+/// Keeps each session in a signed cookie. The client can read it but cannot forge it.
 ///
-/// No store, no clean-up, nothing to fail. In exchange a session must fit into 4,096 bytes
-/// ([`Error::TooLarge`](crate::Error::TooLarge) says so where it is written), of two overlapping
-/// requests the later response wins, and a cookie that was copied before logging out opens the
-/// session until its time is over: the server keeps nothing that could know better.
+/// It needs no store and no clean-up. In return, a session must fit into 4,096 bytes (otherwise the
+/// write fails with [`Error::TooLarge`](crate::Error::TooLarge)), and of two overlapping requests
+/// the later response wins. A cookie that was copied before a logout opens the session until it
+/// expires, because the server keeps no state that could revoke it.
 ///
-/// The signature is HMAC-SHA-256, cut to 128 bits, over the cookie's name, the format's version, the
-/// session's times and its data. A cookie past its time is refused, whatever the browser thinks (CVE-2024-31999).
+/// The signature is HMAC-SHA-256, truncated to 128 bits, over the cookie's name, the format
+/// version, the session's times and its data. The server refuses an expired cookie, whatever the
+/// browser sends (CVE-2024-31999).
 ///
 /// ```
 /// use session_manager::{Key, Manager, SignedCookie};
 ///
-/// let old = Key::from_secret("the secret of the year before last..")?;
-/// let new = Key::from_secret("the secret of this year, drawn anew")?;
+/// let old = Key::from_secret("the secret from before the rotation!")?;
+/// let new = Key::from_secret("the secret from after the rotation!")?;
 /// let manager = Manager::new(SignedCookie::new(new).accept(old));
 /// assert_eq!(manager.engine(), "signed cookie");
 /// # Ok::<(), session_manager::KeyError>(())
 /// ```
 #[derive(Clone)]
 pub struct SignedCookie {
-    /// The first one signs.
+    /// The first key signs.
     keys: Vec<Keys>,
 }
 
-/// What one key signs and opens.
+/// The keys derived from one [`Key`].
 #[derive(Clone)]
 struct Keys {
     signer: Hmac<Sha256>,
@@ -44,13 +45,13 @@ struct Keys {
 }
 
 impl SignedCookie {
-    /// Signs with `key`, and accepts what it signed.
+    /// Creates a backend that signs with `key` and accepts its signatures.
     pub fn new(key: Key) -> Self {
         Self { keys: Vec::new() }.accept(key)
     }
 
-    /// Accepts also what `old` signed; such a session is signed with the first key when it is next
-    /// written (CVE-2025-47278 is about a framework that did this the other way round).
+    /// Accepts cookies signed with `old` too, to rotate keys. The next write signs the session with
+    /// the first key (CVE-2025-47278 is about a framework that signed with the old one).
     #[must_use]
     pub fn accept(mut self, old: Key) -> Self {
         self.keys.push(Keys {

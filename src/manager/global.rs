@@ -15,28 +15,27 @@ use once_cell::sync::Lazy;
 use super::{Manager, default::default_manager};
 use crate::{log::log, manager::middleware::Middleware};
 
-/// The process-wide manager. Most code wants [`get`] and [`set`].
+/// The process-wide manager. Use [`get`] and [`set`] where possible.
 ///
-/// Until [`set`] is called it is the default: a signed cookie named `_session`, whose key is the
-/// environment variable `SESSION_SECRET` if that holds 32 bytes or more. Without it, a debug build
-/// signs with a key that everybody knows, so that sessions survive a restart, and warns; a release
-/// build never does that: it draws a key for this process alone, and logs an error. See
+/// Until [`set`] is called it is the default manager: a signed cookie named `_session`, with the
+/// key from the environment variable `SESSION_SECRET` if that holds at least 32 bytes. Otherwise a
+/// debug build logs a warning and signs with a publicly known key, so that sessions survive a
+/// restart; a release build logs an error and generates a key for this process only. See
 /// [`is_insecure_default`].
 pub static SESSION_MANAGER: Lazy<ArcSwap<Manager>> =
     Lazy::new(|| ArcSwap::from_pointee(default_manager()));
 
-/// Who called [`set`] last. Held while the manager is swapped, so that the two agree.
+/// The caller of the last [`set`]. Locked while the manager is swapped, so that both match.
 static SET_BY: Mutex<Option<&'static Location<'static>>> = Mutex::new(None);
 
 thread_local! {
-    /// What [`with`] and [`scope`] put in place of the process-wide manager on this thread.
+    /// The manager that [`with`] or [`scope`] uses instead of the process-wide one on this thread.
     static OVERRIDE: RefCell<Option<Arc<Manager>>> = const { RefCell::new(None) };
 }
 
-/// The manager that the application chose, or the default if it chose none. Never fails, never
-/// blocks.
+/// Returns the manager that the application set, or the default manager. Never fails, never blocks.
 ///
-/// Library crates call it at each use and keep nothing:
+/// Library crates call it at each use and do not keep the result:
 ///
 /// ```
 /// use session_manager::{Error, HasSession, Message, manager};
@@ -50,12 +49,12 @@ thread_local! {
 /// ```
 pub fn get() -> Arc<Manager> {
     let manager = overridden(Arc::clone).unwrap_or_else(|| SESSION_MANAGER.load_full());
-    // Here and not in `set`, because an application may also store into the static.
+    // Not in `set`, because an application can also store into the static directly.
     manager.now_process_wide();
     manager
 }
 
-/// The manager of a request that begins now.
+/// Returns the manager for a new request.
 pub(super) fn current() -> Manager {
     let manager = overridden(|manager| Manager::clone(manager))
         .unwrap_or_else(|| Manager::clone(&SESSION_MANAGER.load()));
@@ -63,11 +62,11 @@ pub(super) fn current() -> Manager {
     manager
 }
 
-/// Makes `manager` the process-wide one, and returns the one before.
+/// Sets the process-wide manager and returns the former one.
 ///
-/// May be called at any time, under load too: a request in flight finishes on the manager that it
-/// began with, the next one uses the new one. Only applications call it, never library crates: two
-/// callers that replace each other's manager are logged, both places named.
+/// It can be called at any time, even under load: a request in flight keeps the manager that it
+/// started with, and new requests use the new one. Only applications should call it, not library
+/// crates: if two places in the code replace each other's manager, a log line names both.
 ///
 /// ```
 /// # #[cfg(feature = "cookies")] {
@@ -88,16 +87,16 @@ pub fn set(manager: impl Into<Arc<Manager>>) -> Arc<Manager> {
     if let Some(other) = other {
         log!(
             WARN,
-            "the session manager that was set at {other} is replaced at {here}: if these are two \
-             parties, only the application should call `session_manager::manager::set`"
+            "the session manager set at {other} was replaced at {here}: if one of them is a library, \
+             remove its call, as only the application should call `session_manager::manager::set`"
         );
     }
     former
 }
 
-/// A middleware that follows the process-wide manager, request by request.
+/// Returns a middleware that uses the current process-wide manager for each request.
 ///
-/// Mount it around everything that uses sessions, outside of middleware that does:
+/// Mount it outside all handlers and middleware that use sessions:
 ///
 /// ```
 /// # #[cfg(feature = "actix")] {
@@ -110,9 +109,10 @@ pub fn middleware() -> Middleware {
     Middleware::global()
 }
 
-/// Whether sessions are in the hands of the default manager and no `SESSION_SECRET` protects them.
+/// Returns `true` if the default manager is in use and `SESSION_SECRET` does not protect its
+/// sessions.
 ///
-/// An application that wants to be sure refuses to start:
+/// An application can refuse to start in this case:
 ///
 /// ```should_panic
 /// use session_manager::manager;
@@ -125,8 +125,8 @@ pub fn is_insecure_default() -> bool {
     get().is_insecure_default()
 }
 
-/// Calls `f` with `manager` in place of the process-wide one, on this thread alone: for tests, which
-/// then run side by side.
+/// Calls `f` with `manager` instead of the process-wide one, on this thread only. Tests that use it
+/// can run in parallel.
 ///
 /// ```
 /// # #[cfg(feature = "cookies")] {
@@ -144,11 +144,11 @@ pub fn with<R>(manager: impl Into<Arc<Manager>>, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Runs `future` with `manager` in place of the process-wide one: [`with`] for asynchronous tests,
+/// Runs `future` with `manager` instead of the process-wide one: [`with`] for asynchronous tests,
 /// on any runtime.
 ///
-/// It holds while `future` is polled or dropped, and not for what it spawns. It holds for a
-/// middleware that is called from `future`; a server that runs on other threads does not see it.
+/// The override is active while `future` is polled or dropped. It covers middleware that `future`
+/// calls, but not tasks that it spawns or servers on other threads.
 pub fn scope<F: Future>(manager: impl Into<Arc<Manager>>, future: F) -> Scope<F> {
     Scope {
         future: Some(future),
@@ -167,7 +167,7 @@ pin_project_lite::pin_project! {
 
     impl<F> PinnedDrop for Scope<F> {
         fn drop(this: Pin<&mut Self>) {
-            // What the future drops may ask for the manager too.
+            // Values that the future drops may call `get` too.
             let mut this = this.project();
             let _restored = Override::enter(Arc::clone(this.manager));
             this.future.set(None);
@@ -197,8 +197,8 @@ impl<F> fmt::Debug for Scope<F> {
     }
 }
 
-/// While it lives, this thread has another manager; what was before comes back when it goes, by a
-/// panic too.
+/// Overrides this thread's manager while it lives. Dropping it restores the former one, also on
+/// panic.
 struct Override(Option<Arc<Manager>>);
 
 impl Override {
@@ -210,8 +210,8 @@ impl Override {
 impl Drop for Override {
     fn drop(&mut self) {
         let former = self.0.take();
-        // A thread that is ending has no override left to restore. The one that goes is dropped
-        // outside the cell, because its engine may ask for the manager as it goes.
+        // An ending thread has no override left to restore. The replaced manager is dropped outside
+        // the cell, because its backend may call `get` while it is dropped.
         let gone = OVERRIDE.try_with(|cell| cell.replace(former));
         drop(gone);
     }

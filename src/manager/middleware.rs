@@ -1,15 +1,15 @@
-//! Which manager serves a request.
+//! The middleware, and the manager that it uses for a request.
 
 use super::{Manager, global};
 
-/// Opens a session before the handler runs, and commits it before the response head is sent.
+/// Opens the session before the handler runs, and commits it before the response head is sent.
 ///
-/// One type for every web framework: in actix-web a `Transform`, for `App::wrap`; a tower `Layer`
-/// for axum's `Router::layer`, for tonic and for any other stack of tower services. It comes from
-/// [`manager::middleware`](super::middleware()) or, for a second session beside that,
-/// [`Manager::middleware`].
+/// One type serves all web frameworks: it is an actix-web `Transform` for `App::wrap`, and a tower
+/// `Layer` for axum's `Router::layer`, tonic and other tower services. Create it with
+/// [`manager::middleware`](super::middleware()), or with [`Manager::middleware`] for a second
+/// session.
 ///
-/// Mounted twice with the same manager, the inner one does nothing.
+/// If it is mounted twice with the same manager, the inner one does nothing.
 #[derive(Clone, Debug)]
 pub struct Middleware(Option<Manager>);
 
@@ -22,8 +22,8 @@ impl Middleware {
         Self(Some(manager))
     }
 
-    /// The manager for a request that begins now. Asked once per request: one that was opened with
-    /// one key must not be committed with another.
+    /// Returns the manager for a new request. Call it once per request: a session that was opened
+    /// with one key must not be committed with another.
     pub(crate) fn manager(&self) -> Manager {
         self.0.clone().unwrap_or_else(global::current)
     }

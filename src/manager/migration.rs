@@ -70,7 +70,8 @@ impl Moving {
                 Place::Here(token) => (record, token, None),
                 Place::Old(origin) => (record, origin.token.clone(), Some(Box::new(origin))),
             },
-            // What was claimed there is in a cookie by now, which the client has or is about to get.
+            // What was claimed there is in a cookie by now, which the client has or is about to
+            // get.
             opened => return opened,
         };
         let (created, expires) = (record.created, record.expires);
@@ -461,8 +462,8 @@ impl Moving {
         }
     }
 
-    /// Ends the session if it is the user's in either backend, and leaves a tombstone: a request that
-    /// migrates it, and an old cookie that is sent again, cannot bring it back.
+    /// Ends the session if it is the user's in either backend, and leaves a tombstone: a request
+    /// that migrates it, and an old cookie that is sent again, cannot bring it back.
     async fn destroy_one_of(&self, user: &str, id: StoreId) -> Result<bool, StoreError> {
         let mut ended = 0;
         if let Some(old) = self.old.backend().users() {

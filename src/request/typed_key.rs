@@ -1,4 +1,4 @@
-//! A key that knows its type.
+//! Session keys with the type of their value.
 
 use std::{borrow::Borrow, fmt, marker::PhantomData};
 
@@ -6,12 +6,12 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{error::Error, manager, request::HasSession};
 
-/// A key and the type of what is under it, said once: every use of the key then agrees.
+/// A session key with the type of its value, declared once for all uses.
 ///
-/// Its methods take whatever has a session, through [`manager::get`]: a request of any framework, or
-/// a [`Session`](crate::Session). The text is the whole key, as the session has it; a crate begins it
-/// with its own name and a dot, so that it lies in the crate's
-/// [`Namespace`](crate::Namespace).
+/// Its methods accept any [`HasSession`]: a request of any framework, or a
+/// [`Session`](crate::Session). They use the session of [`manager::get`]. The text is the full key
+/// in the session; a library crate begins it with its own name and a dot, which places it in the
+/// crate's [`Namespace`](crate::Namespace).
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -28,12 +28,12 @@ use crate::{error::Error, manager, request::HasSession};
 /// ```
 pub struct SessionKey<T> {
     key: &'static str,
-    /// The key holds no `T`, it makes some.
+    /// `fn() -> T`, because the key stores no `T` and is `Send` and `Sync` for any `T`.
     of: PhantomData<fn() -> T>,
 }
 
 impl<T> SessionKey<T> {
-    /// The key `key`, for values of type `T`.
+    /// Creates the key `key` for values of type `T`.
     ///
     /// ```
     /// use session_manager::SessionKey;
@@ -45,8 +45,8 @@ impl<T> SessionKey<T> {
         Self { key, of }
     }
 
-    /// Puts `value` under this key, in place of what was there, whatever its type. What a `T`
-    /// borrows as will do: a `&str` for a `String`, a slice for a `Vec`.
+    /// Stores `value` under this key and replaces a former value of any type. Accepts borrowed
+    /// forms of `T`: a `&str` for a `String`, a slice for a `Vec`.
     ///
     /// # Errors
     ///
@@ -69,11 +69,11 @@ impl<T> SessionKey<T> {
         manager::get().add(req, self.key, value)
     }
 
-    /// The value under this key.
+    /// Returns the value under this key.
     ///
     /// # Errors
     ///
-    /// [`Error::NotMounted`], and [`Error::WrongType`], if somebody else left another type there.
+    /// [`Error::NotMounted`], and [`Error::WrongType`] if the key holds a value of another type.
     pub fn load(self, req: &(impl HasSession + ?Sized)) -> Result<Option<T>, Error>
     where
         T: DeserializeOwned,
@@ -81,12 +81,12 @@ impl<T> SessionKey<T> {
         manager::get().load(req, self.key)
     }
 
-    /// Takes the value under this key out of the session.
+    /// Removes the value under this key from the session and returns it.
     ///
     /// # Errors
     ///
-    /// [`Error::NotMounted`], and as [`Session::pop_load`](crate::Session::pop_load): the value then
-    /// stays where it is.
+    /// [`Error::NotMounted`], and those of [`Session::pop_load`](crate::Session::pop_load). The
+    /// value then stays in the session.
     pub fn pop_load(self, req: &(impl HasSession + ?Sized)) -> Result<Option<T>, Error>
     where
         T: DeserializeOwned,
@@ -94,7 +94,8 @@ impl<T> SessionKey<T> {
         manager::get().pop_load(req, self.key)
     }
 
-    /// [`Session::update`](crate::Session::update) under this key.
+    /// Replaces the value under this key by the result of `f`, and returns it: see
+    /// [`Session::update`](crate::Session::update).
     ///
     /// # Errors
     ///
@@ -119,7 +120,8 @@ impl<T> SessionKey<T> {
         manager::get().session(req)?.update(self.key, f)
     }
 
-    /// [`Session::take`](crate::Session::take) under this key.
+    /// Removes the value under this key from the store at once, and returns it: see
+    /// [`Session::take`](crate::Session::take).
     ///
     /// # Errors
     ///
@@ -142,7 +144,8 @@ impl<T> SessionKey<T> {
         async move { session?.take(self.key).await }
     }
 
-    /// [`Session::update_now`](crate::Session::update_now) under this key.
+    /// Updates the value under this key in the store at once: see
+    /// [`Session::update_now`](crate::Session::update_now).
     ///
     /// # Errors
     ///
@@ -162,7 +165,7 @@ impl<T> SessionKey<T> {
     }
 }
 
-// Not derived, because a derive would ask the same of `T`.
+// Not derived, because a derive would require `T: Clone`.
 impl<T> Clone for SessionKey<T> {
     fn clone(&self) -> Self {
         *self

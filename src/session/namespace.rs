@@ -1,20 +1,21 @@
-//! A part of a session that belongs to one crate.
+//! The part of a session that belongs to one crate.
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{error::Error, session::Session};
 
-/// The keys of a [`Session`] that begin with a name and a dot: one crate's own part of it, where it
-/// meets nobody else's keys.
+/// The keys of a [`Session`] that begin with a name and a dot. A crate that uses its own name
+/// cannot collide with the keys of other crates.
 ///
-/// It comes from [`Session::namespace`]. `filter` in the namespace `admin` is `admin.filter` in the
-/// session, in errors too. So `namespace("admin").namespace("users")` and `namespace("admin.users")`
-/// are the same, and a crate owns everything below its name. What its names and keys may hold are
-/// the rules of the whole key: an empty name gives `.filter`, and one that begins with U+0001 or
-/// U+0002 or holds U+0000 makes every write an [`Error::ReservedKey`].
+/// [`Session::namespace`] returns it. The key `filter` in the namespace `admin` is `admin.filter`
+/// in the session and in errors, so `namespace("admin").namespace("users")` equals
+/// `namespace("admin.users")`. The rules for keys apply to the whole key: an empty name gives
+/// `.filter`; if the name begins with U+0001 or U+0002 or contains U+0000, every write fails with
+/// [`Error::ReservedKey`].
 ///
-/// A handle, as a session is: clones are the same part of the same session, and may move into other
-/// threads and tasks. Messages, renewal and the end belong to the session as a whole and stay there.
+/// A namespace is a handle, like a session: clones refer to the same part of the same session and
+/// can be sent to other threads and tasks. Flash messages, renewing and destroying concern the
+/// whole session and are methods of [`Session`] only.
 ///
 /// ```
 /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -28,7 +29,7 @@ use crate::{error::Error, session::Session};
 #[derive(Clone, Debug)]
 pub struct Namespace {
     session: Session,
-    /// The name and the dot.
+    /// The name followed by a dot.
     prefix: Box<str>,
 }
 
@@ -38,7 +39,7 @@ impl Namespace {
         Self { session, prefix }
     }
 
-    /// The namespace `name` within this one.
+    /// Returns the namespace `name` within this one.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -50,7 +51,7 @@ impl Namespace {
         Self::new(self.session.clone(), &self.full(name))
     }
 
-    /// [`Session::add`] under this namespace's key.
+    /// Stores `value` under `key` of this namespace: see [`Session::add`].
     ///
     /// # Errors
     ///
@@ -59,17 +60,18 @@ impl Namespace {
         self.session.add(&self.full(key), value)
     }
 
-    /// [`Session::get`] under this namespace's key.
+    /// Returns the value under `key` of this namespace as a string: see [`Session::get`].
     pub fn get(&self, key: &str) -> Option<String> {
         self.session.get(&self.full(key))
     }
 
-    /// [`Session::pop`] under this namespace's key.
+    /// Removes the value under `key` of this namespace and returns it as a string: see
+    /// [`Session::pop`].
     pub fn pop(&self, key: &str) -> Option<String> {
         self.session.pop(&self.full(key))
     }
 
-    /// [`Session::load`] under this namespace's key.
+    /// Returns the value under `key` of this namespace, decoded: see [`Session::load`].
     ///
     /// # Errors
     ///
@@ -78,7 +80,8 @@ impl Namespace {
         self.session.load(&self.full(key))
     }
 
-    /// [`Session::pop_load`] under this namespace's key.
+    /// Removes the value under `key` of this namespace and returns it decoded: see
+    /// [`Session::pop_load`].
     ///
     /// # Errors
     ///
@@ -87,7 +90,8 @@ impl Namespace {
         self.session.pop_load(&self.full(key))
     }
 
-    /// [`Session::update`] under this namespace's key.
+    /// Replaces the value under `key` of this namespace by what `f` returns for it: see
+    /// [`Session::update`].
     ///
     /// # Errors
     ///
@@ -103,7 +107,8 @@ impl Namespace {
         self.session.update(&self.full(key), f)
     }
 
-    /// [`Session::take`] under this namespace's key.
+    /// Removes the value under `key` of this namespace from the store at once and returns it: see
+    /// [`Session::take`].
     ///
     /// # Errors
     ///
@@ -112,7 +117,8 @@ impl Namespace {
         self.session.take(&self.full(key)).await
     }
 
-    /// [`Session::update_now`] under this namespace's key.
+    /// Updates the value under `key` of this namespace in the store at once: see
+    /// [`Session::update_now`].
     ///
     /// # Errors
     ///
@@ -128,12 +134,12 @@ impl Namespace {
         self.session.update_now(&self.full(key), f).await
     }
 
-    /// Whether there is a value under this namespace's key.
+    /// Returns `true` if this namespace has a value under `key`.
     pub fn contains_key(&self, key: &str) -> bool {
         self.session.contains_key(&self.full(key))
     }
 
-    /// The keys of this namespace, sorted and without its name.
+    /// Returns the keys of this namespace, sorted and without its name.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -148,17 +154,17 @@ impl Namespace {
             .collect()
     }
 
-    /// How many values there are in this namespace.
+    /// Returns the number of values in this namespace.
     pub fn len(&self) -> usize {
         self.keys().len()
     }
 
-    /// Whether there is no value in this namespace.
+    /// Returns `true` if this namespace has no values.
     pub fn is_empty(&self) -> bool {
         self.keys().is_empty()
     }
 
-    /// Takes every value of this namespace out of the session, and nothing else.
+    /// Removes all values of this namespace from the session.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {

@@ -1,14 +1,14 @@
-//! Sessions in a store of tower-sessions.
+//! Sessions in a store for tower-sessions.
 //!
-//! Their record holds this crate's whole one in one string of its `data`:
+//! A record of tower-sessions contains a record of this crate as one string in its `data`:
 //!
 //! ```text
 //! "session-manager": {"holder":"base64url","created":1,"seen":1,"expires":2,"version":1,
 //!                     "user":"ada","values":{"name":"tAda","age":"j36"}}
 //! ```
 //!
-//! A string, because that comes back to the byte from a store of JSON, MessagePack, BSON or columns,
-//! where numbers, NULs and odd keys may not. The values are written as in SQL (`values`).
+//! Stores of JSON, MessagePack, BSON or columns return a string unchanged, but not always numbers,
+//! NULs and unusual keys. The values have the same format as in SQL (`values`).
 
 #[cfg(feature = "tower-sessions-0-14")]
 pub(crate) mod v0_14;
@@ -37,18 +37,18 @@ use crate::{
 };
 
 const NAME: &str = "tower-sessions";
-/// The one key of their record.
+/// The only key in `data`.
 const KEY: &str = "session-manager";
-/// Enough that requests of different sessions rarely wait for one another.
+/// Enough that requests of different sessions rarely share a lock.
 const LOCKS: usize = 1_024;
-/// How long a call goes on that nobody waits for any more.
+/// The time limit of a call whose caller no longer waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How much longer their record lives than the session, so that what is stored decides, and no
-/// clock's pace.
+/// The seconds by which the tower-sessions record outlives the session, so that the stored expiry
+/// decides and not a difference between clocks.
 const MARGIN: u64 = 60;
 
-/// Keeps sessions in any store of [tower-sessions](https://docs.rs/tower-sessions): whatever
-/// implements the [`SessionStore`] of tower-sessions-core 0.15.
+/// Keeps sessions in any store for [tower-sessions](https://docs.rs/tower-sessions) that implements
+/// [`SessionStore`] of tower-sessions-core 0.15.
 ///
 /// ```
 /// use session_manager::{Manager, ServerSide, TowerStore};
@@ -58,65 +58,66 @@ const MARGIN: u64 = 60;
 /// assert_eq!(manager.engine(), "tower-sessions");
 /// ```
 ///
-/// At the time of writing, their stores for Redis, SQL and moka are still for 0.14: `Tower014` (the
-/// feature `tower-sessions-0-14`) takes those, and passes the suite over Redis, SQLite and moka.
+/// At the time of writing, the stores for Redis, SQL and moka are still for 0.14. `Tower014`
+/// (feature `tower-sessions-0-14`) adapts them, and passes the store suite over Redis, SQLite and
+/// moka.
 ///
-/// It is for applications that have such a store: one of this crate's own costs less and promises
-/// more. Theirs can only replace whole records, so what this crate promises is kept by one write at a
-/// time for each session, in one process, where all use this value and its clones:
+/// It is for applications that already have such a store: this crate's own stores cost less and
+/// guarantee more. A `SessionStore` can only replace whole records. This type therefore serialises
+/// the writes of each session, but only within one process, among this value and its clones:
 ///
-/// | | in one process | in several, or in two values over one store |
+/// | | in one process | in several processes, or two values over one store |
 /// |---|---|---|
-/// | no update is lost, `update` counts every one | yes | no: of two writes that overlap, one may undo the other |
-/// | logging out wins every race | yes | no: a write that overlaps it may bring the session back |
-/// | a renewal stands | yes | no: a write that overlaps it may bring the old cookie back |
-/// | all of that for calls that do not overlap | yes | yes |
-/// | an id that it did not make is never adopted | yes | yes |
-/// | the store sees only hashes of an id and of its secret | yes | yes |
-/// | a live session is never overwritten by a new one | yes | if their `create` looks, and draws another id or fails; some only save |
-/// | what is stored comes back to the byte | yes | yes |
-/// | no session is served past its time | yes | yes |
-/// | calls of their store: opening | 1 | 1 |
-/// | a new session; a write, renewals and touches among them | 2, and all of the session is sent | 2 |
+/// | no update is lost, `update` applies each one | yes | no: of two overlapping writes, one may undo the other |
+/// | logging out wins every race | yes | no: an overlapping write may restore the session |
+/// | a renewal is final | yes | no: an overlapping write may restore the old cookie |
+/// | all of the above for calls that do not overlap | yes | yes |
+/// | ids that the server did not create are never adopted | yes | yes |
+/// | the store gets only hashes of the id and its secret | yes | yes |
+/// | a new session never overwrites a live one | yes | if `SessionStore::create` checks, and then draws another id or fails; some only save |
+/// | stored values are returned unchanged | yes | yes |
+/// | no session is served after it expires | yes | yes |
+/// | store calls: opening | 1 | 1 |
+/// | a new session; a write, including renewals and touches | 2, and the whole session is sent | 2 |
 /// | logging out | 1 | 1 |
 /// | a time limit for every call | yes | yes |
-/// | [a user's sessions](crate::Manager::user_sessions) are found | no: their trait has no way | no |
+/// | [a user's sessions](crate::Manager::user_sessions) can be listed | no: the trait has no method for it | no |
 ///
-/// So a request that writes asks their store three times. A call that its request no longer waits
-/// for, because it broke off or its time was over, goes on alone for up to 30 seconds, and those for
-/// the same session (and one other in a thousand) wait for it: what it was about to save cannot come
-/// after a logout. A call that hangs for longer is given up; if their store saves after all, that may
-/// undo what came between.
+/// A request that writes therefore calls the store three times. If a request is cancelled or times
+/// out, its store call continues for up to 30 seconds, and other calls for the same session (and
+/// for one in a thousand others) wait for it, so that its save cannot come after a logout. Then the
+/// call is cancelled; if the store still saves, that may undo later writes.
 ///
-/// Give it a store of its own: a table, prefix or database where nothing else keeps sessions, least
-/// of all a `SessionManagerLayer`. To that layer the id of a record is the whole cookie, and ids are
-/// no secret here. What is no record of this crate is [`StoreError::Spoiled`], and left alone.
+/// Use a separate table, prefix or database that nothing else uses, above all no
+/// `SessionManagerLayer`: for that layer the id of a record is the whole cookie, and this crate
+/// does not keep ids secret. A record that this crate did not write gives [`StoreError::Spoiled`]
+/// and is not changed.
 ///
-/// Their id has 128 bits: the first half of the [`StoreId`], which is a SHA-256 of 128 random bits,
-/// so that no two sessions ever share one. Whoever reads the store has half a hash there, and a
-/// [`Holder`]: nothing that opens a session.
+/// An id of tower-sessions has 128 bits. It is the first half of the [`StoreId`], a SHA-256 of 128
+/// random bits, so collisions do not happen by chance. Reading the store yields that half of a hash
+/// and a [`Holder`], neither of which opens a session.
 ///
-/// Their stores drop a record by the system's clock, a minute after its time. If a
-/// [`clock`](crate::Builder::clock) is set for a test, let it begin at the real time.
+/// These stores drop a record one minute after it expires, by the system clock. A test that sets a
+/// [`clock`](crate::Builder::clock) must start it at the real time.
 pub struct TowerStore<S>(Arc<Inner<S>>);
 
 struct Inner<S> {
     store: S,
-    /// Each session has one, which others share. Opening a session takes it for reading: a
-    /// `CachingSessionStore` writes when it is read.
+    /// One lock per session, shared with others. Opening a session takes it for reading, because a
+    /// `CachingSessionStore` writes on a read.
     locks: Box<[Arc<RwLock<()>>]>,
     patience: Duration,
 }
 
 impl<S: SessionStore> TowerStore<S> {
-    /// Keeps sessions in `store`.
+    /// Creates a store that keeps its sessions in `store`.
     ///
     /// ```
     /// use session_manager::TowerStore;
     /// use tower_sessions_memory_store::MemoryStore;
     ///
     /// let store = TowerStore::new(MemoryStore::default());
-    /// let same = store.clone(); // and not `new` again, whose calls would not wait for this one's
+    /// let same = store.clone(); // a second `new` would not share the locks
     /// # let _ = same;
     /// ```
     pub fn new(store: S) -> Self {
@@ -136,9 +137,9 @@ impl<S: SessionStore> TowerStore<S> {
         Arc::clone(&self.0.locks[usize::from(u16::from_be_bytes([high, low])) % LOCKS])
     }
 
-    /// Runs `call` to its end, and lets go of `guard` then: in a task of its own, because whoever
-    /// waits for it may stop waiting at any time, and what was sent to a store by then is still on
-    /// its way. Were the lock free meanwhile, a logout could be overtaken by an earlier save.
+    /// Runs `call` to its end in a separate task, then releases `guard`. The caller may be
+    /// cancelled at any time while its save is still in flight; without the lock, that save could
+    /// follow a logout.
     async fn run<T: Send + 'static>(
         &self,
         guard: impl Send + 'static,
@@ -156,7 +157,7 @@ impl<S: SessionStore> TowerStore<S> {
                 store: NAME,
                 millis: patience.as_millis().try_into().unwrap_or(u64::MAX),
             }),
-            // Their store panicked, or the runtime ends.
+            // The store panicked, or the runtime is shutting down.
             Err(error) => Err(StoreError::failed(NAME, error)),
         }
     }
@@ -166,7 +167,7 @@ impl<S: SessionStore> Inner<S> {
     async fn load(&self, id: StoreId) -> Result<Option<Record>, StoreError> {
         match self.store.load(&their_id(id)).await {
             Ok(found) => found.map(read).transpose(),
-            Err(Error::Decode(_)) => Err(spoiled("their store cannot decode it")),
+            Err(Error::Decode(_)) => Err(spoiled("the tower-sessions store cannot decode it")),
             Err(error) => Err(failed(error)),
         }
     }
@@ -183,7 +184,7 @@ impl<S: SessionStore> Inner<S> {
         if record.id == their_id(id) {
             return Ok(true);
         }
-        // They found the id taken after all, and drew another, under which nobody would look.
+        // The store found the id taken and drew another one, which no request would look up.
         self.store.delete(&record.id).await.map_err(failed)?;
         Ok(false)
     }
@@ -237,14 +238,14 @@ impl<S: SessionStore> Store for TowerStore<S> {
     }
 }
 
-/// Another handle of the same store.
+/// Returns another handle of the same store.
 impl<S> Clone for TowerStore<S> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-/// Not their store, some of which would show every session.
+/// Omits the inner store, because some would print every session.
 impl<S> fmt::Debug for TowerStore<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TowerStore").finish_non_exhaustive()
@@ -265,7 +266,7 @@ fn their_id(id: StoreId) -> Id {
     Id(i128::from_be_bytes(half))
 }
 
-/// What they store of a record.
+/// Returns the tower-sessions record that contains `record`.
 fn theirs(id: StoreId, record: &Record) -> Theirs {
     let text = format!(
         r#"{{"holder":"{}","created":{},"seen":{},"expires":{},"version":{},"user":{},"values":{}}}"#,
@@ -278,7 +279,7 @@ fn theirs(id: StoreId, record: &Record) -> Theirs {
         values::object(record.entries.iter(), &[]),
     );
     let seconds = record.expires.millis().div_ceil(1_000) + MARGIN;
-    // What is too late for a date (a timeout that never ends) is as late as can be.
+    // A time beyond the range of dates (a timeout that never ends) becomes the latest date.
     let seconds = time::Duration::seconds(seconds.try_into().unwrap_or(i64::MAX));
     Theirs {
         id: their_id(id),
@@ -299,15 +300,16 @@ struct Stored {
     values: Entries,
 }
 
-/// The record that was stored so.
+/// Decodes the record inside a tower-sessions record.
 fn read(theirs: Theirs) -> Result<Record, StoreError> {
-    // Alone, because saving would lose what stands beside it.
+    // Must be the only key, because saving would lose the others.
     let text = theirs.data.get(KEY).filter(|_| theirs.data.len() == 1);
     let text = text.and_then(|text| text.as_str());
-    let text = text.ok_or(spoiled("its data is not the one string of a record"))?;
+    let text = text.ok_or(spoiled("its data is not a single string"))?;
     let stored: Stored =
-        serde_json::from_str(text).map_err(|_| spoiled("its string is no record"))?;
-    let holder = Holder::parse(&stored.holder).ok_or(spoiled("a holder has no 32 bytes"))?;
+        serde_json::from_str(text).map_err(|_| spoiled("its string is not a valid record"))?;
+    let holder =
+        Holder::parse(&stored.holder).ok_or(spoiled("its holder does not have 32 bytes"))?;
     let mut record = Record::new(
         Timestamp::from_millis(stored.created),
         Timestamp::from_millis(stored.expires),
@@ -331,7 +333,7 @@ mod tests {
     use super::*;
     use crate::expiry::Clock;
 
-    /// Memory whose next save never ends, if it is told so.
+    /// A memory store whose next save hangs if `hangs` is set.
     #[derive(Clone, Debug, Default)]
     struct Hanging {
         store: MemoryStore,
@@ -367,7 +369,7 @@ mod tests {
         assert_eq!(store.create(id, &write).await.ok(), Some(true));
         hangs.store(true, Ordering::SeqCst);
         let given_up = tokio::time::timeout(PATIENCE, store.apply(id, &write)).await;
-        let given_up = given_up.expect("it is given up");
+        let given_up = given_up.expect("the call is cancelled");
         assert!(
             matches!(given_up, Err(StoreError::TimedOut { millis: 50, .. })),
             "{given_up:?}"

@@ -1,8 +1,8 @@
-//! A record's values as one JSON object, such as `{"name":"tAda","age":"j36"}`.
+//! The values of a record as one JSON object, such as `{"name":"tAda","age":"j36"}`.
 //!
-//! Every value is a string that begins with what it is, so that no database looks inside (a JSON
-//! type keeps neither the order of keys nor the text of numbers), a merge replaces it whole, and
-//! `null` is free to mean "this key goes".
+//! Each value is a string whose first letter is its type. Databases therefore leave it unchanged
+//! (their JSON types keep neither the order of keys nor the text of numbers), a merge replaces it
+//! whole, and `null` can mean "remove this key".
 
 use std::fmt;
 
@@ -10,14 +10,14 @@ use serde::{Deserializer, de};
 
 use crate::{record::entries::Entries, value::Value};
 
-/// A text.
+/// Text.
 const TEXT: char = 't';
 /// The text of a JSON value.
 const JSON: char = 'j';
-/// The text of a JSON string: a text with a NUL in it, which PostgreSQL cannot store.
+/// A JSON string, for text that contains NUL, which PostgreSQL cannot store.
 const QUOTED: char = 'x';
 
-/// What is to be set, and what is to be removed, as one JSON object.
+/// Encodes the values to set and the keys to remove as one JSON object.
 pub(crate) fn object<'a>(
     set: impl Iterator<Item = (&'a str, Value<&'a str>)>,
     remove: &[Box<str>],
@@ -48,13 +48,13 @@ fn push(object: &mut String, name: &str, value: &str) {
     object.push_str(value);
 }
 
-/// `text` as JSON.
+/// Returns `text` as a JSON string.
 pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A key without any character that JSON would have to escape, so that databases which compare keys
-/// as they are written compare them rightly.
+/// Writes a key without characters that JSON must escape, because some databases compare keys in
+/// their escaped form.
 fn push_key(object: &mut String, name: &str) {
     for char in name.chars() {
         match char {
@@ -66,7 +66,7 @@ fn push_key(object: &mut String, name: &str) {
     }
 }
 
-/// The key that was written so; `None` if none is.
+/// Decodes a written key; `None` if it is invalid.
 fn key(written: String) -> Option<String> {
     if !written.contains('%') {
         return Some(written);
@@ -90,7 +90,7 @@ fn value(mut written: String) -> Option<Value<String>> {
     }
 }
 
-/// The text of a session's note, of which a database gave the value alone; `None` if that is empty.
+/// Decodes a session's note from its written value; `None` if it is empty or invalid.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) fn note(written: String) -> Option<String> {
     match value(written)? {
@@ -98,7 +98,7 @@ pub(crate) fn note(written: String) -> Option<String> {
     }
 }
 
-/// The values that were written so.
+/// Decodes the values from a JSON object.
 #[cfg(any(
     feature = "postgres",
     feature = "mysql",
@@ -113,7 +113,7 @@ pub(crate) fn entries(object: &str) -> Result<Entries, serde_json::Error> {
     Ok(entries)
 }
 
-/// The same, as a part of what is read.
+/// Deserializes the values as a part of a larger JSON text.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(reader: D) -> Result<Entries, D::Error> {
     let entries = reader.deserialize_map(Visitor)?;
     Ok(entries.into_iter().collect())
@@ -125,11 +125,11 @@ impl<'de> de::Visitor<'de> for Visitor {
     type Value = Vec<(String, Value<String>)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("values as session-manager writes them")
+        f.write_str("values in the format that session-manager writes")
     }
 
     fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let unknown = || de::Error::custom("not as session-manager writes it");
+        let unknown = || de::Error::custom("not in the format that session-manager writes");
         let mut entries = Vec::with_capacity(map.size_hint().unwrap_or_default());
         while let Some((name, text)) = map.next_entry()? {
             entries.push((

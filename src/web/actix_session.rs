@@ -1,4 +1,4 @@
-//! Sessions that actix-session keeps, and moving away from it.
+//! Sessions kept by actix-session, and migrating from it.
 
 mod cookie;
 
@@ -28,9 +28,9 @@ use crate::{
 
 pub use cookie::ActixSessionCookie;
 
-/// Leaves sessions to actix-session: an application that mounts
-/// [`actix_session::SessionMiddleware`] keeps it, with its store and its cookie, and library crates
-/// reach that very session through [`manager::get`](crate::manager::get()).
+/// Uses the sessions of actix-session. The application keeps its
+/// [`actix_session::SessionMiddleware`], store and cookie, and library crates reach the same
+/// session through [`manager::get`](crate::manager::get()).
 ///
 /// ```no_run
 /// use actix_session::{SessionMiddleware, storage::CookieSessionStore};
@@ -52,29 +52,29 @@ pub use cookie::ActixSessionCookie;
 /// # }
 /// ```
 ///
-/// During a request each sees at once what the other writes: values that the application inserts as
-/// JSON, and this crate's, flash messages among them (under keys that begin with U+0001).
+/// During a request, the application's values (as JSON) and this crate's values are visible to both
+/// at once. Flash messages are stored under keys that begin with U+0001.
 ///
-/// The settings of the manager's cookie and its timeouts mean nothing here: actix-session has its
-/// own. What else is actix-session's, and what of it is mended:
+/// The manager's cookie settings and timeouts do not apply: actix-session has its own. Some limits
+/// of actix-session remain, others are fixed:
 ///
-/// | actix-session 0.11 | through this engine |
+/// | actix-session 0.11 | through this backend |
 /// |---|---|
-/// | `Session::update` changes a value and forgets to save it | saved, the application's own updates too |
-/// | what is inserted after `purge` is dropped | after [`destroy`](crate::Session::destroy) it begins a new session under a new key |
-/// | a server error keeps what the handler wrote | what was written through this crate is undone; ending the session sticks, a renewal too |
-/// | of requests that overlap the later one writes the whole session back | the same: updates are lost, and a late write brings back what a logout ended |
-/// | a session that outgrows its cookie is dropped by the browser in silence | the same |
-/// | a store that is away lets requests wait | the same |
-/// | not mounted, every session is empty | a log line, when what was written is lost |
+/// | `Session::update` changes a value but does not save it | saved, including the application's own updates |
+/// | values inserted after `purge` are dropped | after [`destroy`](crate::Session::destroy) they start a new session under a new key |
+/// | a server error keeps the handler's writes | writes through this crate are undone; destroying and renewing the session are kept |
+/// | of overlapping requests, the later one overwrites the whole session | the same: updates are lost, and a late write restores a session after a logout |
+/// | the browser silently drops a session that is too large for its cookie | the same |
+/// | requests wait while the store is unavailable | the same |
+/// | without the middleware, every session is empty | the same, and lost writes are logged |
 ///
-/// Reads and writes from another thread than the request's work on the session as it was last seen
-/// there, and are carried over at the end of the request.
+/// A thread other than the request's reads and writes the session's last known state; the end of
+/// the request applies its writes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ActixSession(());
 
 impl ActixSession {
-    /// The session of whatever `SessionMiddleware` the application mounts.
+    /// Creates a backend for the session of the application's `SessionMiddleware`.
     pub const fn new() -> Self {
         Self(())
     }
@@ -102,28 +102,28 @@ impl Backend for ActixSession {
         BackendFuture::ready(opened)
     }
 
-    /// Never called: what is done is done at once.
+    /// Never called, because changes are applied at once.
     fn commit(self: Arc<Self>, _: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
         BackendFuture::ready(Ok(Reply::Keep))
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("`ActixSession` reaches the sessions of actix-web alone: set another engine")]
+#[error("`ActixSession` works with actix-web requests only: set a manager with another backend")]
 struct NotActix;
 
 thread_local! {
-    /// The sessions of the requests that this thread serves: they cannot leave it, and a
-    /// [`Session`](crate::Session) can.
+    /// The sessions of the requests that this thread serves. They are not `Send`, but a
+    /// [`Session`](crate::Session) is.
     static SESSIONS: RefCell<HashMap<u64, Served>> = RefCell::default();
 }
 
-/// A session of actix-session during its request.
+/// An actix-session session during its request.
 struct Served {
     session: actix_session::Session,
-    /// What it held at first, by which a failed request is undone.
+    /// The values at the start, to undo a failed request.
     before: HashMap<String, String>,
-    /// The keys that were written through this crate.
+    /// The keys written through this crate.
     written: BTreeSet<String>,
     ended: bool,
     kept: bool,
@@ -131,7 +131,7 @@ struct Served {
     has_lost: bool,
 }
 
-/// Names a session of this thread.
+/// The id of a session in this thread's [`SESSIONS`].
 #[derive(Debug)]
 struct InHand(u64);
 
@@ -160,13 +160,13 @@ impl InHand {
     }
 }
 
-/// Lies in a request's extensions, and goes with it.
+/// Removes the sessions of a request when its extensions are dropped.
 struct Registered(Vec<u64>);
 
 impl Drop for Registered {
     fn drop(&mut self) {
         for id in &self.0 {
-            // A thread that ends may have dropped its sessions first.
+            // An ending thread may have dropped its sessions before.
             let served = SESSIONS.try_with(|sessions| sessions.borrow_mut().remove(id));
             if let Ok(Some(served)) = served {
                 served.check_taken();
@@ -183,7 +183,7 @@ impl Live for InHand {
                 .iter()
                 .map(|(key, json)| (key, value(json)))
                 .collect();
-            // actix-session alone knows when it began and when it ends.
+            // Only actix-session knows when the session began and when it expires.
             let unknown = Timestamp::from_millis(0);
             Some(Record::new(unknown, unknown, entries))
         })
@@ -213,7 +213,7 @@ impl Served {
         let session = &self.session;
         if changes.is_cleared() || changes.is_destroyed() {
             self.written.extend(session.entries().keys().cloned());
-            // Ended when the request is over: nothing could be added to a session that was purged.
+            // Purged only at the end of the request, because a purged session accepts no values.
             session.clear();
             self.ended |= changes.is_destroyed();
         }
@@ -233,8 +233,8 @@ impl Served {
     /// Returns what is to be logged if a value was lost since the last call.
     fn take_lost(&mut self) -> Option<&'static str> {
         std::mem::take(&mut self.has_lost).then_some(
-            "a value was added to an actix-session after the application purged it, and is lost: end \
-             the session with `destroy` of session-manager",
+            "a value was lost because it was added after the application purged the actix-session: end \
+             the session with session-manager's `Session::destroy` instead of `purge`",
         )
     }
 
@@ -251,14 +251,14 @@ impl Served {
         match (keep, self.ended) {
             (false, true) => self.session.purge(),
             (true, true) if is_empty => self.session.purge(),
-            // A new key, and the old one is dead.
+            // The session gets a new key; the old one becomes invalid.
             (true, true) => self.session.renew(),
             (true, false) => self.save_updates(),
             (false, false) => self.undo(),
         }
     }
 
-    /// `actix_session::Session::update` does not mark what it changed.
+    /// Marks the session as changed, because `actix_session::Session::update` does not.
     fn save_updates(&mut self) {
         let updated = {
             let entries = self.session.entries();
@@ -283,19 +283,19 @@ impl Served {
         }
     }
 
-    /// `SessionMiddleware` takes the values out when it saves them.
+    /// Logs lost writes: `SessionMiddleware` takes the values out when it saves them.
     fn check_taken(&self) {
         if self.kept && !self.session.entries().is_empty() {
             log!(
                 ERROR,
-                "what was written to an actix-session is lost, because nobody saved it: mount \
+                "the writes to an actix-session were lost because no middleware saved them: mount \
                  `actix_session::SessionMiddleware` around `session_manager::manager::middleware()`"
             );
         }
     }
 }
 
-/// A value of actix-session: every one is JSON.
+/// Converts a value of actix-session, which stores every value as JSON.
 fn value(json: &str) -> Value {
     let text = json.starts_with('"').then(|| serde_json::from_str(json));
     match text {

@@ -1,4 +1,4 @@
-//! axum: the extractor, and errors as responses.
+//! The axum extractor, and errors as responses.
 
 use axum_core::{
     extract::FromRequestParts,
@@ -9,8 +9,8 @@ use http::request::Parts;
 use super::tower::status;
 use crate::{error::Error, log::log, request::Sessions, session::Session};
 
-/// The request's own session: see [`HasSession::session`](crate::HasSession::session). Loads it, if it is
-/// loaded on demand.
+/// Extracts the request's session: see [`HasSession::session`](crate::HasSession::session). Loads
+/// it if the manager loads on demand.
 impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = Error;
 
@@ -22,7 +22,7 @@ impl<S: Sync> FromRequestParts<S> for Session {
     }
 }
 
-/// Opaque: the client reads a status and its phrase, the log has the rest.
+/// Sends only the status and its reason phrase to the client; the details are logged.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         log!(ERROR, "{}", crate::error::chain(&self));

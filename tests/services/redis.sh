@@ -1,11 +1,11 @@
-# To be sourced: `start_redis DIR` starts a single Redis, a cluster of three masters with a replica
+# Source this file. `start_redis DIR` starts a single Redis, a cluster of three masters with one replica
 # each, and a master with a replica and three Sentinels, on free loopback ports with their data below
 # DIR. It exports SESSION_TEST_REDIS, SESSION_TEST_REDIS_CLUSTER and SESSION_TEST_REDIS_SENTINEL, and
-# adds the ids of what it started to the array `service_pids`. If it fails it says what is missing.
-# Each of the three has a function of its own, for tests that break what they start.
+# adds the process ids to the array `service_pids`. On failure it prints the cause. Each of the three
+# has its own function, for tests that break their servers.
 
-# redis_ports COUNT: as many ports of 127.0.0.1 that nobody uses now, nor the ports 10,000 above
-# them, over which the servers of a cluster talk.
+# redis_ports COUNT: prints COUNT free ports of 127.0.0.1 whose cluster bus ports (10,000 higher) are
+# free too.
 redis_ports() {
     python3 - "$1" <<'PYTHON'
 import random, socket, sys
@@ -18,7 +18,7 @@ def free(port):
             return False
 found = []
 while len(found) < int(sys.argv[1]):
-    # Below those that the system gives to clients.
+    # Below the ephemeral ports of clients.
     port = random.randrange(11000, 22000)
     if port not in found and free(port) and free(port + 10000):
         found.append(port)
@@ -26,7 +26,7 @@ print(*found)
 PYTHON
 }
 
-# redis_server PORT DIR OPTIONS...: one server, in the background.
+# redis_server PORT DIR OPTIONS...: starts a server in the background.
 redis_server() {
     local port=$1 dir=$2/$1
     shift 2
@@ -38,7 +38,7 @@ redis_server() {
     service_pids+=($!)
 }
 
-# redis_until WHAT COMMAND...: waits for the command to succeed, 15 seconds at most.
+# redis_until WHAT COMMAND...: waits at most 15 seconds for the command to succeed.
 redis_until() {
     local what=$1 tries=0
     shift
@@ -100,7 +100,7 @@ start_redis_cluster() {
     for port in "${ports[@]}"; do
         redis_until "the cluster, by port $port" redis_says "$port" cluster_state:ok cluster info || return 1
     done
-    # A master that is killed before its replica has followed it takes its slots with it.
+    # If a master is killed before its replica follows it, its slots are lost.
     for port in "${ports[@]:3}"; do
         redis_until "the replica on port $port" redis_says "$port" master_link_status:up info replication || return 1
     done

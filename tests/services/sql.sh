@@ -3,17 +3,17 @@
 #
 #   start_postgres DIR   exports SESSION_TEST_POSTGRES (a url)
 #   restart_postgres DIR, stop_postgres DIR
-#                        do so to a server that start_postgres started
+#                        restart or stop a server that start_postgres started
 #   start_mariadb DIR    exports SESSION_TEST_MYSQL (a url)
-#   begin_mariadb DIR    starts it again after it was stopped or killed
+#   begin_mariadb DIR    starts it again after a stop or kill
 #
-# Each keeps everything below DIR, listens on a free port of 127.0.0.1, waits until it is ready, and
-# appends the process it started to the array service_pids. If it cannot, it says what is missing and
-# returns 1.
+# Each server keeps its data below DIR and listens on a free port of 127.0.0.1. The functions wait until
+# it is ready and append its process id to the array service_pids. On failure they print the cause and
+# return 1.
 
 declare -ga service_pids
 
-# A port of 127.0.0.1 that nobody listens on.
+# free_port: prints a port of 127.0.0.1 without a listener.
 free_port() {
     local port
     for _ in {1..100}; do
@@ -23,14 +23,14 @@ free_port() {
     return 1
 }
 
-# service_user NAME: how to run a command as NAME, for servers that refuse to run as root.
+# service_user NAME: prints the prefix to run a command as NAME, as some servers refuse to run as root.
 service_user() {
     [ "$(id -u)" -eq 0 ] || return 0
-    id "$1" >/dev/null 2>&1 || { echo "there is no user $1 to run a server as" >&2; return 1; }
+    id "$1" >/dev/null 2>&1 || { echo "the server cannot run as root, and the user $1 does not exist: create it" >&2; return 1; }
     echo "setpriv --reuid=$1 --regid=$1 --clear-groups --"
 }
 
-# wait_ready PID LOG COMMAND...: until the command succeeds, for half a minute and as long as the
+# wait_ready PID LOG COMMAND...: waits until the command succeeds, at most 30 seconds and while the
 # process lives.
 wait_ready() {
     local pid=$1 log=$2
@@ -67,7 +67,7 @@ fsync = off
 full_page_writes = off
 shared_preload_libraries = 'pg_stat_statements'
 CONF
-    # As a child of its own, not through pg_ctl, so that its process is known.
+    # A direct child process instead of pg_ctl, so that its id is known.
     # shellcheck disable=SC2086
     (cd / && exec $as "$bin/postgres" -D "$dir/postgres/data") >"$dir/postgres.log" 2>&1 &
     service_pids+=($!)
@@ -75,7 +75,7 @@ CONF
     export SESSION_TEST_POSTGRES="postgres://test@127.0.0.1:$port/postgres"
 }
 
-# The test of a restart has a server of its own, so that nobody else's goes away.
+# For the test of a restart, which uses its own server so that the others stay up.
 restart_postgres() { control_postgres restart "$1"; }
 stop_postgres() { control_postgres stop "$1"; }
 
@@ -99,13 +99,13 @@ start_mariadb() {
         chown mysql "$dir/mariadb"
         chmod o+x "$dir"
     fi
-    # A server that starts deletes the temporary tables of all that share its folder for them.
+    # A starting server deletes all temporary tables in its folder, so each needs its own.
     # shellcheck disable=SC2086 # $as is several words
     $as mariadb-install-db --no-defaults --datadir="$dir/mariadb/data" --tmpdir="$dir/mariadb" \
         --auth-root-authentication-method=normal --skip-test-db >"$dir/mariadb.install.log" 2>&1 ||
         { cat "$dir/mariadb.install.log" >&2; return 1; }
-    # The server takes each line for a statement, at every start. A user with all rights may write
-    # where others find the server read-only; `app` may not.
+    # The server runs each line as a statement at every start. A user with all rights can write even
+    # if the server is read-only; `app` cannot.
     cat >"$dir/mariadb/init.sql" <<'SQL'
 CREATE DATABASE IF NOT EXISTS sessions;
 CREATE USER IF NOT EXISTS test@'127.0.0.1' IDENTIFIED BY 'secret-of-the-tests';
@@ -124,7 +124,7 @@ begin_mariadb() {
     local options=(--no-defaults --datadir="$dir/mariadb/data" --tmpdir="$dir/mariadb" --socket="$dir/mariadb/socket"
         --pid-file="$dir/mariadb/pid" --bind-address=127.0.0.1 --port="$port" --skip-name-resolve
         --innodb-flush-method=nosync --init-file="$dir/mariadb/init.sql"
-        # Written at each commit, so that a commit outlives a kill, and never synchronized.
+        # Writes at each commit, so that a commit survives a kill, but never synchronizes the disk.
         --innodb-flush-log-at-trx-commit=2)
     [ ! -e "$dir/mariadb/options" ] || mapfile -t -O ${#options[@]} options <"$dir/mariadb/options"
     # shellcheck disable=SC2086 # $as is several words

@@ -1,6 +1,6 @@
-//! One server, one thread: `http-bench APPLICATION PORT REDIS-URL`. See `run.sh` beside it.
+//! A server with one thread: `http-bench APPLICATION PORT REDIS-URL`. See `run.sh`.
 
-#![allow(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
+#![allow(clippy::unwrap_used, reason = "a bench stops at the first error")]
 
 #[path = "../../common/visit.rs"]
 mod visit;
@@ -23,12 +23,12 @@ use tower_sessions_redis_store::{
     fred::prelude::{ClientLike, Config, Pool},
 };
 
-/// On one thread, as each worker of actix-web is.
+/// Serves on one thread, like each worker of actix-web.
 #[actix_web::main]
 async fn main() -> io::Result<()> {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let [application, port, redis] = &arguments[..] else {
-        panic!("http-bench APPLICATION PORT REDIS-URL");
+        panic!("usage: http-bench APPLICATION PORT REDIS-URL");
     };
     let port = port.parse().unwrap();
     let in_redis = async || ServerSide::new(RedisStore::connect(redis).await.unwrap());
@@ -53,13 +53,13 @@ async fn main() -> io::Result<()> {
         "tower-sessions-memory" => axum_theirs(tower_sessions::MemoryStore::default(), port).await,
         "axum-ours-redis" => axum_ours(in_redis().await, port).await,
         "tower-sessions-redis" => {
-            // As its documentation sets it up; one connection, as both of the others have.
+            // Set up as in its documentation, with one connection like the others.
             let pool = Pool::new(Config::from_url(redis).unwrap(), None, None, None, 1).unwrap();
             let _running = pool.connect();
             pool.wait_for_connect().await.unwrap();
             axum_theirs(TowerRedisStore::new(pool), port).await
         }
-        other => panic!("no application {other}"),
+        other => panic!("unknown application {other}"),
     }
 }
 

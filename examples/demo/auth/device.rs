@@ -1,10 +1,10 @@
-//! What a person would call the device that sent a request.
+//! A readable name for the device that sent a request.
 
 use actix_web::{HttpRequest, http::header::USER_AGENT};
 
 const MAX_CHARS: usize = 60;
 
-/// Most browsers claim to be others as well, so the order counts: who is named by more comes last.
+/// Most browsers also name other browsers, so the order matters: the most often named comes last.
 const BROWSERS: [(&str, &str); 9] = [
     ("Edg", "Edge"),
     ("OPR/", "Opera"),
@@ -27,7 +27,7 @@ const SYSTEMS: [(&str, &str); 7] = [
     ("Linux", "Linux"),
 ];
 
-/// Such as `Firefox on Linux`; what the client says of itself, if that tells neither.
+/// Returns a name such as `Firefox on Linux`, or the `User-Agent` if neither part is known.
 pub(super) fn name(req: &HttpRequest) -> String {
     let agent = req.headers().get(USER_AGENT);
     let agent = agent.and_then(|agent| agent.to_str().ok()).unwrap_or("");

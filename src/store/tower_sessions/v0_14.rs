@@ -8,8 +8,8 @@ use tower_sessions_core::{
 };
 use tower_sessions_core_0_14::{self as v0_14, session, session_store};
 
-/// Makes a store for tower-sessions-core 0.14 one for 0.15, which [`TowerStore`](crate::TowerStore)
-/// takes: those for Redis, SQL and moka are for 0.14 at the time of writing.
+/// Adapts a store for tower-sessions-core 0.14 to 0.15, as [`TowerStore`](crate::TowerStore)
+/// requires. At the time of writing, the stores for Redis, SQL and moka are for 0.14.
 ///
 /// ```
 /// use session_manager::{Manager, ServerSide, Tower014, TowerStore};
@@ -23,7 +23,7 @@ use tower_sessions_core_0_14::{self as v0_14, session, session_store};
 pub struct Tower014<S>(S);
 
 impl<S: v0_14::SessionStore> Tower014<S> {
-    /// Passes every call on to `store`.
+    /// Creates an adapter that forwards every call to `store`.
     pub fn new(store: S) -> Self {
         Self(store)
     }

@@ -1,5 +1,5 @@
-//! Shows a library crate for actix-web: it mounts a route that remembers how a visitor filters a
-//! list, in a namespace of its own, and tests it with a manager of each test's own.
+//! An example of a library crate for actix-web. Its route stores a visitor's list filter in the
+//! crate's own namespace. Each test uses a separate manager.
 
 use actix_web::{HttpRequest, HttpResponse, http::header::LOCATION, web};
 use serde::Deserialize;
@@ -9,12 +9,12 @@ fn filters(req: &(impl HasSession + ?Sized)) -> Result<Namespace, Error> {
     Ok(manager::get().session(req)?.namespace("list-filter"))
 }
 
-/// How the visitor filters `list`.
+/// Returns the visitor's filter for `list`.
 pub fn get(req: &(impl HasSession + ?Sized), list: &str) -> Result<Option<String>, Error> {
     Ok(filters(req)?.get(list))
 }
 
-/// Mounts `POST /{list}/filter`, a form of `text`, which leads back to `/{list}`.
+/// Mounts `POST /{list}/filter`, which takes a form with `text` and redirects to `/{list}`.
 pub fn routes(list: &'static str) -> impl FnOnce(&mut web::ServiceConfig) {
     move |app| {
         let handler = move |req, form| async move { set(&req, list, form) };
@@ -29,7 +29,7 @@ struct Filter {
 
 fn set(req: &HttpRequest, list: &str, form: web::Form<Filter>) -> Result<HttpResponse, Error> {
     match filters(req)?.add(list, &form.text) {
-        // No bug, and nothing that the visitor cannot help. The page of the application shows it.
+        // Not a bug: the visitor can shorten the filter. The application's page shows the message.
         Err(Error::TooLarge { .. }) => {
             manager::get().flash(req, Message::error("That filter is too long"))?;
         }
@@ -50,7 +50,7 @@ mod tests {
 
     use super::*;
 
-    /// The session after `text` was posted.
+    /// Posts `text` and returns the session.
     fn posted(text: &str) -> Session {
         let test = async {
             let app = App::new()

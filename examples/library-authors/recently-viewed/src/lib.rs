@@ -1,14 +1,14 @@
-//! Shows a library crate that knows no web framework: it takes whatever has a session, keeps one
-//! value under a typed key, and tests itself without a server.
+//! An example of a library crate without a web framework: it accepts any `HasSession`, stores one
+//! value under a typed key, and has tests without a server.
 
 use session_manager::{Error, HasSession, SessionKey};
 
-/// Never more than this, because a session may have to fit into a cookie.
+/// The maximum number of items, because the session may have to fit in a cookie.
 const MOST: usize = 5;
 
 const ITEMS: SessionKey<Vec<u32>> = SessionKey::new("recently-viewed.items");
 
-/// Notes that the visitor looked at `item`.
+/// Records that the visitor viewed `item`.
 pub fn note(req: &(impl HasSession + ?Sized), item: u32) -> Result<(), Error> {
     ITEMS.update(req, move |items| {
         let mut items = items.unwrap_or_default();
@@ -20,7 +20,7 @@ pub fn note(req: &(impl HasSession + ?Sized), item: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the visitor looked at, the latest first.
+/// Returns the items that the visitor viewed, latest first.
 pub fn items(req: &(impl HasSession + ?Sized)) -> Result<Vec<u32>, Error> {
     Ok(ITEMS.load(req)?.unwrap_or_default())
 }

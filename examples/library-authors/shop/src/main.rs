@@ -1,7 +1,7 @@
-//! Shows an application whose two libraries share one session: it sets the manager, mounts the
-//! middleware, and knows neither their keys nor their types.
+//! An example of an application whose two libraries share one session. It sets the manager and
+//! mounts the middleware, and does not need their keys or types.
 //!
-//! `SESSION_SECRET=$(openssl rand -base64 48) cargo run -p shop`, then
+//! `SESSION_SECRET=$(openssl rand -base64 48) cargo run -p shop`, then open
 //! <http://127.0.0.1:7000/items/1>.
 
 use actix_web::{App, HttpRequest, HttpServer, dev::Server, web};
@@ -20,7 +20,7 @@ async fn orders(req: HttpRequest) -> Result<String, Error> {
     Ok(format!("{messages:?} {filter:?} {items:?}"))
 }
 
-/// The server, and the port that it listens at.
+/// Returns the server and the port that it listens on.
 fn serve(port: u16) -> std::io::Result<(Server, u16)> {
     let server = HttpServer::new(|| {
         App::new()
@@ -63,11 +63,11 @@ mod tests {
         body(visitor.get(at("/items/1")).call());
         body(visitor.get(at("/items/2")).call());
         let form = visitor.post(at("/orders/filter"));
-        // Leads to the orders.
+        // Follows the redirect to the orders.
         let orders = body(form.send_form([("text", "open")]));
         assert_eq!(orders, r#"[] "open" [2, 1]"#);
         let jar = visitor.cookie_jar_lock();
-        assert_eq!(jar.iter().count(), 1, "one cookie, and nobody's own");
+        assert_eq!(jar.iter().count(), 1, "both libraries share one cookie");
         let stranger = body(ureq::get(at("/orders")).call());
         assert_eq!(stranger, r#"[] "" []"#);
     }
