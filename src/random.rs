@@ -13,8 +13,11 @@ pub(crate) fn fill(buffer: &mut [u8]) {
 }
 
 /// Fills a nonce, which must be unique but not secret, from a buffer that is filled for many nonces
-/// at once. Asking the operating system each time took 360 ns, nearly as long as encrypting (bench
-/// `overhead`, row "write three keys").
+/// at once: 35 ns in place of 364, which is 9 % of a write to a private cookie (bench `overhead`, row
+/// "write three keys").
+///
+/// A process that forks repeats its parent's nonces. With AES-GCM-SIV that shows only whether two
+/// texts are equal (RFC 8452), and those of two sessions differ in their identity.
 #[cfg(feature = "cookies")]
 pub(crate) fn fill_nonce(nonce: &mut [u8]) {
     const SUPPLY: usize = 1024;
