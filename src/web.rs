@@ -343,13 +343,17 @@ fn name_of(host: &[u8]) -> &[u8] {
     }
 }
 
+/// Whether `name` is `localhost` or below it. A colon is left in a name only if what follows it is no
+/// port, and then it is no host.
 fn is_localhost(name: &[u8]) -> bool {
     let name = name.strip_suffix(b".").unwrap_or(name);
     let Some((rest, end)) = name.split_last_chunk() else {
         return false;
     };
     let localhost: &[u8; 9] = end;
-    localhost.eq_ignore_ascii_case(b"localhost") && rest.last().is_none_or(|byte| *byte == b'.')
+    localhost.eq_ignore_ascii_case(b"localhost")
+        && rest.last().is_none_or(|byte| *byte == b'.')
+        && !rest.contains(&b':')
 }
 
 /// Header fields that tell of a proxy between client and server.
@@ -417,6 +421,9 @@ mod tests {
             "[::1]:8x0",
             "[",
             "localhost:x:80",
+            "x:localhost",
+            ":1.localhost",
+            "x:1.localhost:80",
             "127.0.0.1:x:80",
             "10.0.0.1",
             "é.example",

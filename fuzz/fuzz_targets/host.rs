@@ -26,7 +26,8 @@ fn naive(host: &str) -> bool {
     let is_loopback = |address: Ipv4Addr| address.octets()[0] == 127;
     let name = name.to_ascii_lowercase();
     let labels: Vec<_> = name.strip_suffix('.').unwrap_or(&name).split('.').collect();
-    name.parse().is_ok_and(is_loopback) || labels.last() == Some(&"localhost")
+    let is_localhost = labels.last() == Some(&"localhost") && !name.contains(':');
+    name.parse().is_ok_and(is_loopback) || is_localhost
 }
 
 fn check(data: &[u8]) {
