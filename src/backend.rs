@@ -244,6 +244,10 @@ pub(crate) trait Live: fmt::Debug + Send + Sync {
 }
 
 /// What became of [`Live::write`].
+#[cfg_attr(
+    not(feature = "actix-session"),
+    allow(dead_code, reason = "only actix-session's sessions are live")
+)]
 pub(crate) enum Written {
     /// It is done.
     Done,
