@@ -15,7 +15,7 @@ use std::{
 
 use session_manager::{
     MemoryStore, Store, Timestamp,
-    store::{Applied, Holder, StoreId, Value, Write},
+    store::{Applied, StoreId, Value, Verifier, Write},
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -34,8 +34,8 @@ fn id(number: u64) -> StoreId {
 }
 
 fn write(set: &[(&str, &str)]) -> Write {
-    let holder = Holder::from_bytes([7; 32]);
-    let mut write = Write::touch(holder, NOW, NOW, NOW.plus(Duration::from_secs(3600)));
+    let verifier = Verifier::from_bytes([7; 32]);
+    let mut write = Write::touch(verifier, NOW, NOW, NOW.plus(Duration::from_secs(3600)));
     write.set = set
         .iter()
         .map(|(key, text)| ((*key).into(), Value::Text((*text).into())))

@@ -8,9 +8,9 @@
 
 use actix_web::{App, Error, HttpResponse, HttpServer, Responder, dev::Service, error, web};
 use serde::Deserialize;
-use session_manager::{Manager, RedisStore, SameSite, ServerSide, Session, SessionKey, manager};
+use session_manager::{Manager, RedisStore, SameSite, ServerSide, Session, TypedKey, manager};
 
-const USER: SessionKey<i64> = SessionKey::new("user_id");
+const USER: TypedKey<i64> = TypedKey::new("user_id");
 
 #[derive(Deserialize)]
 struct Credentials {

@@ -15,9 +15,9 @@
 
 use actix_web::{App, HttpServer, web};
 use axum::{Router, routing::get};
-use session_manager::{Error, HasSession, Manager, MemoryStore, ServerSide, SessionKey, manager};
+use session_manager::{Error, HasSession, Manager, MemoryStore, ServerSide, TypedKey, manager};
 
-const USER: SessionKey<String> = SessionKey::new("auth.user");
+const USER: TypedKey<String> = TypedKey::new("auth.user");
 
 // Functions of a library crate, which work with both frameworks.
 

@@ -1,4 +1,4 @@
-//! What a session engine does: open and commit.
+//! What a session backend does: open and commit.
 
 use std::{any::Any, fmt, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     expiry::Timestamp,
     record::{
         Record,
-        id::{Holder, StoreId},
+        id::{StoreId, Verifier},
     },
     store::UserIndex,
     value::Value,
@@ -37,14 +37,14 @@ mod session_id;
 #[cfg(feature = "cookies")]
 pub(crate) mod signed_cookie;
 
-/// A session engine: where sessions live between two requests.
+/// A session backend: where sessions live between two requests.
 ///
 /// A [`Manager`](crate::Manager) holds one and asks it twice for each request at most:
 /// [`open`](Self::open) before the handler runs, [`commit`](Self::commit) before the response head
 /// is sent. Reading, writing, flash messages and timeouts are not its business.
 ///
 /// Both methods see the request while they are called; the future that they return owns what it needs,
-/// so that one engine serves frameworks whose requests are not `Send` (actix-web) and frameworks whose
+/// so that one backend serves frameworks whose requests are not `Send` (actix-web) and frameworks whose
 /// futures must be (tower).
 ///
 /// A session is locked while its backend is called, so none of the methods may use the session or log;
@@ -56,25 +56,25 @@ pub(crate) mod signed_cookie;
 /// # #[cfg(feature = "cookies")] {
 /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
 /// use session_manager::{Backend, Error, Key, Manager, SignedCookie};
-/// use session_manager::backend::{BackendFuture, Commit, Opened, Opening, Reply};
+/// use session_manager::backend::{BackendFuture, Commit, OpenOutcome, OpenRequest, CommitOutcome};
 ///
 /// struct Counted<B> { inner: Arc<B>, opened: AtomicU64 }
 ///
 /// impl<B: Backend> Backend for Counted<B> {
-///     fn engine(&self) -> &'static str {
-///         self.inner.engine()
+///     fn name(&self) -> &'static str {
+///         self.inner.name()
 ///     }
 ///
 ///     fn opens_at_once(&self) -> bool {
 ///         self.inner.opens_at_once()
 ///     }
 ///
-///     fn open(self: Arc<Self>, request: Opening<'_>) -> BackendFuture<'static, Result<Opened, Error>> {
+///     fn open(self: Arc<Self>, request: OpenRequest<'_>) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
 ///         self.opened.fetch_add(1, Ordering::Relaxed);
 ///         Arc::clone(&self.inner).open(request)
 ///     }
 ///
-///     fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
+///     fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<CommitOutcome, Error>> {
 ///         Arc::clone(&self.inner).commit(commit)
 ///     }
 /// }
@@ -84,8 +84,8 @@ pub(crate) mod signed_cookie;
 /// # }
 /// ```
 pub trait Backend: Send + Sync + 'static {
-    /// What a person would call the engine, such as `signed cookie`.
-    fn engine(&self) -> &'static str;
+    /// What a person would call the backend, such as `signed cookie`.
+    fn name(&self) -> &'static str;
 
     /// Whether a commit reaches the client only with the head of a response, so that a write after
     /// that is [`Error::HeadSent`]. The default is `true`.
@@ -101,9 +101,9 @@ pub trait Backend: Send + Sync + 'static {
         false
     }
 
-    /// Whether its sessions can move to another engine, and another's to it
+    /// Whether its sessions can move to another backend, and another's to it
     /// ([`Builder::migrate_from`](crate::Builder::migrate_from)). Not so where other code keeps them
-    /// ([`Opened::Live`]). The default is `true`.
+    /// ([`OpenOutcome::Live`]). The default is `true`.
     fn can_move(&self) -> bool {
         true
     }
@@ -126,16 +126,18 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Opens the session that the request names.
     ///
-    /// A name that is unknown, expired, forged or malformed is [`Opened::Nothing`] or
-    /// [`Opened::Refused`], not an error.
+    /// A name that is unknown, expired, forged or malformed is [`OpenOutcome::Nothing`] or
+    /// [`OpenOutcome::Refused`], not an error.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if the engine cannot tell. The session is then never committed.
-    fn open(self: Arc<Self>, request: Opening<'_>)
-    -> BackendFuture<'static, Result<Opened, Error>>;
+    /// [`Error::Unavailable`] if the backend cannot tell. The session is then never committed.
+    fn open(
+        self: Arc<Self>,
+        request: OpenRequest<'_>,
+    ) -> BackendFuture<'static, Result<OpenOutcome, Error>>;
 
-    /// How much room a session would take of what the engine has for one; `None` if that is not
+    /// How much room a session would take of what the backend has for one; `None` if that is not
     /// bounded. A write that would go over the limit is refused where it is made.
     fn size(&self, session: View<'_>, settings: &Settings) -> Option<Size> {
         let _ = (session, settings);
@@ -148,9 +150,12 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if the engine could not keep it; the client then gets an error in
+    /// [`Error::Unavailable`] if the backend could not keep it; the client then gets an error in
     /// place of a response that claims it was.
-    fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>>;
+    fn commit(
+        self: Arc<Self>,
+        commit: Commit<'_>,
+    ) -> BackendFuture<'static, Result<CommitOutcome, Error>>;
 
     /// Computes one value of a stored session in one step that no other write comes between: what
     /// [`Session::take`](crate::Session::take) and
@@ -167,7 +172,7 @@ pub trait Backend: Send + Sync + 'static {
     ) -> BackendFuture<'static, Result<Exchanged, Error>> {
         let _ = exchange;
         BackendFuture::ready(Err(Error::NeedsStore {
-            engine: self.engine(),
+            backend: self.name(),
         }))
     }
 
@@ -188,7 +193,7 @@ pub trait Backend: Send + Sync + 'static {
 /// What a [`Backend`] opens a session from.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
-pub struct Opening<'r> {
+pub struct OpenRequest<'r> {
     /// The value of the session cookie, if the request has one: whatever a client chose to send.
     pub token: Option<&'r str>,
     /// The cookies of the managers that this one migrates from.
@@ -203,10 +208,10 @@ pub struct Opening<'r> {
 /// A session as a [`Backend`] opened it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Opened {
+pub enum OpenOutcome {
     /// There is none.
     Nothing,
-    /// There is none, and the cookie is not one that this engine made: a log line says so.
+    /// There is none, and the cookie is not one that this backend made: a log line says so.
     Refused(Refused),
     /// Here it is.
     Loaded(Record),
@@ -300,9 +305,9 @@ impl Commit<'_> {
     }
 
     /// What a store writes for it, and what of that must be computed anew if another request was
-    /// faster. Whom the record answers to, only the engine knows.
+    /// faster. Whom the record answers to, only the backend knows.
     pub(crate) fn to_write(&self) -> (Write, Vec<(Box<str>, Update)>) {
-        let write = Write::touch(Holder::NOBODY, self.created(), self.now, self.expires());
+        let write = Write::touch(Verifier::NONE, self.created(), self.now, self.expires());
         let (mut write, updates) = self.changes.to_write(write);
         if !updates.is_empty() {
             write.if_version = self.stored.map(|stored| stored.version);
@@ -350,7 +355,7 @@ pub enum Exchanged {
 /// What becomes of the session's cookie.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Reply {
+pub enum CommitOutcome {
     /// The client keeps what it has.
     Keep,
     /// The client gets this value. Only letters, digits, `-`, `_` and `.` are safe in it.
@@ -368,7 +373,7 @@ pub enum Reply {
 }
 
 /// Shows no token: it is what a thief would need.
-impl fmt::Debug for Reply {
+impl fmt::Debug for CommitOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Keep => f.write_str("Keep"),
@@ -400,13 +405,13 @@ pub struct Size {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
-    /// It is not written as this engine writes cookies.
+    /// It is not written as this backend writes cookies.
     #[error("it is not in the form of a session cookie")]
     Malformed,
     /// A version of session-manager wrote it that this one does not know.
     #[error("its format is of another version")]
     Version,
-    /// No key that this engine accepts signed it for this cookie name.
+    /// No key that this backend accepts signed it for this cookie name.
     #[error("no accepted key signed it for this name")]
     Forged,
     /// Its time is over.
@@ -414,7 +419,7 @@ pub enum Refused {
     Expired,
 }
 
-impl fmt::Debug for Opening<'_> {
+impl fmt::Debug for OpenRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Opening")
             .field("has_token", &self.token.is_some())

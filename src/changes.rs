@@ -47,7 +47,7 @@ pub enum Change {
 /// that is stored then.
 #[derive(Clone)]
 pub struct Update {
-    pub(crate) seen: Value,
+    pub(crate) result: Value,
     pub(crate) apply: Arc<Apply>,
 }
 
@@ -55,8 +55,8 @@ type Apply = dyn Fn(Option<Value<&str>>) -> Result<Value, Error> + Send + Sync;
 
 impl Update {
     /// Returns the result for the value that the request saw.
-    pub fn seen(&self) -> &Value {
-        &self.seen
+    pub fn result(&self) -> &Value {
+        &self.result
     }
 
     /// Applies the function to `stored`.
@@ -73,16 +73,16 @@ impl Update {
 impl fmt::Debug for Update {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Update")
-            .field("seen", &self.seen)
+            .field("result", &self.result)
             .finish_non_exhaustive()
     }
 }
 
 impl Change {
     /// Returns the value that the request sees under the key after this change.
-    pub(crate) fn seen(&self) -> Option<Value<&str>> {
+    pub(crate) fn value(&self) -> Option<Value<&str>> {
         match self {
-            Self::Set(value) | Self::Update(Update { seen: value, .. }) => Some(value.borrowed()),
+            Self::Set(value) | Self::Update(Update { result: value, .. }) => Some(value.borrowed()),
             Self::Remove => None,
         }
     }
@@ -181,15 +181,15 @@ impl Changes {
     pub(crate) fn compose(&self, key: &str, update: Update) -> Change {
         match self.entry(key) {
             Some(Change::Update(former)) => {
-                let (former, Update { seen, apply }) = (Arc::clone(&former.apply), update);
+                let (former, Update { result, apply }) = (Arc::clone(&former.apply), update);
                 let apply = Arc::new(move |value: Option<Value<&str>>| {
                     apply(Some(former(value)?.borrowed()))
                 });
-                Change::Update(Update { seen, apply })
+                Change::Update(Update { result, apply })
             }
             None if !self.hide_stored() => Change::Update(update),
             // This request determined the former value, so the result is final.
-            _ => Change::Set(update.seen),
+            _ => Change::Set(update.result),
         }
     }
 
@@ -201,7 +201,7 @@ impl Changes {
     pub(crate) fn recompute(&mut self, stored: &Entries) -> Result<(), Error> {
         for (key, change) in &mut self.entries {
             if let Change::Update(update) = change {
-                update.seen = update.apply(stored.get(key))?;
+                update.result = update.apply(stored.get(key))?;
             }
         }
         Ok(())
@@ -289,7 +289,7 @@ impl<'a> View<'a> {
     /// Returns the value under `key`.
     pub fn get(&self, key: &str) -> Option<Value<&'a str>> {
         match self.changes.entries.get(key) {
-            Some(change) => change.seen(),
+            Some(change) => change.value(),
             None => self.stored?.get(key),
         }
     }
@@ -304,7 +304,7 @@ impl<'a> View<'a> {
         });
         let set = changed
             .iter()
-            .filter_map(|(key, change)| Some((&**key, change.seen()?)));
+            .filter_map(|(key, change)| Some((&**key, change.value()?)));
         untouched.chain(set)
     }
 
@@ -317,7 +317,7 @@ impl<'a> View<'a> {
         changed.fold(stored, |bytes, (key, change)| {
             let len = |value: Value<&str>| key.len() + value.as_str().len();
             let old = self.stored.and_then(|stored| stored.get(key));
-            bytes + change.seen().map_or(0, len) - old.map_or(0, len)
+            bytes + change.value().map_or(0, len) - old.map_or(0, len)
         })
     }
 

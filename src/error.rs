@@ -18,7 +18,7 @@ pub enum Error {
     )]
     NotMounted,
 
-    /// The session would take more room than its engine has for one, so nothing was stored and all is
+    /// The session would take more room than its backend has for one, so nothing was stored and all is
     /// as it was.
     #[error(
         "the session would take {size} bytes, and may take no more than {limit}: store less in it. \
@@ -69,15 +69,15 @@ pub enum Error {
     ReservedKey,
 
     /// The response head is on its way, and what was done reaches the client only with it: what a
-    /// cookie engine keeps, and everywhere a session that begins, moves or gets a new id.
+    /// cookie backend keeps, and everywhere a session that begins, moves or gets a new id.
     #[error(
         "the response head was already sent, and this reaches the client only with it: what an \
-         engine keeps in a cookie, and a session that begins, moves or is renewed. Do it before the \
+         backend keeps in a cookie, and a session that begins, moves or is renewed. Do it before the \
          handler returns; a server-side session that has begun takes writes later, too"
     )]
     HeadSent,
 
-    /// The engine could not be asked when the request came, and
+    /// The backend could not be asked when the request came, and
     /// [`OnStoreError::Anonymous`](crate::OnStoreError::Anonymous) lets it be read as empty; a
     /// write would be lost.
     #[error(
@@ -104,31 +104,31 @@ pub enum Error {
     /// The backend cannot tell which of two overlapping requests was first, because it keeps the
     /// session in a cookie of each, or other code keeps it.
     #[error(
-        "the backend `{engine}` cannot do this exactly once: of two overlapping requests it cannot \
+        "the backend `{backend}` cannot do this exactly once: of two overlapping requests it cannot \
          tell which was first, because each brings its own copy of the session. Use a server-side \
          backend (`ServerSide`) for one-time values and balances; a session that was found in an \
          older manager's cookie allows it once it has migrated"
     )]
     NeedsStore {
-        /// [`Manager::engine`](crate::Manager::engine).
-        engine: &'static str,
+        /// [`Manager::backend`](crate::Manager::backend).
+        backend: &'static str,
     },
 
-    /// The engine could not open or keep the session.
-    #[error("the session engine does not answer: see the source of this error")]
+    /// The backend could not open or keep the session.
+    #[error("the session backend does not answer: see the source of this error")]
     Unavailable {
-        /// What the engine said.
+        /// What the backend said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
-    /// The engine cannot find a user's sessions.
+    /// The backend cannot find a user's sessions.
     #[error(
-        "the engine `{engine}` cannot find a user's sessions, because it keeps none of them on the \
-         server or has no index of users: use a server-side engine whose store has one"
+        "the backend `{backend}` cannot find a user's sessions, because it keeps none of them on the \
+         server or has no index of users: use a server-side backend whose store has one"
     )]
     NoUserIndex {
-        /// [`Manager::engine`](crate::Manager::engine).
-        engine: &'static str,
+        /// [`Manager::backend`](crate::Manager::backend).
+        backend: &'static str,
     },
 
     /// The session is loaded on demand, and nobody demanded it.
@@ -138,12 +138,12 @@ pub enum Error {
     )]
     NotLoaded,
 
-    /// No engine is compiled in, and no manager was set.
+    /// No backend is compiled in, and no manager was set.
     #[error(
-        "there is no session engine: call `session_manager::manager::set` at start-up, or turn on \
+        "there is no session backend: call `session_manager::manager::set` at start-up, or turn on \
          the feature `cookies` of session-manager for its default"
     )]
-    NoEngine,
+    NoBackend,
 }
 
 /// What a browser would drop in silence, said when a manager is built.
@@ -193,12 +193,12 @@ pub enum ConfigError {
     },
     /// Sessions that other code keeps can move neither there nor from there.
     #[error(
-        "sessions can move neither to nor from the engine `{engine}`, because other code keeps them: \
+        "sessions can move neither to nor from the backend `{backend}`, because other code keeps them: \
          leave out `migrate_from`"
     )]
-    CannotMove {
-        /// [`Manager::engine`](crate::Manager::engine).
-        engine: &'static str,
+    CannotMigrate {
+        /// [`Manager::backend`](crate::Manager::backend).
+        backend: &'static str,
     },
     /// A timeout of zero, with which no session would ever be found again.
     #[error("the {which} timeout is zero, so that no session would outlive its own request")]
@@ -248,7 +248,7 @@ impl Error {
         }
     }
 
-    /// The engine failed, and `source` says why.
+    /// The backend failed, and `source` says why.
     pub fn unavailable(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Unavailable {
             source: Box::new(source),
@@ -264,7 +264,7 @@ mod tests {
     fn no_text_has_two_spaces_in_a_row() {
         let json = || serde_json::from_str::<u8>("x").unwrap_err();
         let key = String::new;
-        let engine = "engine";
+        let backend = "backend";
         let errors = [
             Error::NotMounted,
             Error::TooLarge { size: 2, limit: 1 },
@@ -282,9 +282,9 @@ mod tests {
             Error::ReadOnly,
             Error::Ended,
             Error::unavailable(json()),
-            Error::NoUserIndex { engine },
+            Error::NoUserIndex { backend },
             Error::NotLoaded,
-            Error::NoEngine,
+            Error::NoBackend,
         ];
         let refused = [
             ConfigError::Name { name: key() },
@@ -299,7 +299,7 @@ mod tests {
             ConfigError::Insecure {
                 attribute: "Partitioned",
             },
-            ConfigError::CannotMove { engine },
+            ConfigError::CannotMigrate { backend },
             ConfigError::ZeroTimeout { which: "idle" },
         ];
         let texts = errors.iter().map(ToString::to_string);

@@ -8,7 +8,7 @@ use std::{
 
 /// What a [`Backend`](crate::Backend) returns: a result at once, or a future.
 ///
-/// An engine that does no I/O pays for no future on the heap.
+/// A backend that does no I/O pays for no future on the heap.
 pub struct BackendFuture<'a, T>(State<'a, T>);
 
 enum State<'a, T> {
@@ -25,7 +25,7 @@ impl<'a, T> BackendFuture<'a, T> {
     /// The result, if it is there or comes when it is asked for once: what answers at once, as a store
     /// in memory does, is finished where it stands. Whoever waits then asks again, and is woken.
     ///
-    /// Not to be called with a session locked: an engine may call what the application gave to
+    /// Not to be called with a session locked: a backend may call what the application gave to
     /// [`update`](crate::Session::update).
     pub(crate) fn now(mut self) -> Result<T, Self> {
         self.take_now().ok_or(self)

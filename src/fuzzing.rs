@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use ::redis::Value as Reply;
+use ::redis::Value as CommitOutcome;
 
 use crate::{
-    backend::{Backend, Opened, Opening, Refused},
+    backend::{Backend, OpenOutcome, OpenRequest, Refused},
     cookie::{Attributes, Found, SessionCookie},
     message::Message,
     record::{Record, entries::Entries},
@@ -33,8 +33,8 @@ pub fn find<'h>(name: &str, headers: &[&'h [u8]]) -> Result<Option<&'h str>, &'s
 }
 
 /// Opens a cookie with a backend that answers at the first poll.
-pub fn opened(backend: &Arc<dyn Backend>, token: &str, settings: &Settings) -> Opened {
-    let opening = Arc::clone(backend).open(Opening {
+pub fn opened(backend: &Arc<dyn Backend>, token: &str, settings: &Settings) -> OpenOutcome {
+    let opening = Arc::clone(backend).open(OpenRequest {
         token: Some(token),
         old: None,
         settings,
@@ -53,8 +53,8 @@ pub fn open(
     settings: &Settings,
 ) -> Result<Record, Refused> {
     match opened(backend, token, settings) {
-        Opened::Loaded(record) => Ok(record),
-        Opened::Refused(why) => Err(why),
+        OpenOutcome::Loaded(record) => Ok(record),
+        OpenOutcome::Refused(why) => Err(why),
         other => panic!("{other:?}"),
     }
 }
@@ -67,11 +67,11 @@ pub fn is_to_loopback(host: Option<&[u8]>, has_proxy_mark: bool) -> bool {
 
 /// Decodes the record in a Redis hash.
 pub fn redis_record(fields: &[(Vec<u8>, Vec<u8>)]) -> Option<Record> {
-    let text = |bytes: &[u8]| Reply::BulkString(bytes.to_vec());
+    let text = |bytes: &[u8]| CommitOutcome::BulkString(bytes.to_vec());
     let fields = fields
         .iter()
         .map(|(field, value)| (text(field), text(value)));
-    redis::read(&Reply::Map(fields.collect())).ok()?
+    redis::read(&CommitOutcome::Map(fields.collect())).ok()?
 }
 
 /// Decodes the values in a database row.

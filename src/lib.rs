@@ -3,7 +3,7 @@
     not(all(any(feature = "actix", feature = "tower"), feature = "cookies")),
     allow(
         dead_code,
-        reason = "without a web framework nobody opens sessions, without an engine nobody keeps them"
+        reason = "without a web framework nobody opens sessions, without a backend nobody keeps them"
     )
 )]
 // Here and not in Cargo.toml, because tests and examples may.
@@ -13,7 +13,7 @@
     clippy::print_stdout,
     clippy::print_stderr
 )]
-//! One session interface for the whole process: the application picks the engine, every library
+//! One session interface for the whole process: the application picks the backend, every library
 //! crate shares it.
 //!
 //! `session-manager` is to HTTP sessions what `log` is to logging. Libraries (an admin panel, an
@@ -127,7 +127,7 @@
 //! }
 //! ```
 //!
-//! | after the response head | server-side engines | cookie engines |
+//! | after the response head | server-side backends | cookie backends |
 //! |---|---|---|
 //! | reading | as it was, or as of the last `revalidate` | as it was |
 //! | `add`, `update`, `flash` | kept by `save` | [`Error::HeadSent`] |
@@ -140,7 +140,7 @@
 //! `save` could not keep, because the store was away or nobody waited for it, the next one keeps.
 //! `examples/websocket.rs` is a whole application.
 //!
-//! # Engines
+//! # Backends
 //!
 //! | | where the data lives | for |
 //! |---|---|---|
@@ -148,7 +148,7 @@
 //! | [`PrivateCookie`] | in the cookie: encrypted | data that the visitor must not read |
 //! | `ServerSide` | in a [`Store`]; the cookie holds a random id | everything larger, or stricter |
 //!
-//! The cookie engines hold 4,096 bytes, need no store, and refuse a cookie past its time whatever the
+//! The cookie backends hold 4,096 bytes, need no store, and refuse a cookie past its time whatever the
 //! browser thinks. What they cannot do: of two overlapping requests the later response wins, and a
 //! cookie that was copied before logging out opens the session until its time is over.
 //!
@@ -156,7 +156,7 @@
 //! merged into the store key by key, and never revives what is gone. They also find
 //! [a user's sessions](Manager::user_sessions), and go on in code that outlives its request
 //! ([`Session::save`]). A store of your own implements [`Store`], and passes
-//! `session_manager::testing::check_store`; an engine of another kind implements [`Backend`].
+//! `session_manager::testing::check_store`; a backend of another kind implements [`Backend`].
 //!
 //! # Keys
 //!
@@ -186,9 +186,9 @@
 //! # Writing a library crate on it
 //!
 //! ```
-//! use session_manager::{Error, HasSession, SessionKey};
+//! use session_manager::{Error, HasSession, TypedKey};
 //!
-//! const FILTER: SessionKey<String> = SessionKey::new("admin.filter");
+//! const FILTER: TypedKey<String> = TypedKey::new("admin.filter");
 //!
 //! /// Remembers the filter that a visitor chose.
 //! pub fn remember_filter(req: &(impl HasSession + ?Sized), filter: &str) -> Result<(), Error> {
@@ -197,16 +197,16 @@
 //! ```
 //!
 //! It depends on `session-manager` with `default-features = false`, takes whatever has a session,
-//! has its keys to itself ([`SessionKey`], [`Session::namespace`]), and keeps nothing beyond the
-//! request. The guide for its author is [`library_authors`].
+//! has its keys to itself ([`TypedKey`], [`Session::namespace`]), and keeps nothing beyond the
+//! request. The guide for its author is [`guide`].
 //!
 //! # Features
 //!
-//! `actix` (actix-web), `cookies` (the two cookie engines and the default manager's key) and
+//! `actix` (actix-web), `cookies` (the two cookie backends and the default manager's key) and
 //! `tracing` (log lines) are on by default. `axum` is for axum; `tower`, a part of it, for any other
 //! stack of tower services, without the extractor. `actix-session` is for `ActixSession` and
 //! `ActixSessionCookie`: keeping that crate's sessions, and moving away from it. `server-side` is the
-//! engine for a [`Store`]; `memory`, `redis`, `postgres`, `mysql` and `sqlite` are the stores,
+//! backend for a [`Store`]; `memory`, `redis`, `postgres`, `mysql` and `sqlite` are the stores,
 //! `redis-tls` and `sql-tls` their TLS, and `tower-sessions` takes any store of that ecosystem
 //! (`TowerStore`; with `tower-sessions-0-14` those for its core 0.14); `testing` is the suite that
 //! every store passes.
@@ -221,10 +221,10 @@ mod future;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(doc)]
+pub mod guide;
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 mod key;
-#[cfg(doc)]
-pub mod library_authors;
 mod log;
 pub mod manager;
 mod message;
@@ -261,7 +261,7 @@ pub use expiry::Timestamp;
 pub use key::{Key, KeyError};
 pub use manager::{Manager, builder::Builder, middleware::Middleware};
 pub use message::Message;
-pub use request::{HasSession, Sessions, typed_key::SessionKey, users::UserSession};
+pub use request::{HasSession, Sessions, typed_key::TypedKey, users::UserSession};
 pub use session::{Session, namespace::Namespace};
 pub use settings::OnStoreError;
 #[cfg(feature = "memory")]

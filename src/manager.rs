@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    backend::{Backend, Opened, Opening},
+    backend::{Backend, OpenOutcome, OpenRequest},
     cookie::{Found, RequestHead, Tokens},
     error::Error,
     future::BackendFuture,
@@ -27,7 +27,7 @@ pub use builder::Builder;
 pub use global::{SESSION_MANAGER, Scope, get, is_insecure_default, middleware, scope, set, with};
 pub use middleware::Middleware;
 
-/// A session engine with its settings: opens each request's session, and keeps it.
+/// A session backend with its settings: opens each request's session, and keeps it.
 ///
 /// A handle: clones are the same manager. An application makes one and gives it to
 /// [`manager::set`](set); a library crate takes whatever [`manager::get`](get) gives.
@@ -80,9 +80,9 @@ impl Manager {
         Builder::new(Arc::new(backend))
     }
 
-    /// What a person would call the engine, such as `signed cookie`.
-    pub fn engine(&self) -> &'static str {
-        self.0.backend.engine()
+    /// What a person would call the backend, such as `signed cookie`.
+    pub fn backend_name(&self) -> &'static str {
+        self.0.backend.name()
     }
 
     /// The settings.
@@ -109,8 +109,8 @@ impl Manager {
         &*self.0.backend
     }
 
-    /// The engine, for a call whose future owns it.
-    pub(crate) fn engine_arc(&self) -> Arc<dyn Backend> {
+    /// The backend, for a call whose future owns it.
+    pub(crate) fn backend_arc(&self) -> Arc<dyn Backend> {
         Arc::clone(&self.0.backend)
     }
 
@@ -122,13 +122,13 @@ impl Manager {
         }
     }
 
-    /// Asks the engine for the session that these cookies name.
+    /// Asks the backend for the session that these cookies name.
     pub(crate) fn opening(
         &self,
         tokens: &Tokens,
         request: &dyn Any,
-    ) -> BackendFuture<'static, Result<Opened, Error>> {
-        self.engine_arc().open(Opening {
+    ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
+        self.backend_arc().open(OpenRequest {
             token: tokens.own(),
             old: tokens.old(),
             settings: self.settings(),
@@ -188,7 +188,7 @@ impl Manager {
 impl fmt::Debug for Manager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Manager")
-            .field("engine", &self.engine())
+            .field("backend", &self.backend_name())
             .field("settings", self.settings())
             .finish_non_exhaustive()
     }

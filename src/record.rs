@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     expiry::Timestamp,
-    record::{entries::Entries, id::Holder},
+    record::{entries::Entries, id::Verifier},
 };
 
 pub(crate) mod entries;
@@ -17,12 +17,12 @@ pub struct Record {
     /// The start of the session, from which the absolute timeout counts.
     pub created: Timestamp,
     /// The time of the last write or touch.
-    pub seen: Timestamp,
+    pub last_seen: Timestamp,
     /// The time when it expires unless it is used again.
     pub expires: Timestamp,
     /// The verifier that a request must present. Backends without a store leave it at
-    /// [`Holder::NOBODY`].
-    pub holder: Holder,
+    /// [`Verifier::NONE`].
+    pub verifier: Verifier,
     /// The number of writes to its values, for compare-and-set. The first write makes it 1, so a
     /// [`Write::if_version`](crate::store::Write::if_version) of 0 matches no stored record.
     /// Backends that cannot merge leave it at 0.
@@ -37,7 +37,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Creates a record without a user, with the holder [`Holder::NOBODY`] and version 0.
+    /// Creates a record without a user, with the verifier [`Verifier::NONE`] and version 0.
     ///
     /// ```
     /// use session_manager::{Timestamp, store::{Entries, Record}};
@@ -48,9 +48,9 @@ impl Record {
     pub fn new(created: Timestamp, expires: Timestamp, entries: Entries) -> Self {
         Self {
             created,
-            seen: created,
+            last_seen: created,
             expires,
-            holder: Holder::NOBODY,
+            verifier: Verifier::NONE,
             version: 0,
             identity: 0,
             user: None,

@@ -158,7 +158,7 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::NotMounted`], and [`Error::Unavailable`], if the engine cannot tell.
+    /// [`Error::NotMounted`], and [`Error::Unavailable`], if the backend cannot tell.
     pub fn open<R: HasSession + ?Sized>(
         &self,
         req: &R,

@@ -102,7 +102,7 @@ impl Session {
     /// # Errors
     ///
     /// [`Error::Unserializable`] if JSON cannot express the value or is not read so deep,
-    /// [`Error::TooLarge`] if the session would take more room than its engine has,
+    /// [`Error::TooLarge`] if the session would take more room than its backend has,
     /// [`Error::ReservedKey`], [`Error::HeadSent`] and [`Error::ReadOnly`]. The session is then as it was.
     ///
     /// ```
@@ -281,7 +281,7 @@ impl Session {
 
     /// Replaces the value under `key` by what `f` makes of it, and returns that.
     ///
-    /// Where the engine can (every server-side one), the commit applies `f` anew to what is stored
+    /// Where the backend can (every server-side one), the commit applies `f` anew to what is stored
     /// *then*, so that of two overlapping requests neither's update is lost; `f` may therefore run
     /// more than once and should do nothing but compute. In a cookie, the later response wins.
     ///
@@ -317,13 +317,13 @@ impl Session {
         // `f` runs without the lock, because it is the caller's code and might come back here.
         for _ in 0..ROUNDS {
             let value = self.owned(key);
-            let (next, seen) = compute(value.as_ref().map(Value::borrowed))?;
+            let (next, result) = compute(value.as_ref().map(Value::borrowed))?;
             let mut state = self.look();
             if state.view().get(key) == value.as_ref().map(Value::borrowed) {
                 let apply = Arc::new(move |value: Option<Value<&str>>| {
                     compute(value).map(|(_, encoded)| encoded)
                 });
-                let change = state.changes.compose(key, Update { seen, apply });
+                let change = state.changes.compose(key, Update { result, apply });
                 self.insert(&mut state, key, change)?;
                 return Ok(next);
             }
@@ -377,7 +377,7 @@ impl Session {
         Namespace::new(self.clone(), name)
     }
 
-    /// How much room the session takes and how much it has; `None` if the engine sets no limit.
+    /// How much room the session takes and how much it has; `None` if the backend sets no limit.
     pub fn size(&self) -> Option<Size> {
         self.size_of(&self.look())
     }
@@ -402,7 +402,7 @@ impl Session {
     ///
     /// Call it whenever rights change, above all at login: an id planted before is then worth
     /// nothing (session fixation; CVE-2022-25896, OWASP Session Management Cheat Sheet). A cookie
-    /// engine has no id, and writes its cookie anew.
+    /// backend has no id, and writes its cookie anew.
     ///
     /// If the store was away when the request came
     /// ([`OnStoreError::Anonymous`](crate::OnStoreError::Anonymous)), the response is 503.
@@ -446,7 +446,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::NoUserIndex`], if the engine cannot find a user's sessions; and as
+    /// [`Error::NoUserIndex`], if the backend cannot find a user's sessions; and as
     /// [`add`](Self::add).
     ///
     /// ```
@@ -459,7 +459,7 @@ impl Session {
         let backend = self.0.manager.backend();
         if backend.users().is_none() {
             return Err(Error::NoUserIndex {
-                engine: backend.engine(),
+                backend: backend.name(),
             });
         }
         check_key(user)?;
@@ -489,7 +489,7 @@ impl Session {
 
     /// Under which handle [`Manager::user_sessions`](crate::Manager::user_sessions) lists this
     /// session: no secret, unlike the id in its cookie. `None` before it was first kept, and where
-    /// the engine lists none.
+    /// the backend lists none.
     pub fn handle(&self) -> Option<String> {
         let state = self.look();
         state.record()?;
@@ -508,7 +508,7 @@ impl Session {
     /// nobody waits for the end of this call (a timeout). An update may then count twice, because
     /// nobody knows whether the store had it already.
     ///
-    /// While the response is still to come, a cookie engine has nothing to do here: the cookie goes
+    /// While the response is still to come, a cookie backend has nothing to do here: the cookie goes
     /// with the response.
     ///
     /// # Errors
@@ -516,7 +516,7 @@ impl Session {
     /// [`Error::HeadSent`], from then on, if something was done that can no longer reach the client,
     /// and nothing more is kept; [`Error::Ended`], if somebody ended or renewed the session meanwhile,
     /// which is then as [`revalidate`](Self::revalidate) says; [`Error::Unavailable`], if the
-    /// engine could not keep it, and [`Error::ReadOnly`].
+    /// backend could not keep it, and [`Error::ReadOnly`].
     ///
     /// ```
     /// # async fn f(session: session_manager::Session) -> Result<(), session_manager::Error> {
@@ -532,14 +532,14 @@ impl Session {
     /// was opened: a WebSocket, a stream, a long task. What others did to it meanwhile shows from then
     /// on, and what was done here and not yet saved stays done.
     ///
-    /// A cookie engine keeps nothing that could tell of a logout: there it finds only whether the
+    /// A cookie backend keeps nothing that could tell of a logout: there it finds only whether the
     /// session's time is over. A session that was never kept has nothing to lose, and is `Ok`.
     ///
     /// # Errors
     ///
     /// [`Error::Ended`], if somebody ended or renewed the session or its time is over: it is empty
     /// from then on, takes no more writes, and what was not saved is dropped. It is also said to whoever
-    /// ended it here. [`Error::Unavailable`], if the engine cannot tell;
+    /// ended it here. [`Error::Unavailable`], if the backend cannot tell;
     /// the session is then as it was.
     ///
     /// ```
@@ -564,7 +564,7 @@ impl Session {
                     return Ok(());
                 }
                 let mut tokens = state.tokens.clone();
-                // What this engine keeps, no cookie of an older one brings back.
+                // What this backend keeps, no cookie of an older one brings back.
                 tokens.old.take_if(|_| state.origin.is_none());
                 if !tokens.name_a_session() {
                     return Ok(());
@@ -602,11 +602,11 @@ fn decode<T: DeserializeOwned>(key: &str, value: Value<&str>) -> Result<T, Error
     })
 }
 
-/// Shows the engine, and neither keys nor values.
+/// Shows the backend, and neither keys nor values.
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
-            .field("engine", &self.0.manager.engine())
+            .field("backend", &self.0.manager.backend_name())
             .finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@ pub use crate::{
     record::{
         Record,
         entries::Entries,
-        id::{Holder, StoreId},
+        id::{StoreId, Verifier},
     },
     value::Value,
 };
@@ -29,7 +29,7 @@ pub(crate) mod tower_sessions;
 ))]
 mod values;
 
-/// Keeps the records of server-side sessions; [`ServerSide`](crate::ServerSide) makes an engine of
+/// Keeps the records of server-side sessions; [`ServerSide`](crate::ServerSide) makes a backend of
 /// it.
 ///
 /// Each method is one step that no other step on the same record comes between, and should be one
@@ -93,7 +93,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Spoiled`], if what is stored there is no record of this crate; it is left as it
+    /// [`StoreError::Corrupt`], if what is stored there is no record of this crate; it is left as it
     /// is.
     fn load(
         &self,
@@ -116,10 +116,10 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// Never creates a record: if there is none, or its time is over, that is [`Applied::Gone`]. A
     /// session that was destroyed stays destroyed, whatever was still in flight. A record that
-    /// answers to another than [`Write::holder`] was renewed meanwhile, and is as good as gone: that
+    /// answers to another than [`Write::verifier`] was renewed meanwhile, and is as good as gone: that
     /// comes before [`Applied::Conflict`].
     ///
-    /// A renewal is a write with a [`Write::new_holder`]. The record stays where it is, and whoever
+    /// A renewal is a write with a [`Write::new_verifier`]. The record stays where it is, and whoever
     /// destroys it ends the renewed session as well.
     fn apply(
         &self,
@@ -240,8 +240,8 @@ pub struct SessionSummary {
     pub id: StoreId,
     /// [`Record::created`].
     pub created: Timestamp,
-    /// [`Record::seen`].
-    pub seen: Timestamp,
+    /// [`Record::last_seen`].
+    pub last_seen: Timestamp,
     /// [`Record::expires`].
     pub expires: Timestamp,
     /// What [`Session::set_note`](crate::Session::set_note) noted.
@@ -269,7 +269,7 @@ impl SessionSummary {
         Self {
             id,
             created: record.created,
-            seen: record.seen,
+            last_seen: record.last_seen,
             expires: record.expires,
             note: note.map(|note| note.as_str().to_owned()),
         }
@@ -300,7 +300,7 @@ pub enum StoreError {
     #[error(
         "{store} holds something under a session's key that session-manager did not write: {why}"
     )]
-    Spoiled {
+    Corrupt {
         /// [`Store::name`].
         store: &'static str,
         /// In which way.

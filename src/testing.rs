@@ -23,7 +23,7 @@ use std::{
 use tokio::{runtime::Handle, sync::mpsc};
 
 use crate::{
-    backend::{Backend, Commit, Opened, Opening, Reply},
+    backend::{Backend, Commit, CommitOutcome, OpenOutcome, OpenRequest},
     changes::write::{Applied, Write},
     error::Error,
     expiry::{Clock, Timestamp},
@@ -33,7 +33,7 @@ use crate::{
     record::{
         Record,
         entries::Entries,
-        id::{Holder, StoreId},
+        id::{StoreId, Verifier},
     },
     session::Session,
     store::{Page, SessionSummary, Store, StoreError, UserIndex},
@@ -45,8 +45,8 @@ use crate::{
 static NOW: LazyLock<Timestamp> = LazyLock::new(|| Clock::default().now());
 const HOUR: Duration = Duration::from_secs(3600);
 /// Whom a record of the suite answers to at first, and to whom after a renewal.
-const FIRST: Holder = Holder::from_bytes([1; 32]);
-const SECOND: Holder = Holder::from_bytes([2; 32]);
+const FIRST: Verifier = Verifier::from_bytes([1; 32]);
+const SECOND: Verifier = Verifier::from_bytes([2; 32]);
 
 /// A session that nobody has written to yet and nobody keeps: for testing what takes a
 /// [`HasSession`](crate::HasSession) or a [`Session`], without a server.
@@ -70,7 +70,7 @@ const SECOND: Holder = Holder::from_bytes([2; 32]);
 pub fn session() -> Session {
     let session = Session::new(Manager::new(Fake), true, false, None);
     // Cannot fail: there is nothing to open.
-    let _ = session.opened(Ok(Opened::Nothing));
+    let _ = session.opened(Ok(OpenOutcome::Nothing));
     session
 }
 
@@ -78,16 +78,22 @@ pub fn session() -> Session {
 struct Fake;
 
 impl Backend for Fake {
-    fn engine(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "fake"
     }
 
-    fn open(self: Arc<Self>, _: Opening<'_>) -> BackendFuture<'static, Result<Opened, Error>> {
-        BackendFuture::ready(Ok(Opened::Nothing))
+    fn open(
+        self: Arc<Self>,
+        _: OpenRequest<'_>,
+    ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
+        BackendFuture::ready(Ok(OpenOutcome::Nothing))
     }
 
-    fn commit(self: Arc<Self>, _: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
-        BackendFuture::ready(Ok(Reply::Keep))
+    fn commit(
+        self: Arc<Self>,
+        _: Commit<'_>,
+    ) -> BackendFuture<'static, Result<CommitOutcome, Error>> {
+        BackendFuture::ready(Ok(CommitOutcome::Keep))
     }
 }
 
@@ -108,7 +114,7 @@ pub async fn check_store<S: Store>(store: S) {
     writes_merge_key_by_key(&*store).await;
     a_record_whose_time_is_over_is_gone(&*store).await;
     a_write_for_another_version_is_a_conflict(&*store).await;
-    a_renewed_record_answers_to_the_new_holder_alone(&*store).await;
+    a_renewed_record_answers_to_the_new_verifier_alone(&*store).await;
     what_was_destroyed_stays_destroyed(&*store).await;
     destroying_ends_a_renewed_record(&*store).await;
     writes_that_overlap_all_survive(&store).await;
@@ -139,7 +145,7 @@ fn write(set: &[(&str, Value<&str>)]) -> Write {
 /// The same as a renewal.
 fn renewal(set: &[(&str, Value<&str>)]) -> Write {
     let mut write = write(set);
-    write.new_holder = Some(SECOND);
+    write.new_verifier = Some(SECOND);
     write
 }
 
@@ -255,11 +261,11 @@ async fn what_is_stored_comes_back<S: Store>(store: &S) {
     );
     let record = record.expect("it was there a line ago");
     assert_eq!(
-        (record.created, record.seen, record.expires),
+        (record.created, record.last_seen, record.expires),
         (*NOW, *NOW, NOW.plus(HOUR))
     );
     assert_eq!(record.version, 1, "a new record is of version 1");
-    assert_eq!(record.holder, FIRST, "it answers to whom it was made for");
+    assert_eq!(record.verifier, FIRST, "it answers to whom it was made for");
     assert_eq!(record.user.as_deref(), Some("user-of-the-suite"));
     destroy(store, id).await;
 
@@ -320,7 +326,7 @@ async fn writes_merge_key_by_key<S: Store>(store: &S) {
     );
     let record = record.expect("it was there a line ago");
     assert_eq!(
-        (record.created, record.seen, record.expires),
+        (record.created, record.last_seen, record.expires),
         (*NOW, change.now, change.expires)
     );
     assert_eq!(record.version, 2, "a write counts the version up");
@@ -340,7 +346,7 @@ async fn writes_merge_key_by_key<S: Store>(store: &S) {
     assert_entries(record.as_ref(), &expected, "a touch changes no value");
     let record = record.expect("it was there a line ago");
     assert_eq!(
-        (record.seen, record.expires),
+        (record.last_seen, record.expires),
         (touch.now, touch.expires),
         "but when it ends"
     );
@@ -381,7 +387,7 @@ async fn a_record_whose_time_is_over_is_gone<S: Store>(store: &S) {
         Applied::Gone,
         "nor can it be touched"
     );
-    late.new_holder = Some(SECOND);
+    late.new_verifier = Some(SECOND);
     assert_eq!(apply(store, id, &late).await, Applied::Gone, "nor renewed");
     let mut again = write(&[("key", Value::Text("again"))]);
     again.now = over;
@@ -403,8 +409,8 @@ async fn a_write_for_another_version_is_a_conflict<S: Store>(store: &S) {
     let mut change = write(&[("key", Value::Text("second"))]);
     for other in [0, 2] {
         change.if_version = Some(other);
-        for new_holder in [None, Some(SECOND)] {
-            change.new_holder = new_holder;
+        for new_verifier in [None, Some(SECOND)] {
+            change.new_verifier = new_verifier;
             assert_eq!(apply(store, id, &change).await, Applied::Conflict);
         }
     }
@@ -415,7 +421,7 @@ async fn a_write_for_another_version_is_a_conflict<S: Store>(store: &S) {
         "a conflict writes nothing",
     );
     let record = record.expect("it was there a line ago");
-    assert_eq!((record.holder, record.version), (FIRST, 1), "nor renews");
+    assert_eq!((record.verifier, record.version), (FIRST, 1), "nor renews");
     change.if_version = Some(1);
     assert_eq!(apply(store, id, &change).await, Applied::Done);
     assert_entries(
@@ -424,11 +430,11 @@ async fn a_write_for_another_version_is_a_conflict<S: Store>(store: &S) {
         "a match writes",
     );
     let record = load(store, id).await.expect("it was there a line ago");
-    assert_eq!((record.holder, record.version), (SECOND, 2), "and renews");
+    assert_eq!((record.verifier, record.version), (SECOND, 2), "and renews");
     destroy(store, id).await;
 }
 
-async fn a_renewed_record_answers_to_the_new_holder_alone<S: Store>(store: &S) {
+async fn a_renewed_record_answers_to_the_new_verifier_alone<S: Store>(store: &S) {
     let first = [("kept", Value::Text("1")), ("gone", Value::Text("2"))];
     let id = create(store, &first).await;
     let later = NOW.plus(Duration::from_secs(60));
@@ -444,9 +450,9 @@ async fn a_renewed_record_answers_to_the_new_holder_alone<S: Store>(store: &S) {
         "a renewed record has its data, and what was written",
     );
     let record = record.expect("it was there a line ago");
-    assert_eq!(record.holder, SECOND, "and answers to the new holder");
+    assert_eq!(record.verifier, SECOND, "and answers to the new verifier");
     assert_eq!(
-        (record.created, record.seen, record.expires),
+        (record.created, record.last_seen, record.expires),
         (later, later, later.plus(HOUR)),
         "it begins anew"
     );
@@ -474,35 +480,40 @@ async fn a_renewed_record_answers_to_the_new_holder_alone<S: Store>(store: &S) {
         assert_eq!(
             apply(store, id, &late).await,
             Applied::Gone,
-            "for the old holder it is gone: {late:?}"
+            "for the old verifier it is gone: {late:?}"
         );
     }
     let after = load(store, id).await;
     assert_entries(after.as_ref(), &expected, "whose late writes write nothing");
     let after = after.expect("it was there a line ago");
     assert_eq!(
-        (after.holder, after.created, after.seen, after.expires),
+        (
+            after.verifier,
+            after.created,
+            after.last_seen,
+            after.expires
+        ),
         (SECOND, later, later, later.plus(HOUR))
     );
     assert_eq!((after.version, after.user), (2, None));
 
     let mut next = write(&[("next", Value::Text("4"))]);
-    next.holder = SECOND;
+    next.verifier = SECOND;
     assert_eq!(apply(store, id, &next).await, Applied::Done);
     let record = load(store, id).await.expect("nobody destroyed it");
-    assert_eq!(record.entries.len(), 3, "the new holder writes");
+    assert_eq!(record.entries.len(), 3, "the new verifier writes");
     assert_eq!(
-        (record.holder, record.created),
+        (record.verifier, record.created),
         (SECOND, later),
         "and what is no renewal leaves whose it is, and when it began"
     );
 
     let mut back = renewal(&[]);
-    (back.holder, back.new_holder) = (SECOND, Some(FIRST));
+    (back.verifier, back.new_verifier) = (SECOND, Some(FIRST));
     assert_eq!(apply(store, id, &back).await, Applied::Done);
     let record = load(store, id).await.expect("nobody destroyed it");
     assert_eq!(
-        (record.holder, record.created, record.version),
+        (record.verifier, record.created, record.version),
         (FIRST, *NOW, 3),
         "a renewal may write nothing else, and is then no new version"
     );
@@ -518,8 +529,8 @@ async fn destroying_ends_a_renewed_record<S: Store>(store: &S) {
         "whoever knows a record's id ends it, renewed or not"
     );
     let mut late = write(&[("key", Value::Text("late"))]);
-    for holder in [FIRST, SECOND] {
-        late.holder = holder;
+    for verifier in [FIRST, SECOND] {
+        late.verifier = verifier;
         assert_eq!(apply(store, id, &late).await, Applied::Gone);
     }
     assert!(load(store, id).await.is_none());
@@ -671,15 +682,15 @@ async fn of_renewals_at_once_the_first_wins<S: Store>(store: &Arc<S>) {
             let key = format!("key{number}");
             let mut change = write(&[(&key, Value::Text("value"))]);
             if number % 2 == 0 {
-                change.new_holder = Some(new_holder(number));
+                change.new_verifier = Some(new_verifier(number));
             }
             (apply(&*store, id, &change).await == Applied::Done).then_some(number)
         });
         let done: Vec<_> = done.await.into_iter().flatten().collect();
         let record = load(&**store, id).await.expect("nobody destroyed it");
         let renewals = done.iter().filter(|number| *number % 2 == 0);
-        let won: Vec<_> = renewals.map(|number| new_holder(*number)).collect();
-        assert_eq!(won, [record.holder], "of renewals at once one wins");
+        let won: Vec<_> = renewals.map(|number| new_verifier(*number)).collect();
+        assert_eq!(won, [record.verifier], "of renewals at once one wins");
         let written = done.iter().map(|number| format!("key{number}"));
         let mut keys: Vec<_> = written.chain(["kept".to_owned()]).collect();
         keys.sort_unstable();
@@ -693,8 +704,8 @@ async fn of_renewals_at_once_the_first_wins<S: Store>(store: &Arc<S>) {
     }
 }
 
-fn new_holder(number: usize) -> Holder {
-    Holder::from_bytes([10 + number as u8; 32])
+fn new_verifier(number: usize) -> Verifier {
+    Verifier::from_bytes([10 + number as u8; 32])
 }
 
 /// Every page of a list, one after the other.
@@ -760,7 +771,7 @@ async fn a_users_sessions_are_found<S: Store>(store: &S) {
     for session in listed(index, &user, *NOW).await {
         assert_eq!(session.note.as_deref(), Some("a \"note\" 测试"));
         assert_eq!(
-            (session.created, session.seen, session.expires),
+            (session.created, session.last_seen, session.expires),
             (*NOW, *NOW, NOW.plus(HOUR)),
             "a summary says when a session began, was seen and ends"
         );
@@ -780,7 +791,7 @@ async fn a_users_sessions_are_found<S: Store>(store: &S) {
         (both.to_vec(), vec![]),
         "a write that failed sets no user"
     );
-    theirs.holder = SECOND;
+    theirs.verifier = SECOND;
     assert_eq!(apply(store, two, &theirs).await, Applied::Done);
     assert_eq!(of(&user, *NOW).await, [one], "a session is one user's");
     assert_eq!(of(&other, *NOW).await, [two], "that of the last write");

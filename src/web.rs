@@ -297,7 +297,7 @@ impl Headers {
         if !fields.append(Field::SetCookie, set_cookie.into()) {
             log!(
                 ERROR,
-                "a session engine made a token that cannot stand in a header; it was not sent"
+                "a session backend made a token that cannot stand in a header; it was not sent"
             );
             return;
         }

@@ -11,7 +11,7 @@ use std::{
 use actix_session::{
     SessionMiddleware,
     config::CookieContentSecurity,
-    storage::{CookieSessionStore, LoadError, SaveError, SessionKey, SessionStore, UpdateError},
+    storage::{CookieSessionStore, LoadError, SaveError, SessionStore, SessionKey, UpdateError},
 };
 use actix_web::{
     App, HttpRequest, HttpResponse,
@@ -326,12 +326,12 @@ fn sessions_that_actix_session_keeps_cannot_move() {
         .migrate_from(theirs())
         .build();
     for refused in [to, from] {
-        let engine = "actix-session";
-        assert_eq!(refused.unwrap_err(), ConfigError::CannotMove { engine });
+        let backend = "actix-session";
+        assert_eq!(refused.unwrap_err(), ConfigError::CannotMigrate { backend });
     }
 }
 
-/// A cookie of actix-session holds the whole session: the same engine serves it.
+/// A cookie of actix-session holds the whole session: the same backend serves it.
 #[test]
 fn it_works_with_their_cookie_store_too() {
     let key = Key::generate();

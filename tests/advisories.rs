@@ -18,7 +18,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use common::{
-    App, Clock, Gates, Log, Server, Web, all_engines, engines, key_of, on_every_framework,
+    App, Clock, Gates, Log, Server, Web, all_backends, backends, key_of, on_every_framework,
     server_side::{self, Flaky, How},
 };
 use session_manager::{
@@ -37,11 +37,11 @@ fn cve_2025_46336_a_session_is_not_restored_after_logout(web: Web) {
 }
 
 /// CVE-2025-46336 and CVE-2018-1000519 where the cookie holds the session: the server keeps nothing that
-/// could end a copy. This is what the documentation of both engines says, and no more.
-fn cve_2018_1000519_a_cookie_engine_removes_the_clients_cookie_and_a_copy_opens_until_its_time(
+/// could end a copy. This is what the documentation of both backends says, and no more.
+fn cve_2018_1000519_a_cookie_backend_removes_the_clients_cookie_and_a_copy_opens_until_its_time(
     web: Web,
 ) {
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         let (clock, gates) = (Clock::default(), Gates::new(1));
         let hour = Duration::from_secs(60 * 60);
         let builder = builder().idle_timeout(hour).clock(clock.now());
@@ -53,14 +53,14 @@ fn cve_2018_1000519_a_cookie_engine_removes_the_clients_cookie_and_a_copy_opens_
         assert_eq!(
             visitor.cookies(),
             0,
-            "{engine}: the client's own is removed"
+            "{backend}: the client's own is removed"
         );
-        assert_eq!(visitor.body("/run/get.user"), "none", "{engine}");
+        assert_eq!(visitor.body("/run/get.user"), "none", "{backend}");
         let read = server.with_cookie("/run/get.user", &copy);
-        assert_eq!(read.body, "ada", "{engine}: a copy opens");
+        assert_eq!(read.body, "ada", "{backend}: a copy opens");
         clock.forward(hour);
         let read = server.with_cookie("/run/get.user", &copy);
-        assert_eq!(read.body, "none", "{engine}: until its time is over");
+        assert_eq!(read.body, "none", "{backend}: until its time is over");
 
         // Of two requests that overlap the later response wins, if it has a cookie to send.
         for (script, sends) in [("get.user", false), ("add.key.late", true)] {
@@ -72,7 +72,7 @@ fn cve_2018_1000519_a_cookie_engine_removes_the_clients_cookie_and_a_copy_opens_
                 gates.pass();
                 late.join().unwrap()
             });
-            assert_eq!(late.set_cookie().is_some(), sends, "{engine}: {script}");
+            assert_eq!(late.set_cookie().is_some(), sends, "{backend}: {script}");
         }
     }
 }
@@ -89,18 +89,18 @@ fn cve_2022_25896_no_id_that_was_made_elsewhere_is_adopted(web: Web) {
 /// CVE-2022-25896 (Passport) and CVE-2024-38513 (Fiber) where the cookie holds the session: what an
 /// attacker planted never shows what the victim did.
 fn cve_2024_38513_a_planted_cookie_never_becomes_the_victims(web: Web) {
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         let server = serve(web, builder());
         let planted = server.raw("/run/add.cart.full", &[]).cookie();
         for planted in [&*planted, "_session=", "_session=AAAA", "_session=admin"] {
             let login = server
                 .with_cookie("/run/renew,add.user.eve", planted)
                 .cookie();
-            assert_ne!(login, planted, "{engine}");
+            assert_ne!(login, planted, "{backend}");
             let read = server.with_cookie("/run/get.user", &login);
-            assert_eq!(read.body, "eve", "{engine}");
+            assert_eq!(read.body, "eve", "{backend}");
             let read = server.with_cookie("/run/get.user", planted);
-            assert_eq!(read.body, "none", "{engine}: {planted}");
+            assert_eq!(read.body, "none", "{backend}: {planted}");
         }
     }
 }
@@ -108,7 +108,7 @@ fn cve_2024_38513_a_planted_cookie_never_becomes_the_victims(web: Web) {
 /// CVE-2026-39324 (rack-session): where a cookie could not be decrypted, it was decoded as it stood.
 fn cve_2026_39324_what_no_key_sealed_is_never_decoded(web: Web) {
     let json = r#"{"user":"admin","session_id":"1"}"#;
-    for (engine, builder) in all_engines() {
+    for (backend, builder) in all_backends() {
         let server = serve(web, builder());
         let sealed = server.raw("/run/add.user.ada", &[]).cookie();
         let (_, sealed) = sealed.split_once('=').unwrap();
@@ -128,8 +128,8 @@ fn cve_2026_39324_what_no_key_sealed_is_never_decoded(web: Web) {
         for forged in forged {
             let cookie = format!("_session={forged}");
             let answer = server.with_cookie("/run/get.user,len,flashes", &cookie);
-            assert_eq!(answer.body, "none,0,", "{engine}: {forged}");
-            assert_eq!(answer.set_cookie(), None, "{engine}: {forged}");
+            assert_eq!(answer.body, "none,0,", "{backend}: {forged}");
+            assert_eq!(answer.set_cookie(), None, "{backend}: {forged}");
         }
     }
 }
@@ -157,8 +157,8 @@ fn cve_2023_20866_neither_log_nor_error_shows_an_id(web: Web) {
     let mut secrets = Vec::new();
     let mut keep = |cookie: &str| secrets.push(cookie.split_once('=').unwrap().1.to_owned());
     let mut names = Vec::new();
-    for (engine, builder) in all_engines() {
-        let name = format!("{engine}-{web}-secret");
+    for (backend, builder) in all_backends() {
+        let name = format!("{backend}-{web}-secret");
         let (clock, gates) = (Clock::default(), Gates::new(1));
         let builder = builder().cookie_name(&name).clock(clock.now());
         let app = gates.app().wrap(builder.build().unwrap().middleware());
@@ -184,9 +184,9 @@ fn cve_2023_20866_neither_log_nor_error_shows_an_id(web: Web) {
     }
 
     let store = Flaky::default();
-    let engine = || ServerSide::new(store.clone()).time_limit(Duration::from_millis(50));
+    let backend = || ServerSide::new(store.clone()).time_limit(Duration::from_millis(50));
     for policy in [OnStoreError::Fail, OnStoreError::Anonymous] {
-        let builder = Manager::builder(engine()).on_store_error(policy);
+        let builder = Manager::builder(backend()).on_store_error(policy);
         let manager = builder.build().unwrap();
         let in_handler = manager.clone();
         let app = App::new().get_request("/error", move |request, _| {
@@ -200,7 +200,7 @@ fn cve_2023_20866_neither_log_nor_error_shows_an_id(web: Web) {
         store.set(None);
         let cookie = server.raw("/run/add.user.ada", &[]).cookie();
         keep(&cookie);
-        for how in [How::Refuses, How::Hangs, How::Spoiled] {
+        for how in [How::Refuses, How::Hangs, How::Corrupt] {
             store.set(Some(how));
             for path in ["/run/add.key.value", "/run/destroy", "/error"] {
                 let answer = server.with_cookie(path, &cookie);
@@ -264,8 +264,8 @@ fn cve_2025_47278_old_keys_open_and_the_newest_key_always_signs(web: Web) {
         web,
         |key| Manager::new(ServerSide::new(alone.clone()).signed_with(key)),
         |new, old| {
-            let engine = ServerSide::new(with_old.clone());
-            Manager::new(engine.signed_with(new).accept(old))
+            let backend = ServerSide::new(with_old.clone());
+            Manager::new(backend.signed_with(new).accept(old))
         },
     );
 }
@@ -276,29 +276,29 @@ fn check_rotation(web: Web, one: impl Fn(Key) -> Manager, both: impl Fn(Key, Key
     let serve = |manager: Manager| Server::scripts(web, manager.middleware());
     let (with_old, with_new) = (serve(one(old())), serve(one(new())));
     let with_both = serve(both(new(), old()));
-    let engine = one(new()).engine();
+    let backend = one(new()).backend_name();
 
     let cookie = with_old.raw("/run/add.key.value", &[]).cookie();
     let read = with_both.with_cookie("/run/get.key", &cookie);
-    assert_eq!(read.body, "value", "{engine}: the old key opens");
-    assert_eq!(read.set_cookie(), None, "{engine}: reading writes nothing");
+    assert_eq!(read.body, "value", "{backend}: the old key opens");
+    assert_eq!(read.set_cookie(), None, "{backend}: reading writes nothing");
     let resigned = with_both.with_cookie("/run/add.more.1", &cookie).cookie();
     assert_eq!(
         with_new.with_cookie("/run/get.key", &resigned).body,
         "value",
-        "{engine}"
+        "{backend}"
     );
     assert_eq!(
         with_old.with_cookie("/run/get.key", &resigned).body,
         "none",
-        "{engine}"
+        "{backend}"
     );
 }
 
 /// CVE-2023-30861 and CVE-2026-27205 (Flask): a shared cache must not serve one visitor's page to
 /// another.
 fn cve_2023_30861_every_look_at_the_session_makes_the_response_vary_by_cookie(web: Web) {
-    for (engine, builder) in all_engines() {
+    for (backend, builder) in all_backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.other.1", &[]).cookie();
         for look in [
@@ -314,22 +314,22 @@ fn cve_2023_30861_every_look_at_the_session_makes_the_response_vary_by_cookie(we
             let path = format!("/run/{look}");
             // Somebody whose session is there, and somebody whose is not.
             for answer in [server.raw(&path, &[]), server.with_cookie(&path, &cookie)] {
-                assert_eq!(answer.header("vary"), Some("Cookie"), "{engine}: {look}");
-                assert_eq!(answer.header("cache-control"), None, "{engine}: {look}");
+                assert_eq!(answer.header("vary"), Some("Cookie"), "{backend}: {look}");
+                assert_eq!(answer.header("cache-control"), None, "{backend}: {look}");
             }
         }
         let untouched = server.with_cookie("/idle", &cookie);
-        assert_eq!(untouched.header("vary"), None, "{engine}");
+        assert_eq!(untouched.header("vary"), None, "{backend}");
     }
 }
 
 /// CVE-2024-31999 and CVE-2024-35220 (Fastify): a cookie that never dies.
 fn cve_2024_31999_a_cookie_past_its_time_is_refused_whatever_the_browser_thinks(web: Web) {
     let log = Log::of_process();
-    for (engine, builder) in all_engines() {
+    for (backend, builder) in all_backends() {
         let (idle, absolute) = (Duration::from_secs(600), Duration::from_secs(1500));
         let clock = Clock::default();
-        let name = format!("{engine}-{web}-expired");
+        let name = format!("{backend}-{web}-expired");
         let settings = builder()
             .cookie_name(&name)
             .idle_timeout(idle)
@@ -339,13 +339,13 @@ fn cve_2024_31999_a_cookie_past_its_time_is_refused_whatever_the_browser_thinks(
         clock.forward(idle - Duration::from_millis(1));
         // In a store that is a touch.
         let read = server.with_cookie("/run/get.key", &both[0]);
-        assert_eq!(read.body, "value", "{engine}");
+        assert_eq!(read.body, "value", "{backend}");
         clock.forward(Duration::from_millis(1));
         let read = server.with_cookie("/run/get.key", &both[1]);
-        assert_eq!(read.body, "none", "{engine}: idle");
+        assert_eq!(read.body, "none", "{backend}: idle");
         // A store has nothing left of which it could say that its time is over.
         let lines = log.lines(&format!("`{name}`")).len();
-        assert_eq!(lines, usize::from(engine != "memory"), "{engine}");
+        assert_eq!(lines, usize::from(backend != "memory"), "{backend}");
 
         let mut cookie = server.raw("/run/add.key.value", &[]).cookie();
         for _ in 0..2 {
@@ -357,31 +357,31 @@ fn cve_2024_31999_a_cookie_past_its_time_is_refused_whatever_the_browser_thinks(
         assert_eq!(
             server.with_cookie("/run/get.key", &cookie).body,
             "value",
-            "{engine}"
+            "{backend}"
         );
         clock.forward(Duration::from_secs(1));
         assert_eq!(
             server.with_cookie("/run/get.key", &cookie).body,
             "none",
-            "{engine}: absolute"
+            "{backend}: absolute"
         );
     }
 }
 
 /// CVE-2023-20862 (Spring Security): an emptied session must not come back.
 fn cve_2023_20862_a_session_that_was_cleared_or_emptied_is_empty_and_its_cookie_removed(web: Web) {
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         let server = serve(web, builder());
         let visitor = server.visitor();
         for empty in ["clear", "pop.key,flashes", "destroy"] {
             visitor.body("/run/add.key.value,flash.message");
-            assert_eq!(visitor.cookies(), 1, "{engine}");
+            assert_eq!(visitor.cookies(), 1, "{backend}");
             visitor.body(&format!("/run/{empty}"));
-            assert_eq!(visitor.cookies(), 0, "{engine}: {empty}");
+            assert_eq!(visitor.cookies(), 0, "{backend}: {empty}");
             assert_eq!(
                 visitor.body("/run/get.key,len,flashes"),
                 "none,0,",
-                "{engine}: {empty}"
+                "{backend}: {empty}"
             );
         }
     }
@@ -394,7 +394,7 @@ fn cve_2023_20862_a_session_that_was_emptied_is_empty(web: Web) {
 
 /// CVE-2023-20866 (Spring Session): ids in what is shown.
 fn cve_2023_20866_no_debug_text_shows_a_key_a_value_or_a_cookie(web: Web) {
-    for (engine, builder) in all_engines() {
+    for (backend, builder) in all_backends() {
         let app = App::new().get("/", async |session, _| {
             session.add("a-key", "a-stored-value")?;
             let (manager, sessions) = (session.manager(), session.sessions());
@@ -406,9 +406,9 @@ fn cve_2023_20866_no_debug_text_shows_a_key_a_value_or_a_cookie(web: Web) {
         let cookie = first.cookie();
         let again = server.with_cookie("/", &cookie);
         for shown in [first.body, again.body] {
-            assert!(shown.contains(manager.engine()), "{shown}");
+            assert!(shown.contains(manager.backend_name()), "{shown}");
             for secret in ["a-key", "a-stored-value", &secrets_of(&cookie)] {
-                assert!(!shown.contains(secret), "{engine}: {secret} in {shown}");
+                assert!(!shown.contains(secret), "{backend}: {secret} in {shown}");
             }
         }
     }
@@ -416,7 +416,7 @@ fn cve_2023_20866_no_debug_text_shows_a_key_a_value_or_a_cookie(web: Web) {
 
 /// RUSTSEC-2017-0005 (`cookie`): an extreme `Max-Age` must not panic.
 fn rustsec_2017_0005_extreme_timeouts_do_not_panic(web: Web) {
-    for (engine, builder) in all_engines() {
+    for (backend, builder) in all_backends() {
         let settings = builder()
             .persistent(true)
             .idle_timeout(Duration::MAX)
@@ -425,19 +425,19 @@ fn rustsec_2017_0005_extreme_timeouts_do_not_panic(web: Web) {
         let answer = server.raw("/run/add.key.value", &[]);
         assert!(
             answer.set_cookie().unwrap().ends_with("; Max-Age=34560000"),
-            "{engine}"
+            "{backend}"
         );
         assert_eq!(
             server.with_cookie("/run/get.key", answer.cookie()).body,
             "value",
-            "{engine}"
+            "{backend}"
         );
     }
 }
 
 on_every_framework!(
     cve_2025_46336_a_session_is_not_restored_after_logout,
-    cve_2018_1000519_a_cookie_engine_removes_the_clients_cookie_and_a_copy_opens_until_its_time,
+    cve_2018_1000519_a_cookie_backend_removes_the_clients_cookie_and_a_copy_opens_until_its_time,
     cve_2018_1000519_what_was_destroyed_is_gone,
     cve_2022_25896_no_id_that_was_made_elsewhere_is_adopted,
     cve_2024_38513_a_planted_cookie_never_becomes_the_victims,

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{App, Clock, Log, Server, Web, engines, key_of, on_every_framework};
+use common::{App, Clock, Log, Server, Web, backends, key_of, on_every_framework};
 use session_manager::{Builder, Error, Key, Manager, PrivateCookie, SignedCookie};
 
 fn serve(web: Web, builder: Builder) -> Server {
@@ -18,7 +18,7 @@ fn valid(web: Web, builder: Builder) -> String {
     cookie.split_once('=').unwrap().1.to_owned()
 }
 
-/// A cookie of its own for each engine and case, by which its log lines are found.
+/// A cookie of its own for each backend and case, by which its log lines are found.
 fn check(web: Web, builder: fn() -> Builder, name: &str, cookie: &[u8], secret_part: &str) {
     let log = Log::of_process();
     let server = serve(web, builder().cookie_name(name));
@@ -47,8 +47,8 @@ fn check(web: Web, builder: fn() -> Builder, name: &str, cookie: &[u8], secret_p
 }
 
 fn a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line(web: Web) {
-    for (engine, builder) in engines() {
-        let name = |case: &str| format!("{engine}-{web}-{case}");
+    for (backend, builder) in backends() {
+        let name = |case: &str| format!("{backend}-{web}-{case}");
         let good = |case: &str| valid(web, builder().cookie_name(name(case)));
         let check_value = |case: &str, value: &str| {
             let cookie = format!("{}={value}", name(case));
@@ -82,7 +82,7 @@ fn a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line(
             &valid(web, builder().cookie_name("another-name")),
         );
         let other_key = || key_of([8; 32]);
-        let rekeyed: fn(Key) -> Builder = match engine {
+        let rekeyed: fn(Key) -> Builder = match backend {
             "signed" => |key| Manager::builder(SignedCookie::new(key)),
             _ => |key| Manager::builder(PrivateCookie::new(key)),
         };
@@ -90,11 +90,11 @@ fn a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line(
             "other-key",
             &valid(web, rekeyed(other_key()).cookie_name(name("other-key"))),
         );
-        for (other, make) in engines() {
-            if other != engine {
+        for (other, make) in backends() {
+            if other != backend {
                 check_value(
-                    "other-engine",
-                    &valid(web, make().cookie_name(name("other-engine"))),
+                    "other-backend",
+                    &valid(web, make().cookie_name(name("other-backend"))),
                 );
             }
         }
@@ -107,16 +107,16 @@ fn a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line(
 }
 
 fn a_cookie_that_is_no_text_is_an_empty_session_and_one_log_line(web: Web) {
-    for (engine, builder) in engines() {
-        let name = format!("{engine}-{web}-bytes");
+    for (backend, builder) in backends() {
+        let name = format!("{backend}-{web}-bytes");
         let cookie = [name.as_bytes(), b"=AQ\xff\xfe\x80secret"].concat();
         check(web, builder, &name, &cookie, "secret");
     }
 }
 
 fn two_cookies_of_its_name_that_differ_are_an_empty_session_and_one_log_line(web: Web) {
-    for (engine, builder) in engines() {
-        let name = format!("{engine}-{web}-twice");
+    for (backend, builder) in backends() {
+        let name = format!("{backend}-{web}-twice");
         let (one, two) = (
             valid(web, builder().cookie_name(&name)),
             "planted-by-somebody",
@@ -127,17 +127,17 @@ fn two_cookies_of_its_name_that_differ_are_an_empty_session_and_one_log_line(web
 }
 
 fn the_same_cookie_twice_is_the_session(web: Web) {
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.value", &[]).cookie();
         let answer = server.with_cookie("/run/get.key", format!("{cookie}; {cookie}"));
-        assert_eq!(answer.body, "value", "{engine}");
+        assert_eq!(answer.body, "value", "{backend}");
     }
 }
 
 /// HTTP/2 may send each cookie in a line of its own (RFC 9113, section 8.2.3).
 fn the_cookie_is_found_in_whichever_line_it_stands(web: Web) {
-    let server = serve(web, engines()[0].1());
+    let server = serve(web, backends()[0].1());
     let cookie = server.raw("/run/add.key.value", &[]).cookie();
     let line = format!("Cookie: {cookie}");
     let lines: [&[u8]; 3] = [b"Cookie: a=1", line.as_bytes(), b"Cookie: b=2"];
@@ -145,14 +145,14 @@ fn the_cookie_is_found_in_whichever_line_it_stands(web: Web) {
 }
 
 fn bytes_that_are_no_utf8_in_another_cookie_do_not_disturb_the_session(web: Web) {
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.value", &[]).cookie();
         let cookie = [b"a=\xff\xfe; ", cookie.as_bytes(), b";b=\x80"].concat();
         assert_eq!(
             server.with_cookie("/run/get.key", cookie).body,
             "value",
-            "{engine}"
+            "{backend}"
         );
     }
 }
@@ -160,7 +160,7 @@ fn bytes_that_are_no_utf8_in_another_cookie_do_not_disturb_the_session(web: Web)
 fn an_untouched_cookie_is_not_even_verified(web: Web) {
     let log = Log::of_process();
     let name = format!("untouched-{web}");
-    let server = serve(web, engines()[0].1().cookie_name(&name));
+    let server = serve(web, backends()[0].1().cookie_name(&name));
     let answer = server.with_cookie("/idle", format!("{name}=forged-and-never-looked-at"));
     assert_eq!((answer.status, &*answer.body), (200, "idle"));
     assert_eq!(answer.header("vary"), None);
@@ -168,7 +168,7 @@ fn an_untouched_cookie_is_not_even_verified(web: Web) {
 }
 
 fn too_large_is_an_error_where_it_is_written_and_the_session_is_as_it_was(web: Web) {
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         for persistent in [false, true] {
             let server = serve(web, builder().secure(true).persistent(persistent));
             let cookie = server.raw("/run/add.key.value,add.other.1", &[]).cookie();
@@ -185,23 +185,23 @@ fn too_large_is_an_error_where_it_is_written_and_the_session_is_as_it_was(web: W
             let spare = if persistent { 5 } else { 2 };
             assert!(
                 (4096 - spare..=4096).contains(&sent),
-                "{engine}: {sent} bytes fit"
+                "{backend}: {sent} bytes fit"
             );
 
             let answer = fill(fits + 1);
             let (error, rest) = answer.body.split_once(',').unwrap();
             let size: usize = error.split(' ').nth(2).unwrap().parse().unwrap();
-            assert_eq!(error, format!("too large {size} of 4096"), "{engine}");
-            assert!((4097..=4099).contains(&size), "{engine}: {size}");
-            assert_eq!(rest, "value,1", "{engine}");
-            assert_eq!(answer.set_cookie(), None, "{engine}");
+            assert_eq!(error, format!("too large {size} of 4096"), "{backend}");
+            assert!((4097..=4099).contains(&size), "{backend}: {size}");
+            assert_eq!(rest, "value,1", "{backend}");
+            assert_eq!(answer.set_cookie(), None, "{backend}");
         }
     }
 }
 
 fn a_cookie_that_outgrew_the_limit_is_never_sent(web: Web) {
     let log = Log::of_process();
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         let clock = Clock::default();
         let before = serve(web, builder().clock(clock.now()));
         let large = before.raw("/run/fill.key.2950,add.small.1", &[]).cookie();
@@ -214,7 +214,7 @@ fn a_cookie_that_outgrew_the_limit_is_never_sent(web: Web) {
         assert_eq!(
             (popped.status, popped.set_cookie()),
             (500, None),
-            "{engine}"
+            "{backend}"
         );
         // A touch keeps the cookie that the client has.
         clock.forward(Duration::from_secs(2 * 60 * 60));
@@ -223,7 +223,7 @@ fn a_cookie_that_outgrew_the_limit_is_never_sent(web: Web) {
             assert_eq!(
                 (touched.body.as_str(), touched.set_cookie()),
                 ("1", None),
-                "{engine}"
+                "{backend}"
             );
         }
         // What makes it small enough is sent.
@@ -231,7 +231,7 @@ fn a_cookie_that_outgrew_the_limit_is_never_sent(web: Web) {
         assert_eq!(
             server.with_cookie("/run/len", &shrunk).body,
             "1",
-            "{engine}"
+            "{backend}"
         );
     }
     assert_eq!(
@@ -242,43 +242,43 @@ fn a_cookie_that_outgrew_the_limit_is_never_sent(web: Web) {
 }
 
 fn a_flash_that_does_not_fit_is_an_error_and_the_session_is_as_it_was(web: Web) {
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/fill.key.2900,flash.kept", &[]).cookie();
         let long = "m".repeat(300);
         let answer = server.with_cookie(&format!("/run/flash.{long},flashes"), &cookie);
         assert!(
             answer.body.starts_with("too large ") && answer.body.ends_with(" of 4096,kept"),
-            "{engine}: {answer:?}"
+            "{backend}: {answer:?}"
         );
     }
 }
 
 fn a_value_that_json_cannot_express_is_an_error_and_the_old_value_stays(web: Web) {
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.old", &[]).cookie();
         let answer = server.with_cookie("/run/nan.key,get.key", &cookie);
-        assert_eq!(answer.body, "unserializable,old", "{engine}");
-        assert_eq!(answer.set_cookie(), None, "{engine}");
+        assert_eq!(answer.body, "unserializable,old", "{backend}");
+        assert_eq!(answer.set_cookie(), None, "{backend}");
     }
 }
 
 fn a_value_of_another_type_is_an_error_and_stays(web: Web) {
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.text", &[]).cookie();
         let answer = server.with_cookie("/run/number.key,popnumber.key,count.key,get.key", &cookie);
         assert_eq!(
             answer.body, "wrong type,wrong type,wrong type,text",
-            "{engine}"
+            "{backend}"
         );
-        assert_eq!(answer.set_cookie(), None, "{engine}");
+        assert_eq!(answer.set_cookie(), None, "{backend}");
     }
 }
 
 fn reserved_keys_are_refused(web: Web) {
-    let server = serve(web, engines()[0].1());
+    let server = serve(web, backends()[0].1());
     assert_eq!(
         server
             .raw("/run/add.%01key.value,count.%01key,len", &[])
@@ -309,7 +309,7 @@ fn no_error_shows_the_client_anything_but_a_phrase(web: Web) {
     });
     let server = Server::start(
         web,
-        app.wrap(engines()[0].1().build().unwrap().middleware()),
+        app.wrap(backends()[0].1().build().unwrap().middleware()),
     );
     for (error, expected) in [
         ("too-large", (500, "Internal Server Error")),

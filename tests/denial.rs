@@ -10,7 +10,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use common::{
-    App, Clock, Log, Server, Web, all_engines, block_on, engines, key_of, on_every_framework,
+    App, Clock, Log, Server, Web, all_backends, backends, block_on, key_of, on_every_framework,
     server_side::Counting,
 };
 use session_manager::{
@@ -39,12 +39,12 @@ impl Site {
         }
     }
 
-    fn serve(&self, engine: impl FnOnce(Engine) -> Engine) -> Server {
-        self.serve_as("_session", engine)
+    fn serve(&self, backend: impl FnOnce(Backend) -> Backend) -> Server {
+        self.serve_as("_session", backend)
     }
 
-    fn serve_as(&self, cookie: &str, engine: impl FnOnce(Engine) -> Engine) -> Server {
-        let builder = Manager::builder(engine(ServerSide::new(self.store.clone())));
+    fn serve_as(&self, cookie: &str, backend: impl FnOnce(Backend) -> Backend) -> Server {
+        let builder = Manager::builder(backend(ServerSide::new(self.store.clone())));
         let builder = builder.cookie_name(cookie).clock(self.clock.now());
         Server::scripts(self.web, builder.build().unwrap().middleware())
     }
@@ -56,7 +56,7 @@ impl Site {
     }
 }
 
-type Engine = ServerSide<Counting<MemoryStore>>;
+type Backend = ServerSide<Counting<MemoryStore>>;
 
 fn value(cookie: &str) -> &str {
     cookie.split_once('=').unwrap().1
@@ -66,7 +66,7 @@ fn a_cookie_without_a_right_signature_asks_the_store_nothing_and_is_one_log_line
     let log = Log::of_process();
     let site = Site::new(web);
     let name = format!("signed-ids-{web}");
-    let server = site.serve_as(&name, |engine| engine.signed_with(key(1)).accept(key(2)));
+    let server = site.serve_as(&name, |backend| backend.signed_with(key(1)).accept(key(2)));
     let cookie = server.raw("/run/add.key.value", &[]).cookie();
     assert_eq!(value(&cookie).len(), 86);
     assert_eq!(site.store.calls(), 1);
@@ -85,7 +85,7 @@ fn a_cookie_without_a_right_signature_asks_the_store_nothing_and_is_one_log_line
     let other_id = if id.starts_with('A') { "B" } else { "A" };
     let other_site = Site::new(web);
     let stranger = |name, signer| {
-        let server = other_site.serve_as(name, |engine| engine.signed_with(key(signer)));
+        let server = other_site.serve_as(name, |backend| backend.signed_with(key(signer)));
         value(&server.raw("/run/add.key.value", &[]).cookie()).to_owned()
     };
     let of_signed_cookie = Manager::builder(SignedCookie::new(key(1))).cookie_name(&name);
@@ -117,7 +117,7 @@ fn a_cookie_without_a_right_signature_asks_the_store_nothing_and_is_one_log_line
 
 fn what_a_made_up_cookie_is_followed_by_is_signed_and_new(web: Web) {
     let site = Site::new(web);
-    let server = site.serve(|engine| engine.signed_with(key(1)));
+    let server = site.serve(|backend| backend.signed_with(key(1)));
     let planted = format!("_session={}", "A".repeat(86));
     let login = server
         .with_cookie("/run/renew,add.user.ada", &planted)
@@ -157,9 +157,9 @@ fn check_signed_anew(site: &Site, server: &Server, old: &str) -> String {
 
 fn a_new_key_logs_nobody_out_and_signs_what_is_written_next(web: Web) {
     let site = Site::new(web);
-    let before = site.serve(|engine| engine.signed_with(key(1)));
-    let during = site.serve(|engine| engine.accept(key(1)).signed_with(key(2)));
-    let after = site.serve(|engine| engine.signed_with(key(2)));
+    let before = site.serve(|backend| backend.signed_with(key(1)));
+    let during = site.serve(|backend| backend.accept(key(1)).signed_with(key(2)));
+    let after = site.serve(|backend| backend.signed_with(key(2)));
     let old = before.raw("/run/add.key.value", &[]).cookie();
     let new = check_signed_anew(&site, &during, &old);
     assert_eq!(after.with_cookie("/run/get.key", &new).body, "value");
@@ -173,8 +173,8 @@ fn a_site_begins_to_sign_without_logging_anybody_out_and_the_door_closes(web: We
     let site = Site::new(web);
     let week = 7 * DAY;
     let last = site.after(week);
-    let before = site.serve(|engine| engine);
-    let during = site.serve(|engine| engine.signed_with(key(1)).accept_unsigned_until(last));
+    let before = site.serve(|backend| backend);
+    let during = site.serve(|backend| backend.signed_with(key(1)).accept_unsigned_until(last));
     let old = before.raw("/run/add.key.value", &[]).cookie();
     assert_eq!(value(&old).len(), 64);
     let new = check_signed_anew(&site, &during, &old);
@@ -201,43 +201,43 @@ fn a_site_begins_to_sign_without_logging_anybody_out_and_the_door_closes(web: We
 }
 
 fn what_is_too_deep_to_be_read_again_is_an_error_and_the_old_value_stays(web: Web) {
-    for (engine, builder) in all_engines() {
+    for (backend, builder) in all_backends() {
         let server = Server::scripts(web, builder().build().unwrap().middleware());
         let cookie = server.raw("/run/add.key.old", &[]).cookie();
         for deep in [128, 129, 1_000_000_000] {
             let answer = server.with_cookie(&format!("/run/deep.key.{deep},get.key"), &cookie);
-            assert_eq!(answer.body, "unserializable,old", "{engine}: {deep}");
-            assert_eq!(answer.set_cookie(), None, "{engine}: {deep}");
+            assert_eq!(answer.body, "unserializable,old", "{backend}: {deep}");
+            assert_eq!(answer.set_cookie(), None, "{backend}: {deep}");
         }
         let written = server.with_cookie("/run/deep.key.127,depth.key", &cookie);
-        assert_eq!(written.body, "null,127", "{engine}");
+        assert_eq!(written.body, "null,127", "{backend}");
         let cookie = written.set_cookie().map_or(cookie, |_| written.cookie());
         let read = server.with_cookie("/run/depth.key", &cookie);
-        assert_eq!(read.body, "127", "{engine}");
+        assert_eq!(read.body, "127", "{backend}");
     }
 }
 
 fn what_goes_over_the_limit_is_an_error_and_the_session_is_as_it_was(web: Web) {
     let over = "/run/fill.key.1000000,flash.more,get.key,get.other";
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         let server = Server::scripts(web, builder().build().unwrap().middleware());
         let cookie = server.raw("/run/add.key.value,add.other.1", &[]).cookie();
         let answer = server.with_cookie(over, &cookie);
         let rest = answer.body.strip_prefix("too large 13").unwrap();
-        assert!(rest.ends_with(" of 4096,null,value,1"), "{engine}: {rest}");
+        assert!(rest.ends_with(" of 4096,null,value,1"), "{backend}: {rest}");
         let answer = server.with_cookie("/run/many.k.10000,get.key,get.other", &cookie);
         assert!(
             answer.body.starts_with("too large 4"),
-            "{engine}: {answer:?}"
+            "{backend}: {answer:?}"
         );
         assert!(
             answer.body.ends_with(" of 4096,value,1"),
-            "{engine}: {answer:?}"
+            "{backend}: {answer:?}"
         );
     }
 
     let site = Site::new(web);
-    let server = site.serve(|engine| engine);
+    let server = site.serve(|backend| backend);
     let cookie = server.raw("/run/add.key.value,add.other.1", &[]).cookie();
     let answer = server.with_cookie(over, &cookie);
     assert_eq!(
@@ -264,7 +264,7 @@ fn what_goes_over_the_limit_is_an_error_and_the_session_is_as_it_was(web: Web) {
     assert_eq!(server.with_cookie("/run/len", &cookie).body, "3");
 
     // To the byte: keys count as well.
-    let limited = site.serve(|engine| engine.max_size(1_000));
+    let limited = site.serve(|backend| backend.max_size(1_000));
     let answer = limited.raw("/run/fill.key.997,fill.key.998,get.key", &[]);
     let (errors, value) = answer.body.rsplit_once(',').unwrap();
     assert_eq!(errors, "null,too large 1001 of 1000");
@@ -281,7 +281,7 @@ fn what_goes_over_the_limit_is_an_error_and_the_session_is_as_it_was(web: Web) {
         "too large 1005 of 1000,174,null,none,none,too large 1004 of 1000"
     );
     // However many there are, and whatever becomes of them.
-    let many = site.serve(|engine| engine.max_size(2_000));
+    let many = site.serve(|backend| backend.max_size(2_000));
     let cookie_of_many = many.raw("/run/many.k.100", &[]).cookie();
     let mut size = 10 * 3 + 90 * 5;
     for (change, more) in [
@@ -405,7 +405,7 @@ fn check_that_time_follows_the_number_of_keys(web: Web, manager: &Manager) {
             return;
         }
     }
-    panic!("{}, times as long: {ratios:#?}", manager.engine());
+    panic!("{}, times as long: {ratios:#?}", manager.backend_name());
 }
 
 /// Nothing of it depends on the framework.

@@ -40,7 +40,7 @@ fn without_a_secret_a_debug_build_signs_with_the_development_key_and_warns_once(
     alone(web, None, || {
         let log = Log::of_process();
         assert!(manager::is_insecure_default());
-        assert_eq!(manager::get().engine(), "signed cookie");
+        assert_eq!(manager::get().backend_name(), "signed cookie");
         assert_eq!(manager::get().settings().cookie_name(), "_session");
         assert_eq!(
             log.lines(""),

@@ -21,7 +21,7 @@ use common::{
 };
 use session_manager::{
     Error, Manager, MemoryStore, Middleware, ServerSide, Session, Store, Timestamp, manager,
-    store::{Holder, StoreId, Value, Write},
+    store::{StoreId, Value, Verifier, Write},
 };
 use tokio::runtime::Runtime;
 
@@ -285,7 +285,7 @@ impl Call {
 
     fn on(self, store: &MemoryStore) -> String {
         let id = StoreId::from_bytes([1; 32]);
-        let (old, new) = (Holder::from_bytes([2; 32]), Holder::from_bytes([3; 32]));
+        let (old, new) = (Verifier::from_bytes([2; 32]), Verifier::from_bytes([3; 32]));
         let now = Timestamp::from_millis(1_000);
         let mut write = Write::touch(old, now, now, now.plus(Duration::from_secs(60)));
         let set = |number: i64| vec![("a".into(), Value::Json(number.to_string().into()))];
@@ -297,7 +297,7 @@ impl Call {
                         .entries
                         .get("a")
                         .map(|value| value.as_str().to_owned());
-                    (record.version, record.holder, record.user, value)
+                    (record.version, record.verifier, record.user, value)
                 });
                 return format!("{shown:?}");
             }
@@ -311,7 +311,7 @@ impl Call {
                 write.if_version = Some(version);
             }
             Self::Renew => {
-                write.new_holder = Some(new);
+                write.new_verifier = Some(new);
                 write.user = Some("grace".into());
             }
             Self::Destroy => return format!("{:?}", block(store.destroy(id)).unwrap()),

@@ -17,7 +17,7 @@ use std::{
 };
 
 use common::{
-    Answer, App, Clock, Web, engines,
+    Answer, App, Clock, Web, backends,
     schedule::{Fault, Ready, Stepwise, every_schedule, pause, poll, runtime, settle, step},
     setting as setting_of,
 };
@@ -269,7 +269,7 @@ impl World {
         let (old, new) = match setting {
             Setting::Plain => (None, memory()),
             Setting::OnDemand => (None, memory().load_on_demand()),
-            Setting::FromCookie => (Some(build(engines()[0].1().cookie_name("old"))), memory()),
+            Setting::FromCookie => (Some(build(backends()[0].1().cookie_name("old"))), memory()),
             Setting::FromMemory => (Some(build(memory().cookie_name("old"))), memory()),
         };
         let new = match &old {
@@ -286,7 +286,7 @@ impl World {
     /// The cookie of a session of ada's.
     fn begin(&self) -> String {
         let app = App::new().get("/begin", async |session, _| {
-            // Cookie engines have no index.
+            // Cookie backends have no index.
             let _ = session.set_user("ada");
             session.add("base", 1)?;
             session.add("n", 1)?;
@@ -317,7 +317,7 @@ impl World {
     /// Whether the session was ada's from the beginning.
     fn has_users(&self) -> bool {
         let old = self.old.as_ref();
-        old.is_none_or(|old| old.engine() == "stepwise")
+        old.is_none_or(|old| old.backend_name() == "stepwise")
     }
 
     fn sessions_of_ada(&self) -> usize {

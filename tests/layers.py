@@ -20,7 +20,7 @@ manager
 session
 request
 web
-testing fuzzing library_authors
+testing fuzzing guide
 """.split("\n")[1:-1]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}
 SRC = pathlib.Path(__file__).parent.parent / "src"

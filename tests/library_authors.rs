@@ -12,12 +12,12 @@ use actix_web::{
 };
 use common::key;
 use session_manager::{
-    Error, HasSession, Manager, Middleware, Namespace, Session, SessionKey, SignedCookie, manager,
+    Error, HasSession, Manager, Middleware, Namespace, Session, SignedCookie, TypedKey, manager,
     testing,
 };
 
-const VISITS: SessionKey<u32> = SessionKey::new("counter.visits");
-const NAMES: SessionKey<Vec<String>> = SessionKey::new("profile.names");
+const VISITS: TypedKey<u32> = TypedKey::new("counter.visits");
+const NAMES: TypedKey<Vec<String>> = TypedKey::new("profile.names");
 
 fn named(name: &str) -> Manager {
     Manager::builder(SignedCookie::new(key()))
@@ -179,7 +179,7 @@ fn a_typed_key_reads_what_it_wrote() {
 
 #[test]
 fn a_typed_key_takes_what_its_type_borrows_as() {
-    const NAME: SessionKey<String> = SessionKey::new("profile.name");
+    const NAME: TypedKey<String> = TypedKey::new("profile.name");
     let session = testing::session();
     NAME.add(&session, "Ada").unwrap();
     assert_eq!(NAME.load(&session).unwrap().as_deref(), Some("Ada"));
@@ -193,9 +193,9 @@ fn a_typed_key_is_copy_send_and_sync_whatever_its_type_is_and_shows_its_text() {
     fn check<T: Copy + Send + Sync + 'static>(_: T) {}
     /// Neither `Clone`, nor `Debug`, nor for another thread.
     struct Local(#[expect(dead_code)] Rc<Cell<u8>>);
-    const LOCAL: SessionKey<Local> = SessionKey::new("local.key");
+    const LOCAL: TypedKey<Local> = TypedKey::new("local.key");
     check(LOCAL);
-    assert_eq!(format!("{LOCAL:?}"), "SessionKey(\"local.key\")");
+    assert_eq!(format!("{LOCAL:?}"), "TypedKey(\"local.key\")");
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! Moving house: from one engine, key, cookie or store to another, and nobody is logged out.
+//! Moving house: from one backend, key, cookie or store to another, and nobody is logged out.
 
 mod common;
 
 use std::time::Duration;
 
 use common::{
-    Answer, App, Clock, Engine, Gates, Log, Server, Web, all_engines, key, key_of,
+    Answer, App, Backend, Clock, Gates, Log, Server, Web, all_backends, key, key_of,
     on_every_framework,
 };
 use session_manager::{Builder, Manager, MemoryStore, PrivateCookie, ServerSide, SignedCookie};
@@ -22,15 +22,15 @@ fn memory() -> Builder {
     Manager::builder(ServerSide::new(MemoryStore::new()))
 }
 
-/// The engines between which a session moves: each to each, and to another key.
-fn ways() -> Vec<(Engine, Engine)> {
-    let mut engines = all_engines();
-    engines.push(("signed with another key", || {
+/// The backends between which a session moves: each to each, and to another key.
+fn ways() -> Vec<(Backend, Backend)> {
+    let mut backends = all_backends();
+    backends.push(("signed with another key", || {
         Manager::builder(SignedCookie::new(key_of([9; 32])))
     }));
-    let ways = engines
+    let ways = backends
         .iter()
-        .flat_map(|from| engines.iter().map(move |to| (*from, *to)));
+        .flat_map(|from| backends.iter().map(move |to| (*from, *to)));
     ways.collect()
 }
 
@@ -43,7 +43,7 @@ fn cookies(answer: &Answer) -> (Vec<String>, Vec<String>) {
     (set, removed)
 }
 
-fn every_live_session_is_carried_over_at_its_next_write_whatever_the_engines_and_names(web: Web) {
+fn every_live_session_is_carried_over_at_its_next_write_whatever_the_backends_and_names(web: Web) {
     for ((from, old), (to, new)) in ways() {
         for name in ["_session", "other"] {
             let way = format!("{from} to {to}, cookie {name}");
@@ -154,7 +154,7 @@ fn an_old_session_past_its_time_is_not_carried_over(web: Web) {
 }
 
 fn of_requests_that_overlap_while_a_session_moves_none_loses_what_the_others_did(web: Web) {
-    for (from, old) in all_engines() {
+    for (from, old) in all_backends() {
         let old = build(old());
         let manager = build(memory().migrate_from(old.clone()));
         let gates = Gates::new(50);
@@ -250,7 +250,7 @@ fn a_session_too_large_for_a_cookie_stays_where_it_is_and_a_write_says_so(web: W
     assert_eq!(server.with_cookie("/run/get.user", &smaller).body, "ada");
 }
 
-fn a_cookie_that_no_engine_made_is_an_empty_session_and_one_log_line(web: Web) {
+fn a_cookie_that_no_backend_made_is_an_empty_session_and_one_log_line(web: Web) {
     let log = Log::of_process();
     let name = format!("forged-{web}");
     let logged = || log.lines(&format!("`{name}`")).len();
@@ -359,14 +359,14 @@ fn a_cookie_of_the_next_actix_session_is_carried_over_too(web: Web) {
 }
 
 on_every_framework!(
-    every_live_session_is_carried_over_at_its_next_write_whatever_the_engines_and_names,
+    every_live_session_is_carried_over_at_its_next_write_whatever_the_backends_and_names,
     logging_out_ends_a_session_that_has_not_moved_yet,
     a_touch_moves_a_session_and_its_age_goes_with_it,
     an_old_session_past_its_time_is_not_carried_over,
     of_requests_that_overlap_while_a_session_moves_none_loses_what_the_others_did,
     a_house_may_be_moved_twice_and_its_inhabitants_are_found,
     a_session_too_large_for_a_cookie_stays_where_it_is_and_a_write_says_so,
-    a_cookie_that_no_engine_made_is_an_empty_session_and_one_log_line,
+    a_cookie_that_no_backend_made_is_an_empty_session_and_one_log_line,
     a_session_that_moves_is_loaded_on_demand_too,
     #[cfg(feature = "actix-session")]
     a_cookie_of_actix_session_is_carried_over_given_its_key,

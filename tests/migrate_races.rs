@@ -4,7 +4,7 @@ mod common;
 
 use std::{sync::mpsc, time::Duration};
 
-use common::{Answer, App, Clock, Gates, Server, Web, Wire, engines, key, on_every_framework};
+use common::{Answer, App, Clock, Gates, Server, Web, Wire, backends, key, on_every_framework};
 use session_manager::{Builder, Error, Manager, MemoryStore, PrivateCookie, ServerSide};
 
 /// The backends that sessions come from. Each call is another process on the same stores.
@@ -30,8 +30,8 @@ impl From {
         let builder = match self.name {
             "memory" => memory(),
             "memory, another cookie" => memory().cookie_name("old"),
-            "signed" => engines()[0].1(),
-            "private" => engines()[1].1(),
+            "signed" => backends()[0].1(),
+            "private" => backends()[1].1(),
             other => panic!("{other}"),
         };
         builder.clock(self.clock.now()).build().unwrap()

@@ -1,10 +1,10 @@
-//! One login across actix-web and axum: in one process with any engine, and in two with one key.
+//! One login across actix-web and axum: in one process with any backend, and in two with one key.
 
 mod common;
 
 use std::{env, process::Command};
 
-use common::{Server, Visitor, Web, all_engines, key_of, process::Process};
+use common::{Server, Visitor, Web, all_backends, key_of, process::Process};
 use session_manager::{Key, Manager, SignedCookie};
 
 /// A visitor of an application in actix-web, of one in axum, and of both with one cookie jar.
@@ -37,12 +37,12 @@ fn log_in_here_and_out_there(way: &str, here: &Visitor, there: &Visitor) {
 }
 
 #[test]
-fn two_applications_in_one_process_share_every_engines_sessions() {
-    for (engine, builder) in all_engines() {
+fn two_applications_in_one_process_share_every_backends_sessions() {
+    for (backend, builder) in all_backends() {
         let manager = builder().build().unwrap();
         let [actix, axum] = Web::ALL.map(|web| Server::scripts(web, manager.middleware()));
         let here = actix.visitor();
-        log_in_here_and_out_there(engine, &here, &here.at(axum.address));
+        log_in_here_and_out_there(backend, &here, &here.at(axum.address));
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use common::{
-    App, Clock, Server, Socket, Talk, Web, all_engines, block_on, engines, on_every_framework,
+    App, Clock, Server, Socket, Talk, Web, all_backends, backends, block_on, on_every_framework,
     script::run_outside,
     server_side::{Flaky, How},
     talker, until,
@@ -225,24 +225,24 @@ fn a_handler_that_finds_its_session_ended_begins_no_other(web: Web) {
     assert_eq!(store.len(), 0);
 }
 
-fn an_engine_of_any_kind_finds_that_a_sessions_time_is_over(web: Web) {
-    for (engine, builder) in all_engines() {
+fn a_backend_of_any_kind_finds_that_a_sessions_time_is_over(web: Web) {
+    for (backend, builder) in all_backends() {
         let clock = Clock::default();
         let server = serve(web, &build(builder().clock(clock.now())));
         let cookie = server.raw("/run/add.user.ada", &[]).cookie();
         let mut socket = server.socket("/socket", &cookie);
-        assert_eq!(socket.ask("revalidate,get.user"), "null,ada", "{engine}");
+        assert_eq!(socket.ask("revalidate,get.user"), "null,ada", "{backend}");
         clock.forward(Duration::from_secs(24 * 60 * 60));
         assert_eq!(
             socket.ask("revalidate,len,add.x.1,save"),
             "ended,0,ended,ended",
-            "{engine}"
+            "{backend}"
         );
     }
 }
 
-fn a_cookie_engine_reads_in_a_socket_and_tells_that_it_cannot_write(web: Web) {
-    for (engine, builder) in engines() {
+fn a_cookie_backend_reads_in_a_socket_and_tells_that_it_cannot_write(web: Web) {
+    for (backend, builder) in backends() {
         let server = serve(web, &build(builder()));
         let cookie = server.raw("/run/add.user.ada,add.n.1", &[]).cookie();
         let open = || server.socket("/socket", &cookie);
@@ -251,7 +251,7 @@ fn a_cookie_engine_reads_in_a_socket_and_tells_that_it_cannot_write(web: Web) {
         assert_eq!(
             socket.ask("add.x.1,count.n,flash.hi,popnumber.n"),
             "head sent,head sent,head sent,head sent",
-            "{engine}"
+            "{backend}"
         );
         assert_eq!(
             socket.ask("save,get.n"),
@@ -264,20 +264,20 @@ fn a_cookie_engine_reads_in_a_socket_and_tells_that_it_cannot_write(web: Web) {
             assert_eq!(
                 socket.ask("save,get.user"),
                 "head sent,ada",
-                "{engine}: {cannot_tell}"
+                "{backend}: {cannot_tell}"
             );
         }
         server.with_cookie("/run/destroy", &cookie);
         assert_eq!(
             socket.ask("revalidate,get.user"),
             "null,ada",
-            "nobody keeps what could tell of a logout: {engine}"
+            "nobody keeps what could tell of a logout: {backend}"
         );
     }
 }
 
-fn no_engine_begins_a_session_after_the_head(web: Web) {
-    for (engine, builder) in all_engines() {
+fn no_backend_begins_a_session_after_the_head(web: Web) {
+    for (backend, builder) in all_backends() {
         let server = serve(web, &build(builder()));
         let unknown = format!("_session={}", "A".repeat(64));
         for cookie in ["", &unknown] {
@@ -285,18 +285,18 @@ fn no_engine_begins_a_session_after_the_head(web: Web) {
             assert_eq!(
                 socket.ask("len,add.x.1,count.n,flash.hi,revalidate,save,len"),
                 "0,head sent,head sent,head sent,null,null,0",
-                "{engine}"
+                "{backend}"
             );
             for whole in ["clear", "renew", "destroy"] {
                 let mut socket = server.socket("/socket", cookie);
                 let said = socket.ask(&format!("{whole},save"));
-                assert_eq!(said, "done,head sent", "{engine}");
+                assert_eq!(said, "done,head sent", "{backend}");
             }
         }
     }
 }
 
-fn a_server_side_engine_removes_and_ends_in_a_socket_and_cannot_renew(web: Web) {
+fn a_server_side_backend_removes_and_ends_in_a_socket_and_cannot_renew(web: Web) {
     let server = serve(web, &build(memory()));
     let begin = || {
         let cookie = server.raw("/run/add.user.ada,add.n.1", &[]).cookie();
@@ -368,8 +368,8 @@ fn two_sockets_that_update_one_key_at_once_both_count(web: Web) {
 fn while_the_store_is_away_nothing_is_lost_and_the_session_stays_as_it_was(web: Web) {
     for how in [How::Refuses, How::Hangs] {
         let store = Flaky::default();
-        let engine = ServerSide::new(store.clone()).time_limit(Duration::from_millis(100));
-        let server = serve(web, &Manager::new(engine));
+        let backend = ServerSide::new(store.clone()).time_limit(Duration::from_millis(100));
+        let server = serve(web, &Manager::new(backend));
         let cookie = server.raw("/run/add.user.ada,add.old.1", &[]).cookie();
         let mut socket = server.socket("/socket", &cookie);
         store.set(Some(how));
@@ -466,7 +466,7 @@ fn a_stream_saves_what_it_does_after_the_head(web: Web) {
 }
 
 fn a_task_saves_what_it_does_after_the_head(web: Web) {
-    for (engine, builder) in all_engines() {
+    for (backend, builder) in all_backends() {
         let (go_on, (tell, told)) = (Arc::new(Notify::new()), mpsc::channel());
         let for_task = Arc::clone(&go_on);
         let app = App::new().get("/spawn/{script}", move |session, script| {
@@ -483,22 +483,22 @@ fn a_task_saves_what_it_does_after_the_head(web: Web) {
         let cookie = server.raw("/run/add.user.ada", &[]).cookie();
         server.with_cookie("/spawn/revalidate,get.user,add.n.1,save", &cookie);
         go_on.notify_one();
-        let (said, kept) = match engine {
+        let (said, kept) = match backend {
             "memory" => ("null,ada,null,null", "1"),
             _ => ("null,ada,head sent,null", "none"),
         };
         assert_eq!(
             told.recv_timeout(Duration::from_secs(10)).unwrap(),
             said,
-            "{engine}"
+            "{backend}"
         );
         let read = server.with_cookie("/run/get.n", &cookie).body;
-        assert_eq!(read, kept, "{engine}");
+        assert_eq!(read, kept, "{backend}");
     }
 }
 
 fn a_session_that_has_not_moved_yet_takes_no_writes_after_the_head(web: Web) {
-    for (from, old) in all_engines() {
+    for (from, old) in all_backends() {
         let old = build(old().cookie_name("old"));
         let manager = build(memory().migrate_from(old.clone()));
         let (server, kept) = serve_and_keep(web, &manager);
@@ -841,10 +841,10 @@ on_every_framework!(
     a_session_that_somebody_else_ended_is_empty_takes_no_writes_and_is_not_revived,
     a_session_renewed_elsewhere_keeps_nothing_of_what_is_done_under_its_old_id,
     a_handler_that_finds_its_session_ended_begins_no_other,
-    an_engine_of_any_kind_finds_that_a_sessions_time_is_over,
-    a_cookie_engine_reads_in_a_socket_and_tells_that_it_cannot_write,
-    no_engine_begins_a_session_after_the_head,
-    a_server_side_engine_removes_and_ends_in_a_socket_and_cannot_renew,
+    a_backend_of_any_kind_finds_that_a_sessions_time_is_over,
+    a_cookie_backend_reads_in_a_socket_and_tells_that_it_cannot_write,
+    no_backend_begins_a_session_after_the_head,
+    a_server_side_backend_removes_and_ends_in_a_socket_and_cannot_renew,
     two_sockets_that_update_one_key_at_once_both_count,
     while_the_store_is_away_nothing_is_lost_and_the_session_stays_as_it_was,
     what_a_save_that_was_given_up_did_not_keep_is_kept_by_the_next_one,

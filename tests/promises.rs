@@ -9,7 +9,7 @@ use std::{
 };
 
 use common::{
-    Answer, App, Clock, Server, Talk, Web, Wire, all_engines, block_on, engines, key,
+    Answer, App, Clock, Server, Talk, Web, Wire, all_backends, backends, block_on, key,
     on_every_framework, talker,
 };
 use session_manager::{
@@ -21,7 +21,7 @@ fn serve(web: Web, builder: Builder) -> Server {
 }
 
 fn set_cookie_is_sent_only_when_something_changed_and_once(web: Web) {
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.value", &[]).cookie();
         for quiet in [
@@ -39,7 +39,7 @@ fn set_cookie_is_sent_only_when_something_changed_and_once(web: Web) {
             "flash.hello,flashes",
         ] {
             let answer = server.with_cookie(&format!("/run/{quiet}"), &cookie);
-            assert_eq!(answer.set_cookie(), None, "{engine}: {quiet}");
+            assert_eq!(answer.set_cookie(), None, "{backend}: {quiet}");
         }
         for loud in [
             "add.a.1,add.b.2,flash.c",
@@ -55,9 +55,9 @@ fn set_cookie_is_sent_only_when_something_changed_and_once(web: Web) {
             assert_eq!(
                 answer.header("cache-control"),
                 Some("no-cache=\"Set-Cookie\""),
-                "{engine}: {loud}"
+                "{backend}: {loud}"
             );
-            assert_eq!(answer.header("vary"), Some("Cookie"), "{engine}: {loud}");
+            assert_eq!(answer.header("vary"), Some("Cookie"), "{backend}: {loud}");
         }
         for nothing in [
             "destroy",
@@ -71,24 +71,24 @@ fn set_cookie_is_sent_only_when_something_changed_and_once(web: Web) {
             assert_eq!(
                 answer.set_cookie(),
                 None,
-                "{engine}: {nothing} without a session"
+                "{backend}: {nothing} without a session"
             );
         }
     }
 }
 
 fn a_server_error_leaves_the_session_as_it_was_and_any_other_status_keeps_it(web: Web) {
-    for (engine, builder) in all_engines() {
+    for (backend, builder) in all_backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.old", &[]).cookie();
         for failing in ["status.500", "status.503", "error"] {
             let answer = server.with_cookie(&format!("/run/add.key.new,renew,{failing}"), &cookie);
-            assert!(answer.status >= 500, "{engine}: {answer:?}");
-            assert_eq!(answer.set_cookie(), None, "{engine}: {failing}");
+            assert!(answer.status >= 500, "{backend}: {answer:?}");
+            assert_eq!(answer.set_cookie(), None, "{backend}: {failing}");
             assert_eq!(
                 server.with_cookie("/run/get.key", &cookie).body,
                 "old",
-                "{engine}"
+                "{backend}"
             );
         }
         for status in [200, 303, 400, 404, 422] {
@@ -98,14 +98,14 @@ fn a_server_error_leaves_the_session_as_it_was_and_any_other_status_keeps_it(web
                 .set_cookie()
                 .map_or(cookie.clone(), |_| answer.cookie());
             let read = server.with_cookie("/run/get.key", &kept);
-            assert_eq!(read.body, "new", "{engine}: {status}");
+            assert_eq!(read.body, "new", "{backend}: {status}");
             server.with_cookie("/run/add.key.old", &kept);
         }
     }
 }
 
 fn a_panic_leaves_the_session_as_it_was(web: Web) {
-    for (engine, builder) in all_engines() {
+    for (backend, builder) in all_backends() {
         let (tell, told) = mpsc::channel();
         let app = App::new().get("/panic", move |session, _| {
             let tell = tell.clone();
@@ -124,14 +124,14 @@ fn a_panic_leaves_the_session_as_it_was(web: Web) {
         client.send("/panic", &cookie).unwrap();
         client.receive_none();
         let wrote = told.recv_timeout(Duration::from_secs(10));
-        assert_eq!(wrote, Ok(true), "{engine}: the handler wrote");
+        assert_eq!(wrote, Ok(true), "{backend}: the handler wrote");
         let read = server.with_cookie("/run/get.key", &cookie);
-        assert_eq!(read.body, "old", "{engine}");
+        assert_eq!(read.body, "old", "{backend}");
     }
 }
 
 fn logging_out_sticks_even_if_the_response_is_a_server_error(web: Web) {
-    for (engine, builder) in all_engines() {
+    for (backend, builder) in all_backends() {
         let server = serve(web, builder());
         for failing in ["status.500", "error"] {
             let cookie = server.raw("/run/add.key.old", &[]).cookie();
@@ -139,40 +139,40 @@ fn logging_out_sticks_even_if_the_response_is_a_server_error(web: Web) {
                 server.with_cookie(&format!("/run/destroy,add.key.new,{failing}"), &cookie);
             assert!(
                 answer.cookie().ends_with('='),
-                "{engine}: the cookie is removed"
+                "{backend}: the cookie is removed"
             );
             let copy = server.with_cookie("/run/get.key", &cookie).body;
-            // What a cookie engine once signed opens until its time.
-            let expected = if engine == "memory" { "none" } else { "old" };
-            assert_eq!(copy, expected, "{engine}: {failing}");
+            // What a cookie backend once signed opens until its time.
+            let expected = if backend == "memory" { "none" } else { "old" };
+            assert_eq!(copy, expected, "{backend}: {failing}");
         }
     }
 }
 
 fn commit_on_server_error_keeps_the_session_always(web: Web) {
-    for (engine, builder) in all_engines() {
+    for (backend, builder) in all_backends() {
         let server = serve(web, builder().commit_on_server_error(true));
         for failing in ["status.500", "error"] {
             let answer = server.raw(&format!("/run/add.key.new,{failing}"), &[]);
             let read = server.with_cookie("/run/get.key", answer.cookie());
-            assert_eq!(read.body, "new", "{engine}: {failing}");
+            assert_eq!(read.body, "new", "{backend}: {failing}");
         }
     }
 }
 
 fn what_is_added_after_destroy_begins_a_new_session(web: Web) {
-    for (engine, builder) in all_engines() {
+    for (backend, builder) in all_backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.user.ada,flash.before", &[]).cookie();
         let answer = server.with_cookie("/run/destroy,get.user,flashes,flash.bye,len", &cookie);
-        assert_eq!(answer.body, "done,none,,null,0", "{engine}");
+        assert_eq!(answer.body, "done,none,,null,0", "{backend}");
         let next = server.with_cookie("/run/get.user,flashes", answer.cookie());
-        assert_eq!(next.body, "none,bye", "{engine}");
+        assert_eq!(next.body, "none,bye", "{backend}");
     }
 }
 
 fn a_touch_is_sent_at_most_once_per_twentieth_of_the_idle_time(web: Web) {
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         let clock = Clock::default();
         let minute = Duration::from_secs(60);
         let server = serve(web, builder().idle_timeout(20 * minute).clock(clock.now()));
@@ -181,36 +181,36 @@ fn a_touch_is_sent_at_most_once_per_twentieth_of_the_idle_time(web: Web) {
         assert_eq!(
             server.with_cookie("/run/get.key", &cookie).set_cookie(),
             None,
-            "{engine}"
+            "{backend}"
         );
         clock.forward(Duration::from_millis(1));
         assert_eq!(
             server.with_cookie("/idle", &cookie).set_cookie(),
             None,
-            "{engine}: untouched"
+            "{backend}: untouched"
         );
         let touched = server.with_cookie("/run/get.key", &cookie).cookie();
         assert_eq!(
             server.with_cookie("/run/get.key", &touched).set_cookie(),
             None,
-            "{engine}"
+            "{backend}"
         );
         clock.forward(20 * minute - Duration::from_millis(1));
         assert_eq!(
             server.with_cookie("/run/get.key", &touched).body,
             "value",
-            "{engine}"
+            "{backend}"
         );
         assert_eq!(
             server.with_cookie("/run/get.key", &cookie).body,
             "none",
-            "{engine}"
+            "{backend}"
         );
     }
 }
 
 fn renewing_keeps_the_data_and_begins_the_timeouts_anew(web: Web) {
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         let clock = Clock::default();
         let day = Duration::from_secs(24 * 60 * 60);
         let server = serve(
@@ -228,18 +228,18 @@ fn renewing_keeps_the_data_and_begins_the_timeouts_anew(web: Web) {
         assert_eq!(
             server.with_cookie("/run/get.key", &renewed).body,
             "value",
-            "{engine}"
+            "{backend}"
         );
         assert_eq!(
             server.with_cookie("/run/get.key", &cookie).body,
             "none",
-            "{engine}"
+            "{backend}"
         );
     }
 }
 
 fn the_cookie_is_secure_except_in_a_debug_build_on_loopback_over_plain_http(web: Web) {
-    let server = serve(web, engines()[0].1());
+    let server = serve(web, backends()[0].1());
     let secure = |headers: &[&[u8]]| {
         let answer = server.raw("/run/add.key.value", headers);
         answer.set_cookie().unwrap().contains("; Secure")
@@ -278,14 +278,14 @@ fn the_cookie_is_secure_except_in_a_debug_build_on_loopback_over_plain_http(web:
     }
     assert!(host("HTTP/1.1 example.com") && host("HTTP/1.1 localhost.example.com"));
     for settled in [true, false] {
-        let server = serve(web, engines()[0].1().secure(settled));
+        let server = serve(web, backends()[0].1().secure(settled));
         let answer = server.raw("/run/add.key.value", &[b"Via: 1.1 p"]);
         assert_eq!(answer.set_cookie().unwrap().contains("; Secure"), settled);
     }
 }
 
 fn the_cookie_has_the_attributes_that_were_set_and_its_removal_has_them_too(web: Web) {
-    let settings = engines()[0].1()
+    let settings = backends()[0].1()
         .cookie_name("shop")
         .cookie_path("/run")
         .cookie_domain("example.com")
@@ -353,7 +353,7 @@ fn a_handler_that_takes_the_session_has_looked(web: Web) {
             // It looks when the head is on its way.
             .events("/events/{script}", talker(talk))
     };
-    for (engine, builder) in all_engines() {
+    for (backend, builder) in all_backends() {
         let manager = Arc::new(builder().build().unwrap());
         let in_scope = Arc::clone(&manager);
         let cookie = serve(web, builder())
@@ -368,9 +368,9 @@ fn a_handler_that_takes_the_session_has_looked(web: Web) {
         for path in ["/taken", "/asked", "/managed", "/events/x"] {
             let answer = ask(path);
             assert_eq!(answer.status, 200, "{path}");
-            assert_eq!(answer.header("vary"), Some("Cookie"), "{engine}: {path}");
+            assert_eq!(answer.header("vary"), Some("Cookie"), "{backend}: {path}");
         }
-        assert_eq!(ask("/idle").header("vary"), None, "{engine}");
+        assert_eq!(ask("/idle").header("vary"), None, "{backend}");
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use common::{
-    Answer, App, Clock, Page, Web, all_engines, block_on, engines, key_of, on_every_framework,
+    Answer, App, Clock, Page, Web, all_backends, backends, block_on, key_of, on_every_framework,
     schedule::{Fault, Ready, Stepwise, poll},
 };
 use proptest::{
@@ -443,8 +443,8 @@ async fn follow(web: Web, builder: Builder, is_server_side: bool, visits: &[Visi
 
 fn any_sequence_of_operations_gives_the_same_session_as_on_a_map(web: Web) {
     check(2, vec(visit(), 1..6), |visits| {
-        for (engine, builder) in all_engines() {
-            block_on(follow(web, builder(), engine == "memory", &visits));
+        for (backend, builder) in all_backends() {
+            block_on(follow(web, builder(), backend == "memory", &visits));
         }
     });
 }
@@ -603,8 +603,8 @@ fn any_sequence_of_operations_that_is_disturbed_gives_the_same_session_as_on_a_m
         |(visits, at, on_demand)| {
             let memory = || Manager::builder(ServerSide::new(Stepwise::default()));
             let olds = [
-                (engines()[0].1().cookie_name("old"), false),
-                (engines()[1].1().cookie_name("old"), false),
+                (backends()[0].1().cookie_name("old"), false),
+                (backends()[1].1().cookie_name("old"), false),
                 (memory().cookie_name("old"), true),
             ];
             for old in olds {
@@ -635,7 +635,7 @@ fn any_sequence_of_operations_gives_the_same_session_in_sqlite_as_on_a_map() {
 fn what_was_added_comes_back(web: Web) {
     let entries = vec((".{0,8}", json()), 0..120);
     check(4, entries, |entries| {
-        for (_, builder) in all_engines() {
+        for (_, builder) in all_backends() {
             let manager = builder().build().unwrap();
             block_on(async {
                 let (mut jar, mut map) = (Jar::default(), Map::default());
@@ -882,7 +882,7 @@ fn a_cookie_is_never_longer_than_a_browser_keeps_and_never_refused_before(web: W
         2,
         (content, cookie),
         |(content, (name, path, days, persistent))| {
-            for (_, builder) in engines() {
+            for (_, builder) in backends() {
                 let lasts = Duration::from_secs(days * 24 * 60 * 60);
                 let builder = builder()
                     .cookie_name(&name)
@@ -934,38 +934,38 @@ fn any_list_of_keys_opens_what_its_keys_signed_and_signs_with_the_newest(web: We
         key_of([number as u8; 32])
     }
     fn signed(keys: &[usize]) -> Manager {
-        let engine = SignedCookie::new(key(keys[0]));
+        let backend = SignedCookie::new(key(keys[0]));
         Manager::new(
             keys[1..]
                 .iter()
-                .fold(engine, |engine, old| engine.accept(key(*old))),
+                .fold(backend, |backend, old| backend.accept(key(*old))),
         )
     }
     fn private(keys: &[usize]) -> Manager {
-        let engine = PrivateCookie::new(key(keys[0]));
+        let backend = PrivateCookie::new(key(keys[0]));
         Manager::new(
             keys[1..]
                 .iter()
-                .fold(engine, |engine, old| engine.accept(key(*old))),
+                .fold(backend, |backend, old| backend.accept(key(*old))),
         )
     }
     let keys = || subsequence((0..6).collect::<Vec<usize>>(), 1..=5).prop_shuffle();
     check(2, (keys(), any::<Index>()), |(keys, signer)| {
         let signer = signer.index(6);
-        for engine in [signed, private] {
+        for backend in [signed, private] {
             let opens = async |keys: &[usize], jar: &Jar| {
                 let visit = Visit::of([Op::Get("a".into())]);
-                let (seen, answer) = send(web, &engine(keys), &mut jar.clone(), &visit).await;
+                let (seen, answer) = send(web, &backend(keys), &mut jar.clone(), &visit).await;
                 assert_eq!(answer.set_cookie(), None);
                 seen == [r#"Some("b")"#]
             };
             block_on(async {
                 let mut jar = Jar::default();
                 let add = Visit::of([Op::Add("a".into(), "b".into())]);
-                send(web, &engine(&[signer]), &mut jar, &add).await;
+                send(web, &backend(&[signer]), &mut jar, &add).await;
                 assert_eq!(opens(&keys, &jar).await, keys.contains(&signer));
                 let more = Visit::of([Op::Add("more".into(), 1.into()), add.ops[0].clone()]);
-                send(web, &engine(&keys), &mut jar, &more).await;
+                send(web, &backend(&keys), &mut jar, &more).await;
                 for other in 0..6 {
                     assert_eq!(opens(&[other], &jar).await, other == keys[0]);
                 }

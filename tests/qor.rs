@@ -1,9 +1,9 @@
-//! What qor/session asks of every engine, of the cookie backends and memory, over HTTP and inside one
+//! What qor/session asks of every backend, of the cookie backends and memory, over HTTP and inside one
 //! request.
 
 mod common;
 
-use common::{App, Request, Server, Web, all_engines, on_every_framework};
+use common::{App, Request, Server, Web, all_backends, on_every_framework};
 use serde::{Deserialize, Serialize};
 use session_manager::{Builder, Error, manager};
 
@@ -94,7 +94,7 @@ fn encode(text: &str) -> String {
 }
 
 fn the_http_cases_of_qor_hold_in_cookies_and_in_memory(web: Web) {
-    for (engine, builder) in all_engines() {
+    for (backend, builder) in all_backends() {
         let server = serve(web, builder());
         for (key, value) in [
             ("key", "value"),
@@ -103,34 +103,34 @@ fn the_http_cases_of_qor_hold_in_cookies_and_in_memory(web: Web) {
         ] {
             let (k, v) = (encode(key), encode(value));
             let visitor = server.visitor();
-            assert_eq!(visitor.body(&format!("/set/{k}={v}")), value, "{engine}");
-            assert_eq!(visitor.body(&format!("/get/{k}")), value, "{engine}");
-            assert_eq!(visitor.body(&format!("/pop/{k}")), value, "{engine}");
-            assert_eq!(visitor.body(&format!("/get/{k}")), "", "{engine}");
+            assert_eq!(visitor.body(&format!("/set/{k}={v}")), value, "{backend}");
+            assert_eq!(visitor.body(&format!("/get/{k}")), value, "{backend}");
+            assert_eq!(visitor.body(&format!("/pop/{k}")), value, "{backend}");
+            assert_eq!(visitor.body(&format!("/get/{k}")), "", "{backend}");
             visitor.body("/setflash/message1");
             visitor.body("/setflash/message2");
-            assert_eq!(visitor.body("/getflash"), "message1, message2", "{engine}");
-            assert_eq!(visitor.body("/getflash"), "", "{engine}");
+            assert_eq!(visitor.body("/getflash"), "message1, message2", "{backend}");
+            assert_eq!(visitor.body("/getflash"), "", "{backend}");
         }
     }
 }
 
 fn the_cases_of_qor_inside_one_request_hold_in_cookies_and_in_memory(web: Web) {
-    for (engine, builder) in all_engines() {
+    for (backend, builder) in all_backends() {
         let server = serve(web, builder());
         let visitor = server.visitor();
         assert_eq!(
             visitor.body("/inside"),
             "all true",
-            "{engine}, without a session"
+            "{backend}, without a session"
         );
         visitor.body("/set/other=1");
         assert_eq!(
             visitor.body("/inside"),
             "all true",
-            "{engine}, within a session"
+            "{backend}, within a session"
         );
-        assert_eq!(visitor.body("/get/other"), "1", "{engine}");
+        assert_eq!(visitor.body("/get/other"), "1", "{backend}");
     }
 }
 

@@ -14,8 +14,10 @@ use session_manager::{
     ActixSession, ActixSessionCookie, Backend, Error, HasSession, Manager, MemoryStore, MySqlStore,
     PostgresStore, PrivateCookie, RedisStore, ServerSide, SignedCookie, SqliteStore, Store,
     StoreError, Timestamp, Tower014, TowerStore,
-    backend::{BackendFuture, Commit, Opened, Opening, Reply, Settings, Size, View},
-    store::{Applied, Holder, Record, StoreId, UserIndex, Write},
+    backend::{
+        BackendFuture, Commit, CommitOutcome, OpenOutcome, OpenRequest, Settings, Size, View,
+    },
+    store::{Applied, Record, StoreId, UserIndex, Verifier, Write},
 };
 use sha2::{Digest, Sha256};
 
@@ -26,7 +28,7 @@ fn both(shown: &impl Debug) -> String {
     format!("{shown:?}\n{shown:#?}")
 }
 
-/// An engine or a store that shows all that it is given and gives.
+/// A backend or a store that shows all that it is given and gives.
 struct Noisy<T>(Arc<T>, fn(&str));
 
 impl<T> Noisy<T> {
@@ -36,8 +38,8 @@ impl<T> Noisy<T> {
 }
 
 impl<B: Backend> Backend for Noisy<B> {
-    fn engine(&self) -> &'static str {
-        self.0.engine()
+    fn name(&self) -> &'static str {
+        self.0.name()
     }
 
     fn needs_response(&self) -> bool {
@@ -50,8 +52,8 @@ impl<B: Backend> Backend for Noisy<B> {
 
     fn open(
         self: Arc<Self>,
-        request: Opening<'_>,
-    ) -> BackendFuture<'static, Result<Opened, Error>> {
+        request: OpenRequest<'_>,
+    ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
         self.say((request, request.settings));
         let opening = Arc::clone(&self.0).open(request);
         self.say(&opening);
@@ -66,13 +68,16 @@ impl<B: Backend> Backend for Noisy<B> {
         self.0.size(session, settings)
     }
 
-    fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
+    fn commit(
+        self: Arc<Self>,
+        commit: Commit<'_>,
+    ) -> BackendFuture<'static, Result<CommitOutcome, Error>> {
         self.say(&commit);
         let commit = Arc::clone(&self.0).commit(commit);
         BackendFuture::pending(async move {
             commit.await.inspect(|reply| match reply {
                 // On purpose: see the test of the watch.
-                Reply::Set { token, .. } if leak() == "at its birth" => self.say(token),
+                CommitOutcome::Set { token, .. } if leak() == "at its birth" => self.say(token),
                 reply => self.say(reply),
             })
         })
@@ -114,11 +119,11 @@ fn to_the_log(text: &str) {
     tracing::trace!("{text}");
 }
 
-/// A server-side engine of which all is shown.
+/// A server-side backend of which all is shown.
 fn noisy() -> Manager {
     let store = Noisy(Arc::new(MemoryStore::new()), to_the_log);
-    let engine = Noisy(Arc::new(ServerSide::new(store)), to_the_log);
-    Manager::new(engine)
+    let backend = Noisy(Arc::new(ServerSide::new(store)), to_the_log);
+    Manager::new(backend)
 }
 
 fn no_debug_text_of_what_a_request_meets_shows_a_secret(web: Web) {
@@ -128,11 +133,11 @@ fn no_debug_text_of_what_a_request_meets_shows_a_secret(web: Web) {
         Manager::new(Noisy(Arc::new(PrivateCookie::new(key())), to_the_log)),
         noisy(),
     ] {
-        let engine = manager.engine();
+        let backend = manager.backend_name();
         let app = App::new().get("/show", async |session, _| {
             session.add("a-key", VALUE)?;
             session.update("n", |n: Option<i64>| n.unwrap_or(0) + 1)?;
-            // An engine without an index of users refuses it.
+            // A backend without an index of users refuses it.
             let _ = session.set_user(VALUE);
             session.set_note(VALUE)?;
             session.flash(VALUE)?;
@@ -142,7 +147,7 @@ fn no_debug_text_of_what_a_request_meets_shows_a_secret(web: Web) {
         let new = server.raw("/show", &[]);
         let renewed = server.with_cookie("/run/get.key,renew", new.cookie());
         let shown = server.with_cookie("/show", renewed.cookie()).body;
-        assert!(shown.contains(engine), "{shown}");
+        assert!(shown.contains(backend), "{shown}");
         assert!(!shown.contains("a-key"), "{shown}");
         for shown in [&new.body, &shown] {
             shows_nothing("a session", shown);
@@ -151,7 +156,7 @@ fn no_debug_text_of_what_a_request_meets_shows_a_secret(web: Web) {
 }
 
 #[test]
-fn no_debug_text_of_a_key_an_engine_or_a_store_shows_a_secret() {
+fn no_debug_text_of_a_key_an_backend_or_a_store_shows_a_secret() {
     keep_secret(PASSWORD);
     let secret = std::array::from_fn(|at| at as u8);
     keep_secret(secret);
@@ -182,7 +187,7 @@ fn no_debug_text_of_a_key_an_engine_or_a_store_shows_a_secret() {
             &ActixSession::new(),
             &ActixSessionCookie::private(theirs.clone()),
             &StoreId::from_bytes(secret),
-            &Holder::from_bytes(secret),
+            &Verifier::from_bytes(secret),
         ];
         for shown in shown {
             let text = format!("{shown:?}\n{shown:#?}");
@@ -214,11 +219,11 @@ fn a_store_that_cannot_be_reached_is_logged_without_its_password_or_the_id(web: 
     for manager in managers {
         let manager = manager.build().unwrap();
         let server = Server::scripts(web, manager.middleware());
-        let before = log.lines(manager.engine()).len();
+        let before = log.lines(manager.backend_name()).len();
         let answer = server.with_cookie("/run/get.key", format!("_session={id}"));
         assert_eq!((answer.status, &*answer.body), web.unavailable());
-        let lines = log.lines(manager.engine()).len();
-        assert!(lines > before, "{} is logged", manager.engine());
+        let lines = log.lines(manager.backend_name()).len();
+        assert!(lines > before, "{} is logged", manager.backend_name());
     }
 }
 
@@ -234,7 +239,7 @@ type Leak = (&'static str, fn(&str));
 
 const LEAKS: [Leak; 11] = [
     ("none", |value| tracing::error!("{} bytes", value.len())),
-    // By the engine, before the client has it.
+    // By the backend, before the client has it.
     ("at its birth", |_| ()),
     ("whole", |value| tracing::error!("got {value}!")),
     ("a part", |value| tracing::trace!("{}..", &value[13..37])),

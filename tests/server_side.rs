@@ -210,14 +210,14 @@ fn a_session_on_demand_is_not_loaded_before_somebody_asks(web: Web) {
 }
 
 #[test]
-fn a_cookie_engine_cannot_find_a_users_sessions_and_says_why() {
+fn a_cookie_backend_cannot_find_a_users_sessions_and_says_why() {
     let manager = Manager::new(SignedCookie::new(common::key()));
     let found = block_on(manager.user_sessions("ada"));
     let error = found.unwrap_err();
     assert!(matches!(
         error,
         Error::NoUserIndex {
-            engine: "signed cookie"
+            backend: "signed cookie"
         }
     ));
     assert!(error.to_string().contains("server-side"));
@@ -239,7 +239,7 @@ impl Store for Away {
 
     async fn create(&self, _: StoreId, _: &Write) -> Result<bool, StoreError> {
         match self.0 {
-            How::Spoiled => Ok(true),
+            How::Corrupt => Ok(true),
             _ => self.0.answer(self.name()).await,
         }
     }
@@ -261,8 +261,8 @@ fn a_store_that_is_away_is_a_503_within_the_time_limit_or_an_empty_session_witho
     let limit = Duration::from_millis(200);
     let serve = |how, policy| {
         let store = Away(how, web);
-        let engine = ServerSide::new(store).time_limit(limit);
-        let manager = Manager::builder(engine)
+        let backend = ServerSide::new(store).time_limit(limit);
+        let manager = Manager::builder(backend)
             .on_store_error(policy)
             .build()
             .unwrap();
@@ -303,9 +303,9 @@ fn a_store_that_is_away_is_a_503_within_the_time_limit_or_an_empty_session_witho
     }
 }
 
-fn a_record_that_another_program_spoiled_is_an_empty_session_and_left_alone(web: Web) {
+fn a_record_that_another_program_corrupt_is_an_empty_session_and_left_alone(web: Web) {
     let log = Log::of_process();
-    let manager = Manager::new(ServerSide::new(Away(How::Spoiled, web)));
+    let manager = Manager::new(ServerSide::new(Away(How::Corrupt, web)));
     let server = Server::scripts(web, manager.middleware());
     let cookie = format!("_session={}", "A".repeat(64));
     let answer = server.with_cookie("/run/get.key,add.key.value", &cookie);
@@ -444,6 +444,6 @@ on_every_framework!(
     ending_a_session_sticks_even_if_the_client_goes_away_meanwhile,
     a_session_on_demand_is_not_loaded_before_somebody_asks,
     a_store_that_is_away_is_a_503_within_the_time_limit_or_an_empty_session_without_writes,
-    a_record_that_another_program_spoiled_is_an_empty_session_and_left_alone,
+    a_record_that_another_program_corrupt_is_an_empty_session_and_left_alone,
     what_save_could_not_keep_is_kept_by_the_next_one,
 );

@@ -26,14 +26,14 @@ use servers::{
 };
 use session_manager::{
     RedisStore, Store, StoreError, Timestamp,
-    store::{Applied, Holder, StoreId, Value, Write},
+    store::{Applied, StoreId, Value, Verifier, Write},
     testing,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
-const FIRST: Holder = Holder::from_bytes([1; 32]);
-const SECOND: Holder = Holder::from_bytes([2; 32]);
+const FIRST: Verifier = Verifier::from_bytes([1; 32]);
+const SECOND: Verifier = Verifier::from_bytes([2; 32]);
 /// The time limit that `ServerSide` gives every call.
 const LIMIT: Duration = Duration::from_secs(2);
 
@@ -70,7 +70,7 @@ fn write_of(user: &str) -> Write {
 
 fn renewal(set: &[(&str, &str)]) -> Write {
     let mut write = write(set);
-    write.new_holder = Some(SECOND);
+    write.new_verifier = Some(SECOND);
     write
 }
 
@@ -242,7 +242,7 @@ async fn in_a_cluster_only_a_users_index_takes_more_round_trips() {
     let id = new_id();
     let (ada, bob) = (format!("ada {id}"), format!("bob {id}"));
     let mut of_bob = write_of(&bob);
-    of_bob.holder = SECOND;
+    of_bob.verifier = SECOND;
     let steps = [
         ("create", Some(write(&[])), 1),
         ("load", None, 1),
@@ -315,7 +315,7 @@ async fn what_is_no_record_is_an_error_and_left_as_it_is() {
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let id = new_id();
     let key = format!("session:{{{id}}}");
-    let garbled = ["meta", "1 9 x 1 holder - write"];
+    let garbled = ["meta", "1 9 x 1 verifier - write"];
     let nobodys = ["meta", "1 9 1 1"];
     for (command, args) in [
         ("set", &["a string"][..]),
@@ -327,8 +327,8 @@ async fn what_is_no_record_is_an_error_and_left_as_it_is() {
         cli(server.port, &["del", &key]);
         cli(server.port, &[&[command, &key], args].concat());
         let before = cli(server.port, &["dump", &key]);
-        let is_spoiled = |what: &str, spoiled: bool| {
-            assert!(spoiled, "{what} of {command} {args:?} is Spoiled");
+        let is_corrupt = |what: &str, corrupt: bool| {
+            assert!(corrupt, "{what} of {command} {args:?} is Corrupt");
             assert_eq!(
                 cli(server.port, &["dump", &key]),
                 before,
@@ -338,9 +338,9 @@ async fn what_is_no_record_is_an_error_and_left_as_it_is() {
         let change = write_of("ada");
         macro_rules! check {
             ($what:literal, $call:expr) => {
-                is_spoiled(
+                is_corrupt(
                     $what,
-                    matches!($call.await, Err(StoreError::Spoiled { .. })),
+                    matches!($call.await, Err(StoreError::Corrupt { .. })),
                 )
             };
         }
@@ -897,7 +897,7 @@ async fn a_write_whose_answer_was_lost_is_done_once() {
     let change = renewal(&[("a", "3")]);
     assert_eq!(store.apply(id, &change).await.unwrap(), Applied::Done);
     let record = store.load(id, NOW).await.unwrap().unwrap();
-    assert_eq!((record.version, record.holder), (3, SECOND));
+    assert_eq!((record.version, record.verifier), (3, SECOND));
     assert_eq!(
         store.apply(id, &change).await.unwrap(),
         Applied::Gone,

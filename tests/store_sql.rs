@@ -17,13 +17,13 @@ use std::{
 
 use session_manager::{
     Store, StoreError, Timestamp,
-    store::{Applied, Holder, StoreId, UserIndex, Value, Write},
+    store::{Applied, StoreId, UserIndex, Value, Verifier, Write},
     testing,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
-const FIRST: Holder = Holder::from_bytes([1; 32]);
-const SECOND: Holder = Holder::from_bytes([2; 32]);
+const FIRST: Verifier = Verifier::from_bytes([1; 32]);
+const SECOND: Verifier = Verifier::from_bytes([2; 32]);
 
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -159,7 +159,7 @@ macro_rules! on_each_store {
                 let (url, _home) = $home;
                 let (store, table) = store(&url).await;
                 let pool = $pool::connect(&url).await.unwrap();
-                let alter = format!("ALTER TABLE {table} RENAME COLUMN seen TO looked_at");
+                let alter = format!("ALTER TABLE {table} RENAME COLUMN last_seen TO looked_at");
                 sqlx::query(sqlx::AssertSqlSafe(alter)).execute(&pool).await.unwrap();
                 assert!(store.migrate().await.is_err());
             }
@@ -222,7 +222,7 @@ macro_rules! on_each_store {
                             let mut theirs = write("key", "value");
                             theirs.user = Some("ada".into());
                             assert_eq!(store.apply(id, &theirs).await.unwrap(), Applied::Done);
-                            theirs.new_holder = Some(SECOND);
+                            theirs.new_verifier = Some(SECOND);
                             assert_eq!(store.apply(id, &theirs).await.unwrap(), Applied::Done);
                             store.destroy(id).await.unwrap();
                         }
@@ -236,7 +236,7 @@ macro_rules! on_each_store {
 
             #[tokio::test]
             $(#[$when])?
-            async fn what_another_program_wrote_is_spoiled_and_stays() {
+            async fn what_another_program_wrote_is_corrupt_and_stays() {
                 let (url, _home) = $home;
                 let (store, table) = store(&url).await;
                 let pool = $pool::connect(&url).await.unwrap();
@@ -244,24 +244,24 @@ macro_rules! on_each_store {
                 let mut theirs = write("key", "value");
                 theirs.user = Some("ada".into());
                 assert!(store.create(id, &theirs).await.unwrap());
-                for (column, spoiled) in [
+                for (column, corrupt) in [
                     ("data", r#"'{"a":1}'"#), ("data", r#"'[]'"#), ("data", r#"'{"a":"?"}'"#),
                     ("version", "-1"),
                 ] {
                     let update = format!("UPDATE {table} SET data = '{{}}', version = 1");
                     sqlx::query(sqlx::AssertSqlSafe(update)).execute(&pool).await.unwrap();
                     assert!(store.load(id, now()).await.unwrap().is_some());
-                    let update = format!("UPDATE {table} SET {column} = {spoiled}");
+                    let update = format!("UPDATE {table} SET {column} = {corrupt}");
                     sqlx::query(sqlx::AssertSqlSafe(update)).execute(&pool).await.unwrap();
                     for _ in 0..2 {
                         let error = store.load(id, now()).await.unwrap_err();
-                        assert!(matches!(error, StoreError::Spoiled { .. }), "{spoiled}: {error:?}");
+                        assert!(matches!(error, StoreError::Corrupt { .. }), "{corrupt}: {error:?}");
                         let page = store.sessions_of("ada", &[], now()).await.unwrap();
                         assert_eq!(page.next, None, "it hides no other session");
                     }
-                    let same = format!("SELECT COUNT(*) FROM {table} WHERE {column} = {spoiled}");
+                    let same = format!("SELECT COUNT(*) FROM {table} WHERE {column} = {corrupt}");
                     let same = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(same));
-                    assert_eq!(same.fetch_one(&pool).await.unwrap(), 1, "{spoiled}");
+                    assert_eq!(same.fetch_one(&pool).await.unwrap(), 1, "{corrupt}");
                 }
             }
 
@@ -581,7 +581,7 @@ async fn costs_follow_what_changed<S: Store>(store: S, counts: &wire::Counts) {
         );
         cost.push(("conflict", settled().await));
         let mut renewal = write("key500", "changed");
-        renewal.new_holder = Some(SECOND);
+        renewal.new_verifier = Some(SECOND);
         assert_eq!(store.apply(one, &renewal).await.unwrap(), Applied::Done);
         cost.push(("renew", settled().await));
         store.destroy(one).await.unwrap();
@@ -1057,7 +1057,7 @@ mod postgres_alone {
         let mut change = write("key", "value");
         change.user = Some("ada".into());
         let mut renewal = change.clone();
-        renewal.new_holder = Some(SECOND);
+        renewal.new_verifier = Some(SECOND);
         for _ in 0..3 {
             assert!(store.create(one, &change).await.unwrap());
             assert_eq!(statements().await, 1, "create");

@@ -239,9 +239,9 @@ fn keys_that_change_all_the_time_lose_nobody(web: Web) {
         let [new, old @ ..] = &keys[..] else {
             unreachable!()
         };
-        let engine = SignedCookie::new(new.clone());
-        let accept = |engine: SignedCookie, old: &Key| engine.accept(old.clone());
-        Some(Manager::new(old.iter().fold(engine, accept)))
+        let backend = SignedCookie::new(new.clone());
+        let accept = |backend: SignedCookie, old: &Key| backend.accept(old.clone());
+        Some(Manager::new(old.iter().fold(backend, accept)))
     });
 }
 

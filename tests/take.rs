@@ -8,13 +8,13 @@ use std::{
 };
 
 use common::{
-    App, Server, Web, block_on, engines, key, on_every_framework,
+    App, Server, Web, backends, block_on, key, on_every_framework,
     script::{run, run_outside},
     server_side::{Flaky, How, overlapping_updates_cost_calls_in_proportion},
 };
 use session_manager::{
-    Builder, Error, Manager, MemoryStore, Namespace, OnStoreError, ServerSide, Session, SessionKey,
-    SignedCookie, Store, StoreError, Timestamp, manager,
+    Builder, Error, Manager, MemoryStore, Namespace, OnStoreError, ServerSide, Session,
+    SignedCookie, Store, StoreError, Timestamp, TypedKey, manager,
     store::{Applied, Record, StoreId, Write},
 };
 
@@ -95,15 +95,15 @@ fn a_session_that_begins_with_update_now_is_kept(web: Web) {
 }
 
 fn a_backend_that_cannot_tell_which_request_was_first_says_so(web: Web) {
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.token.t", &[]).cookie();
         let answer = server.with_cookie("/do/take.token,countnow.n,get.token", &cookie);
-        assert_eq!(answer.body, "needs store,needs store,t", "{engine}");
-        assert_eq!(answer.set_cookie(), None, "{engine}");
+        assert_eq!(answer.body, "needs store,needs store,t", "{backend}");
+        assert_eq!(answer.set_cookie(), None, "{backend}");
     }
     let text = Error::NeedsStore {
-        engine: "private cookie",
+        backend: "private cookie",
     }
     .to_string();
     assert!(text.contains("ServerSide"), "{text}");
@@ -186,7 +186,7 @@ fn a_token_in_a_session_that_migrates_is_taken_once(web: Web) {
         ("memory", memory),
         ("signed", || Manager::builder(SignedCookie::new(key()))),
     ];
-    for (engine, old) in olds {
+    for (backend, old) in olds {
         let old = old().cookie_name("old").build().unwrap();
         let cookie = serve_manager(web, &old).raw("/run/add.token.t,add.user.ada", &[]);
         let cookie = cookie.cookie();
@@ -203,9 +203,9 @@ fn a_token_in_a_session_that_migrates_is_taken_once(web: Web) {
             .iter()
             .filter(|taken| taken.starts_with("\"t\""))
             .count();
-        assert_eq!(got, 1, "{engine}: {taken:?}");
+        assert_eq!(got, 1, "{backend}: {taken:?}");
         let read = server.with_cookie("/run/get.token,get.n,get.user", &cookie);
-        assert_eq!(read.body, "none,10,ada", "{engine}");
+        assert_eq!(read.body, "none,10,ada", "{backend}");
     }
 }
 
@@ -214,8 +214,8 @@ fn serve_manager(web: Web, manager: &Manager) -> Server {
 }
 
 fn namespaces_and_typed_keys_take_too(web: Web) {
-    const TOKEN: SessionKey<String> = SessionKey::new("shop.token");
-    const COUNT: SessionKey<u8> = SessionKey::new("shop.n");
+    const TOKEN: TypedKey<String> = TypedKey::new("shop.token");
+    const COUNT: TypedKey<u8> = TypedKey::new("shop.n");
     let manager = Arc::new(memory().build().unwrap());
     let app = App::new().get("/keys", async |session: Session, _| {
         session.add("shop.token", "t")?;

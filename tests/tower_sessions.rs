@@ -11,7 +11,7 @@ use axum::{Router, routing::get};
 use session_manager::{
     Error, Manager, MemoryStore, ServerSide, Session, Store, StoreError, Timestamp, Tower014,
     TowerStore,
-    store::{Applied, Holder, StoreId, Value, Write},
+    store::{Applied, StoreId, Value, Verifier, Write},
     testing::check_store,
 };
 use tokio::{sync::Semaphore, task::JoinHandle};
@@ -26,8 +26,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Long enough for a call that nothing holds up.
 const MOMENT: Duration = Duration::from_millis(50);
 const ID: StoreId = StoreId::from_bytes(*b"0123456789abcdef another half   ");
-const HOLDER: Holder = Holder::from_bytes([1; 32]);
-const OTHER: Holder = Holder::from_bytes([2; 32]);
+const HOLDER: Verifier = Verifier::from_bytes([1; 32]);
+const OTHER: Verifier = Verifier::from_bytes([2; 32]);
 
 /// How a store takes a new record.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -260,7 +260,7 @@ async fn their_store_is_asked_once_to_open_and_twice_to_write() {
     );
     assert_eq!(theirs.asked(), ["load", "save"], "a write");
     let mut renewal = write("more");
-    renewal.new_holder = Some(OTHER);
+    renewal.new_verifier = Some(OTHER);
     assert_eq!(store.apply(ID, &renewal).await.unwrap(), Applied::Done);
     assert_eq!(theirs.asked(), ["load", "save"], "a renewal");
     assert_eq!(store.apply(ID, &renewal).await.unwrap(), Applied::Gone);
@@ -322,7 +322,7 @@ async fn their_record_is_one_string_under_half_a_hash_until_a_minute_after_the_s
     assert_eq!(
         record.data["session-manager"],
         format!(
-            r#"{{"holder":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE","created":{now},"seen":{now},"expires":{expires},"version":1,"user":"\"ada\"","values":{{"name":"tvalue","n":"j1.0e400"}}}}"#
+            r#"{{"verifier":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE","created":{now},"last_seen":{now},"expires":{expires},"version":1,"user":"\"ada\"","values":{{"name":"tvalue","n":"j1.0e400"}}}}"#
         )
     );
     assert_eq!(record.data.len(), 1);
@@ -338,7 +338,7 @@ async fn their_record_is_one_string_under_half_a_hash_until_a_minute_after_the_s
 }
 
 #[tokio::test]
-async fn what_this_crate_did_not_write_is_spoiled_and_left_alone() {
+async fn what_this_crate_did_not_write_is_corrupt_and_left_alone() {
     let theirs = Puppet::default();
     let store = TowerStore::new(theirs.clone());
     assert!(store.create(ID, &write("key")).await.unwrap());
@@ -368,12 +368,12 @@ async fn what_this_crate_did_not_write_is_spoiled_and_left_alone() {
             ..good.clone()
         };
         theirs.save(&bad).await.unwrap();
-        let is_spoiled = |error| matches!(error, StoreError::Spoiled { .. });
-        assert!(is_spoiled(store.load(ID, now()).await.unwrap_err()));
-        assert!(is_spoiled(
+        let is_corrupt = |error| matches!(error, StoreError::Corrupt { .. });
+        assert!(is_corrupt(store.load(ID, now()).await.unwrap_err()));
+        assert!(is_corrupt(
             store.create(ID, &write("new")).await.unwrap_err()
         ));
-        assert!(is_spoiled(
+        assert!(is_corrupt(
             store.apply(ID, &write("new")).await.unwrap_err()
         ));
         let left = theirs.load(&their_id()).await.unwrap().unwrap();
@@ -381,7 +381,7 @@ async fn what_this_crate_did_not_write_is_spoiled_and_left_alone() {
     }
     *theirs.fails.lock().unwrap() = Some(session_store::Error::Decode("no MessagePack".into()));
     let error = store.load(ID, now()).await.unwrap_err();
-    assert!(matches!(error, StoreError::Spoiled { .. }), "{error}");
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -420,7 +420,7 @@ async fn in_several_processes_calls_that_do_not_overlap_keep_every_promise() {
     assert!(!two.create(ID, &write("two")).await.unwrap());
     assert_eq!(two.apply(ID, &write("two")).await.unwrap(), Applied::Done);
     let mut renewal = write("three");
-    renewal.new_holder = Some(OTHER);
+    renewal.new_verifier = Some(OTHER);
     renewal.if_version = Some(1);
     assert_eq!(one.apply(ID, &renewal).await.unwrap(), Applied::Conflict);
     renewal.if_version = Some(2);
@@ -428,7 +428,7 @@ async fn in_several_processes_calls_that_do_not_overlap_keep_every_promise() {
     assert_eq!(two.apply(ID, &write("late")).await.unwrap(), Applied::Gone);
     assert_eq!(keys(&two).await, ["one", "three", "two"]);
     one.destroy(ID).await.unwrap();
-    renewal.holder = OTHER;
+    renewal.verifier = OTHER;
     assert_eq!(two.apply(ID, &renewal).await.unwrap(), Applied::Gone);
     assert_eq!(keys(&two).await, [""; 0]);
 }
@@ -437,7 +437,7 @@ async fn in_several_processes_calls_that_do_not_overlap_keep_every_promise() {
 #[tokio::test]
 async fn in_several_processes_a_write_undoes_what_overlaps_it() {
     let mut renewal = write("renewed");
-    renewal.new_holder = Some(OTHER);
+    renewal.new_verifier = Some(OTHER);
     for overlapped in [Some(write("other")), Some(renewal), None] {
         let (slow, gate) = Puppet::gated();
         let fast = TowerStore::new(slow.memory.clone());
@@ -455,7 +455,7 @@ async fn in_several_processes_a_write_undoes_what_overlaps_it() {
         assert_eq!(late.await.unwrap().unwrap(), Applied::Done);
         assert_eq!(keys(&fast).await, ["key", "late"]);
         let record = fast.load(ID, now()).await.unwrap().unwrap();
-        assert_eq!(record.holder, HOLDER);
+        assert_eq!(record.verifier, HOLDER);
     }
 }
 

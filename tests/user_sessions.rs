@@ -10,7 +10,7 @@ use std::{
 use common::{Clock, Server, Web, block_on, on_every_framework};
 use session_manager::{
     Manager, MemoryStore, ServerSide, Store, StoreError, Timestamp,
-    store::{Applied, Holder, Record, StoreId, UserIndex, Value, Write},
+    store::{Applied, Record, StoreId, UserIndex, Value, Verifier, Write},
 };
 use tokio::task::JoinSet;
 
@@ -118,8 +118,8 @@ async fn figures<S: Store>(store: S) {
                     let value = noise(bytes, &mut state);
                     let id: [u8; 32] = noise(32, &mut state).into_bytes().try_into().unwrap();
                     let now = Timestamp::from_millis(nanos / 1_000_000);
-                    let holder = Holder::from_bytes([1; 32]);
-                    let mut write = Write::touch(holder, now, now, now.plus(DAY));
+                    let verifier = Verifier::from_bytes([1; 32]);
+                    let mut write = Write::touch(verifier, now, now, now.plus(DAY));
                     write.user = Some(user.clone());
                     write.set = vec![("key".into(), Value::Text(value.into()))];
                     let id = StoreId::from_bytes(id);

@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
-use common::{App, Log, Page, Server, Web, block_on, engines, key, on_every_framework};
+use common::{App, Log, Page, Server, Web, backends, block_on, key, on_every_framework};
 use session_manager::{
     Backend, Error, HasSession, Manager, Message, OnStoreError, PrivateCookie, Session,
     SignedCookie,
-    backend::{BackendFuture, Commit, Opened, Opening, Reply},
+    backend::{BackendFuture, Commit, CommitOutcome, OpenOutcome, OpenRequest},
     manager,
 };
 
@@ -102,7 +102,8 @@ fn of_two_managers_with_one_cookie_name_the_client_keeps_the_outer_ones_session(
     let app = App::new()
         .get_request("/add", move |request, _| {
             let mut adds = adds.iter();
-            let added = adds.try_for_each(|manager| manager.add(&request, "by", manager.engine()));
+            let added =
+                adds.try_for_each(|manager| manager.add(&request, "by", manager.backend_name()));
             async { added.map(|()| "") }
         })
         .get_request("/read", move |request, _| {
@@ -174,7 +175,7 @@ fn flash_messages_are_read_synchronously_inside_a_template_and_escaped(web: Web)
 }
 
 fn a_session_in_a_spawned_thread_reads_on_and_a_write_after_the_head_is_an_error(web: Web) {
-    for (_, builder) in engines() {
+    for (_, builder) in backends() {
         let kept: Arc<Mutex<Option<Session>>> = Arc::default();
         let keep = Arc::clone(&kept);
         let app = App::new().get("/", move |session, _| {
@@ -271,18 +272,18 @@ fn headers_that_the_handler_set_are_kept_and_not_said_twice(web: Web) {
     assert_eq!(answer.all("set-cookie").count(), 2);
 }
 
-/// An engine whose store is away: it takes its time, and fails.
+/// A backend whose store is away: it takes its time, and fails.
 struct Away(Web);
 
 impl Backend for Away {
-    fn engine(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "away"
     }
 
     fn open(
         self: Arc<Self>,
-        request: Opening<'_>,
-    ) -> BackendFuture<'static, Result<Opened, Error>> {
+        request: OpenRequest<'_>,
+    ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
         assert!(
             match self.0 {
                 Web::Actix => request.request.is::<actix_web::HttpRequest>(),
@@ -298,12 +299,15 @@ impl Backend for Away {
         })
     }
 
-    fn commit(self: Arc<Self>, _: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
+    fn commit(
+        self: Arc<Self>,
+        _: Commit<'_>,
+    ) -> BackendFuture<'static, Result<CommitOutcome, Error>> {
         panic!("a session that could not be opened is never committed");
     }
 }
 
-fn an_engine_that_cannot_open_the_session_fails_the_request_or_gives_an_empty_one_that_takes_no_writes(
+fn a_backend_that_cannot_open_the_session_fails_the_request_or_gives_an_empty_one_that_takes_no_writes(
     web: Web,
 ) {
     let log = Log::of_process();
@@ -328,19 +332,25 @@ fn an_engine_that_cannot_open_the_session_fails_the_request_or_gives_an_empty_on
     assert_eq!(answer.header("vary"), Some("Cookie"));
 }
 
-/// An engine that opens an empty session, and cannot keep it.
+/// A backend that opens an empty session, and cannot keep it.
 struct Forgetful;
 
 impl Backend for Forgetful {
-    fn engine(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "forgetful"
     }
 
-    fn open(self: Arc<Self>, _: Opening<'_>) -> BackendFuture<'static, Result<Opened, Error>> {
-        BackendFuture::ready(Ok(Opened::Nothing))
+    fn open(
+        self: Arc<Self>,
+        _: OpenRequest<'_>,
+    ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
+        BackendFuture::ready(Ok(OpenOutcome::Nothing))
     }
 
-    fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
+    fn commit(
+        self: Arc<Self>,
+        commit: Commit<'_>,
+    ) -> BackendFuture<'static, Result<CommitOutcome, Error>> {
         assert_eq!(
             commit.changes.entries().count(),
             1,
@@ -362,7 +372,7 @@ fn a_response_that_claims_what_could_not_be_kept_is_replaced_by_a_503(web: Web) 
 }
 
 fn size_says_how_much_of_the_cookie_is_used(web: Web) {
-    for (engine, builder) in engines() {
+    for (backend, builder) in backends() {
         let app = App::new().get("/", async |session, _| {
             session.add("key", "value")?;
             let size = session.size().unwrap();
@@ -371,7 +381,7 @@ fn size_says_how_much_of_the_cookie_is_used(web: Web) {
         let manager = builder().secure(true).build().unwrap();
         let answer = Server::start(web, app.wrap(manager.middleware())).raw("/", &[]);
         let sent = answer.set_cookie().unwrap().len();
-        assert_eq!(answer.body, format!("{sent} of 4096"), "{engine}");
+        assert_eq!(answer.body, format!("{sent} of 4096"), "{backend}");
     }
 }
 
@@ -387,5 +397,5 @@ on_every_framework!(
     a_response_that_claims_what_could_not_be_kept_is_replaced_by_a_503,
     size_says_how_much_of_the_cookie_is_used,
     a_session_in_a_spawned_thread_reads_on_and_a_write_after_the_head_is_an_error,
-    an_engine_that_cannot_open_the_session_fails_the_request_or_gives_an_empty_one_that_takes_no_writes,
+    a_backend_that_cannot_open_the_session_fails_the_request_or_gives_an_empty_one_that_takes_no_writes,
 );

@@ -321,14 +321,14 @@ fn actix_empty() -> Application {
     }
 }
 
-fn actix_ours(name: &'static str, engine: impl Backend) -> Application {
+fn actix_ours(name: &'static str, backend: impl Backend) -> Application {
     Application {
         name,
         mount: Box::new(|runtime| {
             let app = App::new().configure(visit::actix_routes::<Session>);
             mount_actix!(runtime, app.wrap(manager::middleware()))
         }),
-        manager: Some(Manager::new(engine)),
+        manager: Some(Manager::new(backend)),
     }
 }
 
@@ -366,14 +366,14 @@ fn axum_empty() -> Application {
     }
 }
 
-fn axum_ours(name: &'static str, engine: impl Backend) -> Application {
+fn axum_ours(name: &'static str, backend: impl Backend) -> Application {
     Application {
         name,
         mount: Box::new(|runtime| {
             let routes = visit::axum_routes::<Session>();
             Box::new((runtime, routes.layer(manager::middleware())))
         }),
-        manager: Some(Manager::new(engine)),
+        manager: Some(Manager::new(backend)),
     }
 }
 

@@ -1,5 +1,5 @@
 //! A tour of session-manager: a login, an admin panel and the application's own pages share one
-//! session. Only `engine` determines where it is stored.
+//! session. Only `backend` determines where it is stored.
 //!
 //! ```sh
 //! cargo run --example demo
@@ -29,8 +29,8 @@
 
 mod admin;
 mod auth;
+mod backend;
 mod devices;
-mod engine;
 mod pages;
 mod session_page;
 
@@ -69,7 +69,7 @@ fn with_causes(error: &dyn Error) -> String {
 }
 
 async fn serve() -> Result<(), Box<dyn Error>> {
-    engine::choose().await?;
+    backend::choose().await?;
 
     let auth = auth::Auth {
         is_right: |name, password| (name, password) == ("ada", "lovelace"),

@@ -40,7 +40,7 @@ pub fn page(req: &HttpRequest, template: &str, context: Value) -> Result<HttpRes
         flashes => flashes(session.clone()),
         size => size(session.clone()),
         user => auth::user(req)?,
-        engine => session.manager().engine(),
+        backend => session.manager().backend_name(),
         cookie => session.manager().settings().cookie_name(),
         insecure => session.manager().is_insecure_default(),
         path => req.path(),

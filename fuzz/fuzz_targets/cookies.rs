@@ -20,7 +20,7 @@ const SECRET: [u8; 32] = [7; 32];
 const UNUSED: [u8; 32] = [9; 32];
 const NAME: &str = "_session";
 
-struct Engines {
+struct Backends {
     signed: Arc<dyn Backend>,
     private: Arc<dyn Backend>,
     unused_signed: Arc<dyn Backend>,
@@ -29,7 +29,7 @@ struct Engines {
     elsewhere: Manager,
 }
 
-static ENGINES: LazyLock<Engines> = LazyLock::new(|| {
+static BACKENDS: LazyLock<Backends> = LazyLock::new(|| {
     let key = || Key::from_secret(SECRET).unwrap();
     let unused = || Key::from_secret(UNUSED).unwrap();
     let manager = |name| {
@@ -40,7 +40,7 @@ static ENGINES: LazyLock<Engines> = LazyLock::new(|| {
             .build()
             .unwrap()
     };
-    Engines {
+    Backends {
         signed: Arc::new(SignedCookie::new(key())),
         private: Arc::new(PrivateCookie::new(key())),
         unused_signed: Arc::new(SignedCookie::new(unused())),
@@ -61,20 +61,24 @@ fn check(data: &[u8]) {
     let Some(([mode, at, at_2, other], rest)) = data.split_first_chunk() else {
         return;
     };
-    let engines = &*ENGINES;
+    let backends = &*BACKENDS;
     type Making = fn(&[u8], &str, u8, &[u8]) -> String;
-    let [engine, unused, another]: [&Arc<dyn Backend>; 3] = match mode & 1 {
-        0 => [&engines.signed, &engines.unused_signed, &engines.private],
-        _ => [&engines.private, &engines.unused_private, &engines.signed],
+    let [backend, unused, another]: [&Arc<dyn Backend>; 3] = match mode & 1 {
+        0 => [&backends.signed, &backends.unused_signed, &backends.private],
+        _ => [
+            &backends.private,
+            &backends.unused_private,
+            &backends.signed,
+        ],
     };
     let make: Making = if mode & 1 == 0 { signed } else { private };
     let version = 1 + (mode >> 1 & 1);
-    let open_with = |engine: &Arc<dyn Backend>, token: &str| {
+    let open_with = |backend: &Arc<dyn Backend>, token: &str| {
         bounded(token.len(), || {
-            fuzzing::open(engine, token, engines.manager.settings())
+            fuzzing::open(backend, token, backends.manager.settings())
         })
     };
-    let open = |token: &str| open_with(engine, token);
+    let open = |token: &str| open_with(backend, token);
 
     // An arbitrary cookie.
     if let Ok(text) = std::str::from_utf8(rest) {
@@ -109,8 +113,8 @@ fn check(data: &[u8]) {
     {
         assert!(open(&changed).is_err(), "one letter was changed");
     }
-    let (manager, elsewhere) = (&engines.manager, &engines.elsewhere);
-    assert!(fuzzing::open(engine, &token, elsewhere.settings()).is_err());
+    let (manager, elsewhere) = (&backends.manager, &backends.elsewhere);
+    assert!(fuzzing::open(backend, &token, elsewhere.settings()).is_err());
     assert!(fuzzing::open(another, &token, manager.settings()).is_err());
     assert!(open(&make(&[8; 32], NAME, version, rest)).is_err());
 

@@ -21,8 +21,8 @@ type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 /// Builds a hash in the format of the Redis scripts.
 fn fields(entries: &[Entry]) -> Fields {
     let field = |field: &str, value: String| (field.as_bytes().to_vec(), value.into_bytes());
-    let holder = "A".repeat(43);
-    let meta = field("meta", format!("4 3 1 2 {holder} - 0123456789abcdef"));
+    let verifier = "A".repeat(43);
+    let meta = field("meta", format!("4 3 1 2 {verifier} - 0123456789abcdef"));
     let values = entries.iter().map(|(key, value)| {
         let value = match value {
             Value::Text(text) => format!("t{text}"),
@@ -37,7 +37,7 @@ fn come_back(entries: &[Entry]) {
     assert_eq!(parts(&sql_entries(&sql_object(entries)).unwrap()), entries);
     let record = redis_record(&fields(entries)).unwrap();
     assert_eq!(parts(&record.entries), entries);
-    let numbers = [record.created, record.seen, record.expires].map(|time| time.millis());
+    let numbers = [record.created, record.last_seen, record.expires].map(|time| time.millis());
     assert_eq!((numbers, record.version), ([1, 2, 3], 4));
 }
 

@@ -13,9 +13,9 @@ use std::{
 use libfuzzer_sys::fuzz_target;
 use session_manager::{
     Backend, Key, Manager, ServerSide, Store, StoreError, Timestamp,
-    backend::Opened,
+    backend::OpenOutcome,
     fuzzing,
-    store::{Applied, Entries, Holder, Record, StoreId, Write},
+    store::{Applied, Entries, Record, StoreId, Verifier, Write},
 };
 use session_manager_fuzz::{also_long, bounded, server_side_id};
 
@@ -26,11 +26,12 @@ const NAME: &str = "_session";
 
 /// A store with one record that counts its calls.
 #[derive(Clone, Default)]
-struct One(Arc<(AtomicUsize, Mutex<Option<(StoreId, Holder)>>)>);
+struct One(Arc<(AtomicUsize, Mutex<Option<(StoreId, Verifier)>>)>);
 
 impl One {
     fn keep(&self, kept: Option<([u8; 32], [u8; 32])>) {
-        let kept = kept.map(|(id, holder)| (StoreId::from_bytes(id), Holder::from_bytes(holder)));
+        let kept =
+            kept.map(|(id, verifier)| (StoreId::from_bytes(id), Verifier::from_bytes(verifier)));
         *self.0.1.lock().unwrap() = kept;
     }
 
@@ -48,9 +49,9 @@ impl Store for One {
     async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
         self.0.0.fetch_add(1, Ordering::Relaxed);
         let kept = self.0.1.lock().unwrap().filter(|(kept, _)| *kept == id);
-        Ok(kept.map(|(_, holder)| {
+        Ok(kept.map(|(_, verifier)| {
             let mut record = Record::new(now, Timestamp::from_millis(1), Entries::default());
-            record.holder = holder;
+            record.verifier = verifier;
             record
         }))
     }
@@ -79,14 +80,14 @@ struct Backends {
 
 static BACKENDS: LazyLock<Backends> = LazyLock::new(|| {
     let store = One::default();
-    let engine = || ServerSide::new(store.clone());
-    let signed = |secret: [u8; 32]| engine().signed_with(Key::from_secret(secret).unwrap());
+    let backend = || ServerSide::new(store.clone());
+    let signed = |secret: [u8; 32]| backend().signed_with(Key::from_secret(secret).unwrap());
     let manager = |name| {
-        let builder = Manager::builder(engine()).cookie_name(name);
+        let builder = Manager::builder(backend()).cookie_name(name);
         builder.clock(|| UNIX_EPOCH).build().unwrap()
     };
     Backends {
-        unsigned: Arc::new(engine()),
+        unsigned: Arc::new(backend()),
         signed: Arc::new(signed(SECRET)),
         unused: Arc::new(signed(UNUSED)),
         manager: manager(NAME),
@@ -118,13 +119,13 @@ fn check(data: &[u8]) {
     store.keep(None);
     if let Ok(text) = str::from_utf8(rest) {
         match open(&backends.unsigned, text) {
-            (Opened::Nothing, 1) => assert!(is_id(text), "{text}"),
-            (Opened::Refused(_), 0) => assert!(!is_id(text), "{text}"),
+            (OpenOutcome::Nothing, 1) => assert!(is_id(text), "{text}"),
+            (OpenOutcome::Refused(_), 0) => assert!(!is_id(text), "{text}"),
             other => panic!("{other:?}"),
         }
         let (opened, asked) = open(&backends.unused, text);
         assert!(
-            matches!(opened, Opened::Refused(_)) && asked == 0,
+            matches!(opened, OpenOutcome::Refused(_)) && asked == 0,
             "{opened:?}"
         );
     }
@@ -135,7 +136,7 @@ fn check(data: &[u8]) {
         *byte = *given;
     }
     let made = server_side_id(&SECRET, NAME, &id);
-    store.keep(Some((made.stored, made.holder)));
+    store.keep(Some((made.stored, made.verifier)));
     for (backend, token) in [
         (&backends.unsigned, &made.unsigned),
         (&backends.unsigned, &made.signed),
@@ -143,21 +144,27 @@ fn check(data: &[u8]) {
     ] {
         let (opened, asked) = open(backend, token);
         assert!(
-            matches!(opened, Opened::Loaded(_)) && asked == 1,
+            matches!(opened, OpenOutcome::Loaded(_)) && asked == 1,
             "{opened:?}"
         );
     }
     let (opened, asked) = open(&backends.signed, &made.unsigned);
     assert!(
-        matches!(opened, Opened::Refused(_)) && asked == 0,
+        matches!(opened, OpenOutcome::Refused(_)) && asked == 0,
         "{opened:?}"
     );
     for token in [&made.unsigned, &made.signed] {
         let elsewhere = backends.elsewhere.settings();
         let opened = fuzzing::opened(&backends.unsigned, token, elsewhere);
-        assert!(!matches!(opened, Opened::Loaded(_)), "under another name");
+        assert!(
+            !matches!(opened, OpenOutcome::Loaded(_)),
+            "under another name"
+        );
         let opened = fuzzing::opened(&backends.signed, token, elsewhere);
-        assert!(matches!(opened, Opened::Refused(_)), "under another name");
+        assert!(
+            matches!(opened, OpenOutcome::Refused(_)),
+            "under another name"
+        );
     }
     store.asked();
 
@@ -170,12 +177,12 @@ fn check(data: &[u8]) {
     {
         let (opened, asked) = open(&backends.signed, &changed);
         assert!(
-            matches!(opened, Opened::Refused(_)) && asked == 0,
+            matches!(opened, OpenOutcome::Refused(_)) && asked == 0,
             "{opened:?}"
         );
         if at < 64 {
             let (opened, _) = open(&backends.unsigned, &changed[..64]);
-            assert!(!matches!(opened, Opened::Loaded(_)), "{opened:?}");
+            assert!(!matches!(opened, OpenOutcome::Loaded(_)), "{opened:?}");
         }
     }
 }

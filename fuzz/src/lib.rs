@@ -129,7 +129,7 @@ pub struct ServerSideId {
     pub unsigned: String,
     pub signed: String,
     pub stored: [u8; 32],
-    pub holder: [u8; 32],
+    pub verifier: [u8; 32],
 }
 
 /// Builds the id of a server-side session with the secret.
@@ -148,6 +148,6 @@ pub fn server_side_id(secret: &[u8], name: &str, id: &[u8; 48]) -> ServerSideId 
         unsigned,
         signed,
         stored,
-        holder: Sha256::digest(&id[16..]).into(),
+        verifier: Sha256::digest(&id[16..]).into(),
     }
 }

@@ -1,4 +1,4 @@
-//! What both cookie engines do alike: the form in which a cookie holds a session.
+//! What both cookie backends do alike: the form in which a cookie holds a session.
 //!
 //! ```text
 //! cookie   = base64url(version, sealed(body))
@@ -31,7 +31,7 @@ use sha2::Sha256;
 
 use super::migration::{self, Adopt, Claim, Migration};
 use crate::{
-    backend::{Backend, Commit, Opened, Opening, Refused, Reply, Size},
+    backend::{Backend, Commit, CommitOutcome, OpenOutcome, OpenRequest, Refused, Size},
     changes::View,
     cookie::LIMIT,
     error::Error,
@@ -51,8 +51,8 @@ const VERSION: u8 = 1;
 /// The buffer begins with the cookie's name and a byte that no name has; what the cookie holds, its
 /// version first, begins at `start`.
 pub(crate) trait Seal: Send + Sync + 'static {
-    /// What a person would call the engine.
-    const ENGINE: &'static str;
+    /// What a person would call the backend.
+    const NAME: &'static str;
     /// How many bytes stand between the version and the body.
     const BEFORE: usize;
     /// How many bytes stand behind the body.
@@ -112,8 +112,8 @@ impl<S: Seal> Migration for S {
 }
 
 impl<S: Seal> Backend for S {
-    fn engine(&self) -> &'static str {
-        S::ENGINE
+    fn name(&self) -> &'static str {
+        S::NAME
     }
 
     fn opens_at_once(&self) -> bool {
@@ -122,15 +122,15 @@ impl<S: Seal> Backend for S {
 
     fn open(
         self: Arc<Self>,
-        request: Opening<'_>,
-    ) -> BackendFuture<'static, Result<Opened, Error>> {
+        request: OpenRequest<'_>,
+    ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
         let opened = match request
             .token
             .map(|token| open(&*self, token, request.settings))
         {
-            None => Opened::Nothing,
-            Some(Ok((record, _))) => Opened::Loaded(record),
-            Some(Err(why)) => Opened::Refused(why),
+            None => OpenOutcome::Nothing,
+            Some(Ok((record, _))) => OpenOutcome::Loaded(record),
+            Some(Err(why)) => OpenOutcome::Refused(why),
         };
         BackendFuture::ready(Ok(opened))
     }
@@ -153,16 +153,19 @@ impl<S: Seal> Backend for S {
         Some(Size { used, limit: LIMIT })
     }
 
-    fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
+    fn commit(
+        self: Arc<Self>,
+        commit: Commit<'_>,
+    ) -> BackendFuture<'static, Result<CommitOutcome, Error>> {
         let session = commit
             .changes
             .over(commit.stored.map(|stored| &stored.entries));
         if session.is_empty() {
             // An empty session is no cookie.
             let reply = if commit.token.is_some() {
-                Reply::Remove
+                CommitOutcome::Remove
             } else {
-                Reply::Keep
+                CommitOutcome::Keep
             };
             return BackendFuture::ready(Ok(reply));
         }
@@ -182,13 +185,13 @@ impl<S: Seal> Backend for S {
         // was not, and a longer name, domain or lifetime may be set since the cookie was written.
         let size = commit.settings.cookie().size(token.len());
         BackendFuture::ready(if size <= LIMIT {
-            Ok(Reply::Set { token, expires })
+            Ok(CommitOutcome::Set { token, expires })
         } else if commit.changes.is_empty() {
             // Logged by the future: the session is locked now, and a log layer may use it.
             let name = commit.settings.cookie_name().to_owned();
             return BackendFuture::pending(async move {
                 log_touch_too_large(&name, size);
-                Ok(Reply::Keep)
+                Ok(CommitOutcome::Keep)
             });
         } else {
             // The client keeps what it has: a browser would drop the new cookie, and with it the
@@ -443,7 +446,7 @@ mod tests {
         let manager = Manager::new(SignedCookie::new(key.clone()));
         let commit = |stored: Option<&Record>, changes: &Changes| {
             let settings = manager.settings();
-            let committing = manager.engine_arc().commit(Commit {
+            let committing = manager.backend_arc().commit(Commit {
                 token: None,
                 old: None,
                 origin: None,
@@ -454,7 +457,7 @@ mod tests {
                 settings,
             });
             match committing.now() {
-                Ok(Ok(Reply::Set { token, .. })) => {
+                Ok(Ok(CommitOutcome::Set { token, .. })) => {
                     let backend = SignedCookie::new(key.clone());
                     open(&backend, &token, settings).unwrap().0
                 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Commit, Opened, Reply};
+use super::{Commit, CommitOutcome, OpenOutcome};
 use crate::{
     error::Error,
     expiry::Timestamp,
@@ -67,7 +67,7 @@ pub trait Adopt: Send + Sync {
         self: Arc<Self>,
         successor: &str,
         settings: &Settings,
-    ) -> BackendFuture<'static, Result<Opened, Error>>;
+    ) -> BackendFuture<'static, Result<OpenOutcome, Error>>;
 
     /// Creates the session of a successor with all that is stored and what the request did to it; or,
     /// if another request was faster, merges what this one did. Returns what becomes of the cookie, and
@@ -80,7 +80,7 @@ pub trait Adopt: Send + Sync {
         self: Arc<Self>,
         successor: &str,
         commit: &Commit<'_>,
-    ) -> BackendFuture<'static, Result<(Reply, bool), Error>>;
+    ) -> BackendFuture<'static, Result<(CommitOutcome, bool), Error>>;
 
     /// Ends the session under `id` if there is one, and leaves a mark there until `until`: a record that
     /// opens nothing and that no [`adopt`](Self::adopt) replaces.

@@ -1,9 +1,9 @@
-//! What stands in for an engine where none is compiled in and none was set.
+//! What stands in for a backend where none is compiled in and none was set.
 
 use std::sync::Arc;
 
 use crate::{
-    backend::{Backend, Commit, Opened, Opening, Reply},
+    backend::{Backend, Commit, CommitOutcome, OpenOutcome, OpenRequest},
     error::Error,
     future::BackendFuture,
 };
@@ -11,15 +11,21 @@ use crate::{
 pub(crate) struct Missing;
 
 impl Backend for Missing {
-    fn engine(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "none"
     }
 
-    fn open(self: Arc<Self>, _: Opening<'_>) -> BackendFuture<'static, Result<Opened, Error>> {
-        BackendFuture::ready(Err(Error::NoEngine))
+    fn open(
+        self: Arc<Self>,
+        _: OpenRequest<'_>,
+    ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
+        BackendFuture::ready(Err(Error::NoBackend))
     }
 
-    fn commit(self: Arc<Self>, _: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
-        BackendFuture::ready(Err(Error::NoEngine))
+    fn commit(
+        self: Arc<Self>,
+        _: Commit<'_>,
+    ) -> BackendFuture<'static, Result<CommitOutcome, Error>> {
+        BackendFuture::ready(Err(Error::NoBackend))
     }
 }

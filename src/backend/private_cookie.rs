@@ -28,7 +28,7 @@ const TAG: usize = 16;
 /// use session_manager::{Key, Manager, PrivateCookie};
 ///
 /// let manager = Manager::new(PrivateCookie::new(Key::generate()));
-/// assert_eq!(manager.engine(), "private cookie");
+/// assert_eq!(manager.backend_name(), "private cookie");
 /// ```
 #[derive(Clone)]
 pub struct PrivateCookie {
@@ -64,7 +64,7 @@ impl PrivateCookie {
 }
 
 impl Seal for PrivateCookie {
-    const ENGINE: &'static str = "private cookie";
+    const NAME: &'static str = "private cookie";
     const BEFORE: usize = NONCE;
     const BEHIND: usize = TAG;
 

@@ -17,7 +17,8 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::migration::{Adopt, Claim, Migration};
 use crate::{
     backend::{
-        Backend, Commit, Exchange, Exchanged, Opened, Opening, Refused, Reply, Size,
+        Backend, Commit, CommitOutcome, Exchange, Exchanged, OpenOutcome, OpenRequest, Refused,
+        Size,
         session_id::{IdCookie, SessionId, id_key, named},
     },
     changes::{
@@ -31,7 +32,7 @@ use crate::{
     log::log,
     record::{
         Record,
-        id::{Holder, StoreId},
+        id::{StoreId, Verifier},
     },
     settings::Settings,
     store::{Page, SessionSummary, Store, StoreError, UserIndex},
@@ -77,7 +78,7 @@ const BURIALS: usize = 100;
 /// use session_manager::{Manager, MemoryStore, ServerSide};
 ///
 /// let manager = Manager::new(ServerSide::new(MemoryStore::new()));
-/// assert_eq!(manager.engine(), "memory");
+/// assert_eq!(manager.backend_name(), "memory");
 /// # }
 /// ```
 pub struct ServerSide<S> {
@@ -131,7 +132,7 @@ impl<S: Store> ServerSide<S> {
     /// # #[cfg(feature = "memory")] {
     /// use session_manager::{MemoryStore, ServerSide};
     ///
-    /// let engine = ServerSide::new(MemoryStore::new()).max_size(64 * 1024);
+    /// let backend = ServerSide::new(MemoryStore::new()).max_size(64 * 1024);
     /// # }
     /// ```
     #[must_use]
@@ -150,7 +151,7 @@ impl<S: Store> ServerSide<S> {
     /// # On a running site
     ///
     /// Whoever has a session has a cookie without a signature, which
-    /// [`accept_unsigned_until`](Self::accept_unsigned_until) lets in for a while. An engine without
+    /// [`accept_unsigned_until`](Self::accept_unsigned_until) lets in for a while. A backend without
     /// a key opens signed cookies too, so that while servers are updated one by one, and should all of
     /// them go back, nobody is logged out.
     ///
@@ -161,8 +162,8 @@ impl<S: Store> ServerSide<S> {
     /// # let key = Key::generate();
     /// // Signing began on 1 January 2027; sessions last 7 days.
     /// let last = Timestamp::from_millis(1_799_366_400_000); // `date -ud 2027-01-08 +%s000`
-    /// let engine = ServerSide::new(MemoryStore::new()).signed_with(key).accept_unsigned_until(last);
-    /// let manager = Manager::new(engine);
+    /// let backend = ServerSide::new(MemoryStore::new()).signed_with(key).accept_unsigned_until(last);
+    /// let manager = Manager::new(backend);
     /// # }
     /// ```
     #[must_use]
@@ -180,7 +181,7 @@ impl<S: Store> ServerSide<S> {
     /// use session_manager::{Key, MemoryStore, ServerSide};
     ///
     /// # let (new, old) = (Key::generate(), Key::generate());
-    /// let engine = ServerSide::new(MemoryStore::new()).signed_with(new).accept(old);
+    /// let backend = ServerSide::new(MemoryStore::new()).signed_with(new).accept(old);
     /// # }
     /// ```
     #[must_use]
@@ -229,7 +230,7 @@ impl<S: Store> ServerSide<S> {
         self: Arc<Self>,
         id: SessionId,
         settings: &Settings,
-    ) -> impl Future<Output = Result<Opened, Error>> + Send + use<S> {
+    ) -> impl Future<Output = Result<OpenOutcome, Error>> + Send + use<S> {
         let at = self.cookie(settings).stored(&id);
         let (now, expiry) = (settings.now(), *settings.expiry());
         async move {
@@ -237,7 +238,7 @@ impl<S: Store> ServerSide<S> {
                 Ok(record) => record,
                 // Nothing is written under an id that opened nothing, so an operator finds what is
                 // stored as it is.
-                Err(error @ StoreError::Spoiled { .. }) => {
+                Err(error @ StoreError::Corrupt { .. }) => {
                     log!(
                         ERROR,
                         "{error}; the session is empty, and what is stored is left alone"
@@ -249,13 +250,13 @@ impl<S: Store> ServerSide<S> {
             let is_live = |record: &Record| !expiry.is_over(record.created, record.expires, now);
             Ok(match record {
                 // A tombstone has no age, so that its absolute time is not over.
-                Some(record) if record.holder != Holder::NOBODY && !is_live(&record) => {
-                    Opened::Nothing
+                Some(record) if record.verifier != Verifier::NONE && !is_live(&record) => {
+                    OpenOutcome::Nothing
                 }
-                Some(record) if id.is_held_by(record.holder) => Opened::Loaded(record),
-                Some(record) if now.since(record.created) < RENEWED => Opened::Renewed,
-                Some(_) => Opened::Ended,
-                None => Opened::Nothing,
+                Some(record) if id.matches(record.verifier) => OpenOutcome::Loaded(record),
+                Some(record) if now.since(record.created) < RENEWED => OpenOutcome::Renewed,
+                Some(_) => OpenOutcome::Ended,
+                None => OpenOutcome::Nothing,
             })
         }
     }
@@ -308,17 +309,17 @@ impl<S: Store> ServerSide<S> {
         Ok(())
     }
 
-    async fn create(&self, mut write: Write, cookie: &IdCookie) -> Result<Reply, Error> {
+    async fn create(&self, mut write: Write, cookie: &IdCookie) -> Result<CommitOutcome, Error> {
         // A second try is for an accident that 128 random bits make all but impossible.
         for _ in 0..2 {
             let id = SessionId::generate();
-            write.holder = id.holder();
+            write.verifier = id.verifier();
             let stored = cookie.stored(&id);
             if self.limited(self.store.create(stored, &write)).await? {
                 return Ok(cookie.reply(&id, write.expires));
             }
         }
-        Err(Error::unavailable(StoreError::Spoiled {
+        Err(Error::unavailable(StoreError::Corrupt {
             store: self.store.name(),
             why: "every new id is taken",
         }))
@@ -349,7 +350,7 @@ impl<S: Store> ServerSide<S> {
 }
 
 impl<S: Store> Backend for ServerSide<S> {
-    fn engine(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         self.store.name()
     }
 
@@ -366,20 +367,23 @@ impl<S: Store> Backend for ServerSide<S> {
 
     fn open(
         self: Arc<Self>,
-        request: Opening<'_>,
-    ) -> BackendFuture<'static, Result<Opened, Error>> {
+        request: OpenRequest<'_>,
+    ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
         let Some(token) = request.token else {
-            return BackendFuture::ready(Ok(Opened::Nothing));
+            return BackendFuture::ready(Ok(OpenOutcome::Nothing));
         };
         let id = match self.accepted(token, request.settings) {
             Ok(id) => id,
-            Err(why) => return BackendFuture::ready(Ok(Opened::Refused(why))),
+            Err(why) => return BackendFuture::ready(Ok(OpenOutcome::Refused(why))),
         };
         let opening = self.open_id(id, request.settings);
         BackendFuture::pending(opening)
     }
 
-    fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
+    fn commit(
+        self: Arc<Self>,
+        commit: Commit<'_>,
+    ) -> BackendFuture<'static, Result<CommitOutcome, Error>> {
         let (changes, settings) = (commit.changes, commit.settings);
         let has_cookie = commit.token.is_some();
         // An id that opened nothing is never written under.
@@ -414,16 +418,18 @@ impl<S: Store> Backend for ServerSide<S> {
             let Some(id) = id else {
                 return match write.begins_a_session() {
                     true => self.create(write, &cookie).await,
-                    false if destroyed && has_cookie => Ok(Reply::Remove),
-                    false => Ok(Reply::Keep),
+                    false if destroyed && has_cookie => Ok(CommitOutcome::Remove),
+                    false => Ok(CommitOutcome::Keep),
                 };
             };
             let new = renewed.then(|| id.renewed());
-            write.holder = id.holder();
-            write.new_holder = new.as_ref().map(SessionId::holder);
+            write.verifier = id.verifier();
+            write.new_verifier = new.as_ref().map(SessionId::verifier);
             match self.write(cookie.stored(&id), write, &updates).await? {
                 Applied::Done if repeats => Ok(cookie.reply(&new.unwrap_or(id), expires)),
-                Applied::Done => Ok(new.map_or(Reply::Keep, |new| cookie.reply(&new, expires))),
+                Applied::Done => {
+                    Ok(new.map_or(CommitOutcome::Keep, |new| cookie.reply(&new, expires)))
+                }
                 _ => Ok(gone()),
             }
         })
@@ -445,14 +451,14 @@ impl<S: Store> Backend for ServerSide<S> {
             loop {
                 let found = self.limited(self.store.load(at, now)).await?;
                 let found = found.filter(|record| {
-                    id.is_held_by(record.holder)
+                    id.matches(record.verifier)
                         && !expiry.is_over(record.created, record.expires, now)
                 });
                 let Some(mut record) = found else {
                     return Ok(Exchanged::Gone);
                 };
                 // The session's end does not move, because no response tells the client.
-                let mut write = Write::touch(id.holder(), record.created, now, record.expires);
+                let mut write = Write::touch(id.verifier(), record.created, now, record.expires);
                 write.if_version = Some(record.version);
                 let stored = record.entries.get(&key);
                 match compute(stored)? {
@@ -555,9 +561,9 @@ impl<S: Store> Migration for ServerSide<S> {
         else {
             return BackendFuture::ready(Ok(Claim::Gone));
         };
-        let (id, holder) = (self.cookie(claim.settings).stored(&id), id.holder());
-        let mut write = Write::touch(holder, claim.now, claim.now, stored.expires);
-        write.new_holder = Some(Holder::NOBODY);
+        let (id, verifier) = (self.cookie(claim.settings).stored(&id), id.verifier());
+        let mut write = Write::touch(verifier, claim.now, claim.now, stored.expires);
+        write.new_verifier = Some(Verifier::NONE);
         write.clear = true;
         write.if_version = Some(stored.version);
         BackendFuture::pending(async move {
@@ -566,7 +572,7 @@ impl<S: Store> Migration for ServerSide<S> {
                 Applied::Gone => Claim::Gone,
                 Applied::Conflict => {
                     let loading = self.limited(self.store.load(id, write.now));
-                    let found = loading.await?.filter(|record| record.holder == holder);
+                    let found = loading.await?.filter(|record| record.verifier == verifier);
                     found.map_or(Claim::Gone, Claim::Changed)
                 }
             })
@@ -590,10 +596,10 @@ impl<S: Store> Adopt for ServerSide<S> {
         self: Arc<Self>,
         successor: &str,
         settings: &Settings,
-    ) -> BackendFuture<'static, Result<Opened, Error>> {
+    ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
         match SessionId::parse(successor) {
             Some((id, _)) => BackendFuture::pending(self.open_id(id, settings)),
-            None => BackendFuture::ready(Ok(Opened::Nothing)),
+            None => BackendFuture::ready(Ok(OpenOutcome::Nothing)),
         }
     }
 
@@ -601,19 +607,19 @@ impl<S: Store> Adopt for ServerSide<S> {
         self: Arc<Self>,
         successor: &str,
         commit: &Commit<'_>,
-    ) -> BackendFuture<'static, Result<(Reply, bool), Error>> {
+    ) -> BackendFuture<'static, Result<(CommitOutcome, bool), Error>> {
         let (Some(stored), Some((id, _))) = (commit.stored, SessionId::parse(successor)) else {
-            return BackendFuture::ready(Ok((Reply::Gone, false)));
+            return BackendFuture::ready(Ok((CommitOutcome::Gone, false)));
         };
         let cookie = self.cookie(commit.settings);
         let new = commit.changes.is_renewed().then(|| id.renewed());
         let (mut write, updates) = commit.to_write();
-        write.holder = id.holder();
-        write.new_holder = new.as_ref().map(SessionId::holder);
+        write.verifier = id.verifier();
+        write.new_verifier = new.as_ref().map(SessionId::verifier);
         // What was computed from the old record is computed again from the one that is there.
         write.if_version = (!updates.is_empty()).then_some(0);
         let mut whole = Write::touch(
-            write.new_holder.unwrap_or(write.holder),
+            write.new_verifier.unwrap_or(write.verifier),
             write.created,
             write.now,
             write.expires,
@@ -645,7 +651,7 @@ impl<S: Store> Adopt for ServerSide<S> {
         until: Timestamp,
     ) -> BackendFuture<'static, Result<(), Error>> {
         // It begins before all renewals, so that nobody takes it for one.
-        let tombstone = Write::touch(Holder::NOBODY, Timestamp::from_millis(0), now, until);
+        let tombstone = Write::touch(Verifier::NONE, Timestamp::from_millis(0), now, until);
         BackendFuture::pending(async move {
             // A request that migrates the session may create it between the two calls, but each of
             // those that are under way does so once.
@@ -655,7 +661,7 @@ impl<S: Store> Adopt for ServerSide<S> {
                 }
                 self.limited(self.store.destroy(id)).await?;
             }
-            Err(Error::unavailable(StoreError::Spoiled {
+            Err(Error::unavailable(StoreError::Corrupt {
                 store: self.store.name(),
                 why: "a record that was destroyed is there again each time",
             }))
@@ -682,11 +688,11 @@ struct Contended {
 }
 
 /// The reply to a request whose session ended or was renewed meanwhile.
-fn gone() -> Reply {
+fn gone() -> CommitOutcome {
     log!(
         WARN,
         "a session ended or was renewed while one of its requests was served; what that request \
          wrote is dropped"
     );
-    Reply::Gone
+    CommitOutcome::Gone
 }

@@ -5,12 +5,12 @@ use hmac::{Hmac, Mac, digest::CtOutput};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    backend::Reply,
+    backend::CommitOutcome,
     cookie::NameHash,
     expiry::Timestamp,
     key::{self, Key, TAG},
     random,
-    record::id::{Holder, StoreId},
+    record::id::{StoreId, Verifier},
     settings::Settings,
 };
 
@@ -40,9 +40,9 @@ impl IdCookie {
         token
     }
 
-    pub(super) fn reply(&self, id: &SessionId, expires: Timestamp) -> Reply {
+    pub(super) fn reply(&self, id: &SessionId, expires: Timestamp) -> CommitOutcome {
         let token = self.token(id);
-        Reply::Set { token, expires }
+        CommitOutcome::Set { token, expires }
     }
 }
 
@@ -114,15 +114,15 @@ impl SessionId {
         BASE64.encode(self.0)
     }
 
-    pub(super) fn holder(&self) -> Holder {
-        Holder::from_bytes(Sha256::digest(&self.0[Self::ROOT_LEN..]).into())
+    pub(super) fn verifier(&self) -> Verifier {
+        Verifier::from_bytes(Sha256::digest(&self.0[Self::ROOT_LEN..]).into())
     }
 
     /// Whether its secret is the one that opens the record. It is the one place where what a client
     /// sent is compared with what is stored; of hashes, and in constant time all the same.
-    pub(super) fn is_held_by(&self, holder: Holder) -> bool {
-        let output = |holder: Holder| CtOutput::<Sha256>::new((*holder.as_bytes()).into());
-        output(self.holder()) == output(holder)
+    pub(super) fn matches(&self, verifier: Verifier) -> bool {
+        let output = |verifier: Verifier| CtOutput::<Sha256>::new((*verifier.as_bytes()).into());
+        output(self.verifier()) == output(verifier)
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_id_as_this_engine_writes_them_is_one() {
+    fn only_an_id_as_this_backend_writes_them_is_one() {
         for (token, tag) in [
             (BASE64.encode([7; 48]), None),
             (BASE64.encode([7; 64]), Some([7; TAG])),
@@ -176,8 +176,8 @@ mod tests {
         let (cookie, other) = (cookie("_session"), cookie("__Host-admin"));
         assert_eq!(cookie.stored(&new), cookie.stored(&id));
         assert_ne!(other.stored(&id), cookie.stored(&id), "bound to the name");
-        assert_ne!(new.holder(), id.holder());
-        assert_ne!(new.renewed().holder(), new.holder());
+        assert_ne!(new.verifier(), id.verifier());
+        assert_ne!(new.renewed().verifier(), new.verifier());
         assert_ne!(cookie.stored(&SessionId::generate()), cookie.stored(&id));
     }
 }

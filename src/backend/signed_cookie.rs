@@ -28,7 +28,7 @@ use crate::{
 /// let old = Key::from_secret("the secret from before the rotation!")?;
 /// let new = Key::from_secret("the secret from after the rotation!")?;
 /// let manager = Manager::new(SignedCookie::new(new).accept(old));
-/// assert_eq!(manager.engine(), "signed cookie");
+/// assert_eq!(manager.backend_name(), "signed cookie");
 /// # Ok::<(), session_manager::KeyError>(())
 /// ```
 #[derive(Clone)]
@@ -63,7 +63,7 @@ impl SignedCookie {
 }
 
 impl Seal for SignedCookie {
-    const ENGINE: &'static str = "signed cookie";
+    const NAME: &'static str = "signed cookie";
     const BEFORE: usize = 0;
     const BEHIND: usize = TAG;
 

@@ -3,7 +3,7 @@
 use crate::{
     changes::{Change, Changes, Update},
     expiry::Timestamp,
-    record::{Record, entries::Entries, id::Holder},
+    record::{Record, entries::Entries, id::Verifier},
     value::Value,
 };
 
@@ -12,10 +12,10 @@ use crate::{
 #[non_exhaustive]
 pub struct Write {
     /// Whom a record that is written to must answer to; whom a new one does.
-    pub holder: Holder,
+    pub verifier: Verifier,
     /// If there is one: whom the record answers to from now on, which makes the write a renewal.
     /// [`Store::create`](crate::Store::create) has no use for it.
-    pub new_holder: Option<Holder>,
+    pub new_verifier: Option<Verifier>,
     /// Whether every value that is there goes first.
     pub clear: bool,
     /// Keys and what they hold from now on.
@@ -39,16 +39,21 @@ impl Write {
     /// A write that does nothing but say when the session ends, and that it was seen.
     ///
     /// ```
-    /// use session_manager::{Timestamp, store::{Holder, Write}};
+    /// use session_manager::{Timestamp, store::{Verifier, Write}};
     ///
-    /// let holder = Holder::from_bytes([7; 32]);
+    /// let verifier = Verifier::from_bytes([7; 32]);
     /// let (now, later) = (Timestamp::from_millis(1_000), Timestamp::from_millis(2_000));
-    /// assert!(Write::touch(holder, now, now, later).is_touch());
+    /// assert!(Write::touch(verifier, now, now, later).is_touch());
     /// ```
-    pub fn touch(holder: Holder, created: Timestamp, now: Timestamp, expires: Timestamp) -> Self {
+    pub fn touch(
+        verifier: Verifier,
+        created: Timestamp,
+        now: Timestamp,
+        expires: Timestamp,
+    ) -> Self {
         Self {
-            holder,
-            new_holder: None,
+            verifier,
+            new_verifier: None,
             clear: false,
             set: Vec::new(),
             remove: Vec::new(),
@@ -81,16 +86,16 @@ impl Write {
     /// The record that this write creates.
     ///
     /// ```
-    /// use session_manager::{Timestamp, store::{Holder, Write}};
+    /// use session_manager::{Timestamp, store::{Verifier, Write}};
     ///
-    /// let (holder, now) = (Holder::from_bytes([7; 32]), Timestamp::from_millis(1_000));
-    /// let record = Write::touch(holder, now, now, now).to_record();
-    /// assert_eq!((record.holder, record.version), (holder, 1));
+    /// let (verifier, now) = (Verifier::from_bytes([7; 32]), Timestamp::from_millis(1_000));
+    /// let record = Write::touch(verifier, now, now, now).to_record();
+    /// assert_eq!((record.verifier, record.version), (verifier, 1));
     /// ```
     pub fn to_record(&self) -> Record {
         let mut record = Record::new(self.created, self.expires, Entries::default());
         record.merge(self);
-        record.holder = self.holder;
+        record.verifier = self.verifier;
         record.version = 1;
         record
     }
@@ -101,19 +106,19 @@ impl Record {
     /// records in memory.
     ///
     /// ```
-    /// use session_manager::{Timestamp, store::{Applied, Holder, Write}};
+    /// use session_manager::{Timestamp, store::{Applied, Verifier, Write}};
     ///
-    /// let (old, new) = (Holder::from_bytes([7; 32]), Holder::from_bytes([8; 32]));
+    /// let (old, new) = (Verifier::from_bytes([7; 32]), Verifier::from_bytes([8; 32]));
     /// let (now, later) = (Timestamp::from_millis(1_000), Timestamp::from_millis(2_000));
     /// let mut write = Write::touch(old, now, now, later);
     /// let mut record = write.to_record();
-    /// write.new_holder = Some(new);
+    /// write.new_verifier = Some(new);
     /// assert_eq!(record.apply(&write), Applied::Done);
     /// assert_eq!(record.apply(&write), Applied::Gone, "it answers to another now");
     /// ```
     #[must_use = "nothing was written unless it says so"]
     pub fn apply(&mut self, write: &Write) -> Applied {
-        if self.expires <= write.now || self.holder != write.holder {
+        if self.expires <= write.now || self.verifier != write.verifier {
             return Applied::Gone;
         }
         if write
@@ -128,10 +133,10 @@ impl Record {
 
     /// Merges `write` into the record, whatever that was made for.
     pub(crate) fn merge(&mut self, write: &Write) {
-        self.seen = write.now;
+        self.last_seen = write.now;
         self.expires = write.expires;
-        if let Some(holder) = write.new_holder {
-            self.holder = holder;
+        if let Some(verifier) = write.new_verifier {
+            self.verifier = verifier;
             self.created = write.created;
         }
         if let Some(user) = &write.user {
@@ -170,7 +175,7 @@ impl Changes {
                 Change::Set(value) => write.set.push((key, value.clone())),
                 Change::Remove => write.remove.push(key),
                 Change::Update(update) => {
-                    write.set.push((key.clone(), update.seen().clone()));
+                    write.set.push((key.clone(), update.result().clone()));
                     updates.push((key, update.clone()));
                 }
             }

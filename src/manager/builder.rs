@@ -14,7 +14,7 @@ use crate::{
     cookie::{Attributes, SessionCookie},
     error::ConfigError,
     expiry::{Clock, Expiry},
-    manager::migration::Moving,
+    manager::migration::MigratingBackend,
     settings::{OnStoreError, Settings},
 };
 
@@ -150,7 +150,7 @@ impl Builder {
         self
     }
 
-    /// What happens to a request whose session the engine cannot open. Default:
+    /// What happens to a request whose session the backend cannot open. Default:
     /// [`OnStoreError::Fail`].
     pub fn on_store_error(mut self, policy: OnStoreError) -> Self {
         self.on_store_error = policy;
@@ -261,8 +261,8 @@ impl Builder {
         if let Some(old) = &self.old {
             for backend in [&*self.backend, old.backend()] {
                 if !backend.can_move() {
-                    return Err(ConfigError::CannotMove {
-                        engine: backend.engine(),
+                    return Err(ConfigError::CannotMigrate {
+                        backend: backend.name(),
                     });
                 }
             }
@@ -282,7 +282,11 @@ impl Builder {
             ..
         } = self;
         let backend = match &old {
-            Some(old) => Arc::new(Moving::new(backend, settings.cookie(), old.clone())),
+            Some(old) => Arc::new(MigratingBackend::new(
+                backend,
+                settings.cookie(),
+                old.clone(),
+            )),
             None => backend,
         };
         Ok(Manager(Arc::new(Inner {
@@ -298,7 +302,7 @@ impl Builder {
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
-            .field("engine", &self.backend.engine())
+            .field("backend", &self.backend.name())
             .field("cookie", &self.cookie)
             .field("expiry", &self.expiry)
             .finish_non_exhaustive()

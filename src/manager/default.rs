@@ -19,7 +19,7 @@ enum Why {
     #[cfg(feature = "cookies")]
     RandomKey(crate::key::KeyError),
     #[cfg(not(feature = "cookies"))]
-    NoEngine,
+    NoBackend,
 }
 
 impl Insecure {
@@ -47,7 +47,7 @@ impl Insecure {
                  `session_manager::manager::set` at start-up ({error})"
             )),
             #[cfg(not(feature = "cookies"))]
-            Why::NoEngine => say(Severity::Error, &crate::error::Error::NoEngine.to_string()),
+            Why::NoBackend => say(Severity::Error, &crate::error::Error::NoBackend.to_string()),
         });
     }
 }
@@ -91,7 +91,7 @@ pub(super) fn default_manager() -> Manager {
 
 #[cfg(not(feature = "cookies"))]
 pub(super) fn default_manager() -> Manager {
-    default_with(crate::backend::missing::Missing, Some(Why::NoEngine))
+    default_with(crate::backend::missing::Missing, Some(Why::NoBackend))
 }
 
 fn default_with(backend: impl crate::backend::Backend, why: Option<Why>) -> Manager {

@@ -132,11 +132,11 @@ pub fn is_insecure_default() -> bool {
 /// # #[cfg(feature = "cookies")] {
 /// use session_manager::{Key, Manager, PrivateCookie, manager};
 ///
-/// let engine = manager::with(Manager::new(PrivateCookie::new(Key::generate())), || {
-///     manager::get().engine()
+/// let backend = manager::with(Manager::new(PrivateCookie::new(Key::generate())), || {
+///     manager::get().backend_name()
 /// });
-/// assert_eq!(engine, "private cookie");
-/// assert_ne!(manager::get().engine(), "private cookie");
+/// assert_eq!(backend, "private cookie");
+/// assert_ne!(manager::get().backend_name(), "private cookie");
 /// # }
 /// ```
 pub fn with<R>(manager: impl Into<Arc<Manager>>, f: impl FnOnce() -> R) -> R {

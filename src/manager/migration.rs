@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     backend::{
-        Backend, Commit, Exchange, Exchanged, Opened, Opening, Reply, Size,
+        Backend, Commit, CommitOutcome, Exchange, Exchanged, OpenOutcome, OpenRequest, Size,
         migration::{Adopt, Claim, Migrating, Migration, Origin, Place, Token},
     },
     changes::{Changes, View},
@@ -24,14 +24,14 @@ use crate::{
 const CLAIMS: usize = 8;
 
 /// Opens what the new backend or the old manager has, and keeps all of it in the new backend.
-pub(crate) struct Moving {
+pub(crate) struct MigratingBackend {
     new: Arc<dyn Backend>,
     old: Manager,
     /// What makes of a session's id in a store under the one cookie name the id under the other.
     names: NameHash,
 }
 
-impl Moving {
+impl MigratingBackend {
     pub(crate) fn new(new: Arc<dyn Backend>, cookie: &SessionCookie, old: Manager) -> Self {
         let names = cookie.name_hash().xor(old.settings().cookie().name_hash());
         Self { new, old, names }
@@ -60,13 +60,13 @@ impl Moving {
     }
 
     /// Looks for a session in the old manager's backend.
-    fn found_in_old(&self, opened: Opened, old: &Tokens, new: &Settings) -> Opened {
+    fn found_in_old(&self, opened: OpenOutcome, old: &Tokens, new: &Settings) -> OpenOutcome {
         let (record, token, inner) = match opened {
-            Opened::Loaded(record) => match old.own() {
+            OpenOutcome::Loaded(record) => match old.own() {
                 Some(own) => (record, Token(own.into()), None),
-                None => return Opened::Nothing,
+                None => return OpenOutcome::Nothing,
             },
-            Opened::Migrating(Migrating { record, place }) => match place {
+            OpenOutcome::Migrating(Migrating { record, place }) => match place {
                 Place::Here(token) => (record, token, None),
                 Place::Old(origin) => (record, origin.token.clone(), Some(Box::new(origin))),
             },
@@ -76,7 +76,7 @@ impl Moving {
         };
         let (created, expires) = (record.created, record.expires);
         if new.expiry().is_over(created, expires, new.now()) {
-            return Opened::Nothing;
+            return OpenOutcome::Nothing;
         }
         let successor = match &inner {
             Some(origin) => origin.successor.clone(),
@@ -87,7 +87,7 @@ impl Moving {
             token,
             inner,
         };
-        Opened::Migrating(Migrating {
+        OpenOutcome::Migrating(Migrating {
             record,
             place: Place::Old(origin),
         })
@@ -98,25 +98,25 @@ impl Moving {
         &self,
         successors: &[Token],
         settings: &Settings,
-    ) -> Result<Opened, Error> {
+    ) -> Result<OpenOutcome, Error> {
         let Some(adopt) = self.adopt() else {
-            return Ok(Opened::Nothing);
+            return Ok(OpenOutcome::Nothing);
         };
         for successor in successors {
             let opening = Arc::clone(&adopt).open_successor(&successor.0, settings);
             match opening.await? {
-                Opened::Loaded(record) => {
+                OpenOutcome::Loaded(record) => {
                     let token = adopt.token(&successor.0, settings);
-                    return Ok(Opened::Migrating(Migrating {
+                    return Ok(OpenOutcome::Migrating(Migrating {
                         record,
                         place: Place::Here(Token(token.into())),
                     }));
                 }
-                Opened::Nothing | Opened::Refused(_) => {}
+                OpenOutcome::Nothing | OpenOutcome::Refused(_) => {}
                 opened => return Ok(opened),
             }
         }
-        Ok(Opened::Nothing)
+        Ok(OpenOutcome::Nothing)
     }
 
     /// A commit in the old backend.
@@ -142,13 +142,13 @@ impl Moving {
     async fn end_old(&self, commit: &Owned) -> Result<(), Error> {
         let mut changes = Changes::default();
         changes.destroy();
-        let ending = self.old.engine_arc().commit(self.in_old(commit, &changes));
+        let ending = self.old.backend_arc().commit(self.in_old(commit, &changes));
         ending.await.map(|_| ())
     }
 
     /// Ends the session for good: what is under way, and the old cookie sent again, cannot bring it
     /// back. What the request wrote afterwards begins a new one.
-    async fn end(&self, commit: &Owned) -> Result<Reply, Error> {
+    async fn end(&self, commit: &Owned) -> Result<CommitOutcome, Error> {
         if let Some(adopt) = self.adopt() {
             let mut ids: Vec<StoreId> = Vec::new();
             let own = commit.token.as_deref().filter(|_| commit.origin.is_none());
@@ -183,7 +183,7 @@ impl Moving {
     fn buried_until(&self, now: Timestamp) -> Timestamp {
         let until = |old: &Manager| {
             let settings = old.settings();
-            match old.engine_arc().migration() {
+            match old.backend_arc().migration() {
                 Some(migration) => migration.opens_until(now, settings),
                 None => now.plus(settings.expiry().absolute),
             }
@@ -192,7 +192,7 @@ impl Moving {
     }
 
     /// Brings the session to the new backend, with what the request did to it.
-    async fn migrate(&self, commit: &mut Owned) -> Result<Reply, Error> {
+    async fn migrate(&self, commit: &mut Owned) -> Result<CommitOutcome, Error> {
         let origin = commit.origin.as_ref();
         if let Some(successor) = origin.and_then(|origin| origin.successor.clone())
             && let Some(adopt) = self.adopt()
@@ -205,7 +205,7 @@ impl Moving {
             }
             return Ok(reply);
         }
-        let ends = match self.old.engine_arc().migration() {
+        let ends = match self.old.backend_arc().migration() {
             // A claim ends the session there.
             Some(migration) => {
                 if !self.claim(&migration, commit).await? {
@@ -214,7 +214,7 @@ impl Moving {
                         "a session ended or migrated while one of its requests was served; what that \
                          request wrote is dropped"
                     );
-                    return Ok(Reply::Gone);
+                    return Ok(CommitOutcome::Gone);
                 }
                 false
             }
@@ -258,13 +258,13 @@ impl Moving {
         }
     }
 
-    async fn carry(self: Arc<Self>, mut commit: Owned) -> Result<Reply, Error> {
+    async fn carry(self: Arc<Self>, mut commit: Owned) -> Result<CommitOutcome, Error> {
         if commit.changes.is_destroyed() {
             return self.end(&commit).await;
         }
         match self.check_size(&commit) {
             // A touch is no reason to tell anybody; the session stays where it is.
-            Err(Error::TooLarge { .. }) if commit.changes.is_empty() => Ok(Reply::Keep),
+            Err(Error::TooLarge { .. }) if commit.changes.is_empty() => Ok(CommitOutcome::Keep),
             Err(error) => Err(error),
             Ok(()) => self.migrate(&mut commit).await,
         }
@@ -273,7 +273,7 @@ impl Moving {
 
 /// The token in a server-side backend of the session that `token` names at `manager`.
 fn successor(manager: &Manager, token: &str) -> Option<Token> {
-    let migration = manager.engine_arc().migration()?;
+    let migration = manager.backend_arc().migration()?;
     let successor = migration.successor(token, manager.settings())?;
     Some(Token(successor.into()))
 }
@@ -291,9 +291,9 @@ fn left_behind(error: &Error) {
 #[error("the session was written again and again while it was to migrate; send the request again")]
 struct Contended;
 
-impl Backend for Moving {
-    fn engine(&self) -> &'static str {
-        self.new.engine()
+impl Backend for MigratingBackend {
+    fn name(&self) -> &'static str {
+        self.new.name()
     }
 
     fn needs_response(&self) -> bool {
@@ -312,8 +312,8 @@ impl Backend for Moving {
 
     fn open(
         self: Arc<Self>,
-        request: Opening<'_>,
-    ) -> BackendFuture<'static, Result<Opened, Error>> {
+        request: OpenRequest<'_>,
+    ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
         let new = self.new_arc().open(request);
         let Some(old) = request.old.filter(|old| old.name_a_session()) else {
             return new;
@@ -323,8 +323,8 @@ impl Backend for Moving {
         let old = old.clone();
         BackendFuture::pending(async move {
             let refused = match new.await? {
-                Opened::Nothing => None,
-                Opened::Refused(why) => Some(why),
+                OpenOutcome::Nothing => None,
+                OpenOutcome::Refused(why) => Some(why),
                 opened => return Ok(opened),
             };
             // First where the session is if it has migrated: its old record may be there still.
@@ -335,19 +335,19 @@ impl Backend for Moving {
                 unasked.retain(|successor| self.new.handle(&successor.0, &settings) != asked);
             }
             match self.open_adopted(&unasked, &settings).await? {
-                Opened::Nothing => {}
+                OpenOutcome::Nothing => {}
                 opened => return Ok(opened),
             }
             // No backend that sessions migrate from looks at the framework's request.
             let opened = self.old.opening(&old, &()).await?;
             let mut found = self.found_in_old(opened, &old, &settings);
             // Another request may have migrated it between the two looks.
-            if let Opened::Nothing = found {
+            if let OpenOutcome::Nothing = found {
                 found = self.open_adopted(&successors, &settings).await?;
             }
             Ok(match found {
-                Opened::Refused(why) => Opened::Refused(refused.unwrap_or(why)),
-                Opened::Nothing => refused.map_or(Opened::Nothing, Opened::Refused),
+                OpenOutcome::Refused(why) => OpenOutcome::Refused(refused.unwrap_or(why)),
+                OpenOutcome::Nothing => refused.map_or(OpenOutcome::Nothing, OpenOutcome::Refused),
                 opened => opened,
             })
         })
@@ -357,7 +357,10 @@ impl Backend for Moving {
         self.new.size(session, settings)
     }
 
-    fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
+    fn commit(
+        self: Arc<Self>,
+        commit: Commit<'_>,
+    ) -> BackendFuture<'static, Result<CommitOutcome, Error>> {
         match commit.stored {
             Some(stored) if commit.origin.is_some() || commit.changes.is_destroyed() => {
                 let commit = Owned::new(&commit, stored);
@@ -397,7 +400,7 @@ const NEW: u8 = 1;
 
 /// Both backends' sessions. The old backend's come first, so that a session which migrates while it
 /// is listed is not missed; it may be listed twice.
-impl UserIndex for Moving {
+impl UserIndex for MigratingBackend {
     fn sessions_of<'a>(
         &'a self,
         user: &'a str,
@@ -450,7 +453,7 @@ impl UserIndex for Moving {
     }
 }
 
-impl Moving {
+impl MigratingBackend {
     /// Returns the index that a list goes on in, its own cursor, and whether it is the old one.
     fn index_at<'a>(&'a self, from: &'a [u8]) -> (Option<&'a dyn UserIndex>, &'a [u8], bool) {
         let old = self.old.backend().users();
@@ -477,7 +480,7 @@ impl Moving {
         {
             let now = self.old.settings().now();
             let burying = adopt.bury(id, now, self.buried_until(now)).await;
-            burying.map_err(|error| StoreError::failed(self.new.engine(), error))?;
+            burying.map_err(|error| StoreError::failed(self.new.name(), error))?;
         }
         Ok(ended > 0)
     }
@@ -497,7 +500,7 @@ fn page_of<T>(mut page: Page<T>, is_old: bool) -> Page<T> {
 }
 
 /// For a manager that migrates from this one, which may itself migrate.
-impl Migration for Moving {
+impl Migration for MigratingBackend {
     fn successor(&self, token: &str, settings: &Settings) -> Option<String> {
         self.new_arc().migration()?.successor(token, settings)
     }
@@ -516,7 +519,7 @@ impl Migration for Moving {
                 None => BackendFuture::ready(Ok(Claim::Taken)),
             };
         };
-        let Some(migration) = self.old.engine_arc().migration() else {
+        let Some(migration) = self.old.backend_arc().migration() else {
             return BackendFuture::ready(Ok(Claim::Taken));
         };
         let commit = Owned::new(claim, stored);
@@ -529,9 +532,9 @@ impl Migration for Moving {
 }
 
 /// If nothing was stored, the cookie is removed.
-fn without_old_cookie(reply: Reply) -> Reply {
+fn without_old_cookie(reply: CommitOutcome) -> CommitOutcome {
     match reply {
-        Reply::Keep => Reply::Remove,
+        CommitOutcome::Keep => CommitOutcome::Remove,
         reply => reply,
     }
 }

@@ -51,11 +51,11 @@ hash! {
     /// Whoever reads the store learns no secret from it.
     ///
     /// ```
-    /// use session_manager::store::Holder;
+    /// use session_manager::store::Verifier;
     ///
-    /// assert_eq!(format!("{:?}", Holder::from_bytes([171; 32])), "Holder(ababab..)");
+    /// assert_eq!(format!("{:?}", Verifier::from_bytes([171; 32])), "Verifier(ababab..)");
     /// ```
-    Holder
+    Verifier
 }
 
 impl StoreId {
@@ -78,16 +78,16 @@ impl StoreId {
     }
 }
 
-impl Holder {
+impl Verifier {
     /// Nobody: no secret is known that has this SHA-256. A [`Record::new`](crate::store::Record::new) answers to nobody.
-    pub const NOBODY: Self = Self::from_bytes([0; 32]);
+    pub const NONE: Self = Self::from_bytes([0; 32]);
 
     #[cfg(any(feature = "redis", feature = "tower-sessions"))]
     pub(crate) fn to_text(self) -> String {
         BASE64.encode(self.0)
     }
 
-    /// The holder that was written so.
+    /// The verifier that was written so.
     #[cfg(any(feature = "redis", feature = "tower-sessions"))]
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];

@@ -15,30 +15,30 @@ use crate::{error::Error, manager, request::HasSession};
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
-/// use session_manager::{Error, HasSession, SessionKey};
+/// use session_manager::{Error, HasSession, TypedKey};
 ///
 /// #[derive(Default, Serialize, Deserialize)]
 /// struct Cart { items: Vec<u32> }
 ///
-/// const CART: SessionKey<Cart> = SessionKey::new("shop.cart");
+/// const CART: TypedKey<Cart> = TypedKey::new("shop.cart");
 ///
 /// fn items(req: &(impl HasSession + ?Sized)) -> Result<usize, Error> {
 ///     Ok(CART.load(req)?.unwrap_or_default().items.len())
 /// }
 /// ```
-pub struct SessionKey<T> {
+pub struct TypedKey<T> {
     key: &'static str,
     /// `fn() -> T`, because the key stores no `T` and is `Send` and `Sync` for any `T`.
     of: PhantomData<fn() -> T>,
 }
 
-impl<T> SessionKey<T> {
+impl<T> TypedKey<T> {
     /// Creates the key `key` for values of type `T`.
     ///
     /// ```
-    /// use session_manager::SessionKey;
+    /// use session_manager::TypedKey;
     ///
-    /// const VISITS: SessionKey<u32> = SessionKey::new("counter.visits");
+    /// const VISITS: TypedKey<u32> = TypedKey::new("counter.visits");
     /// ```
     pub const fn new(key: &'static str) -> Self {
         let of = PhantomData;
@@ -54,9 +54,9 @@ impl<T> SessionKey<T> {
     ///
     /// ```
     /// # fn f(req: &session_manager::Session) -> Result<(), session_manager::Error> {
-    /// use session_manager::SessionKey;
+    /// use session_manager::TypedKey;
     ///
-    /// const NAME: SessionKey<String> = SessionKey::new("profile.name");
+    /// const NAME: TypedKey<String> = TypedKey::new("profile.name");
     /// NAME.add(req, "Ada")?;
     /// NAME.add(req, &String::from("Ada"))?;
     /// # Ok(()) }
@@ -103,9 +103,9 @@ impl<T> SessionKey<T> {
     ///
     /// ```
     /// # fn f(req: &session_manager::Session) -> Result<(), session_manager::Error> {
-    /// use session_manager::SessionKey;
+    /// use session_manager::TypedKey;
     ///
-    /// const VISITS: SessionKey<u32> = SessionKey::new("counter.visits");
+    /// const VISITS: TypedKey<u32> = TypedKey::new("counter.visits");
     /// let visits = VISITS.update(req, |visits| visits.unwrap_or(0) + 1)?;
     /// # Ok(()) }
     /// ```
@@ -129,9 +129,9 @@ impl<T> SessionKey<T> {
     ///
     /// ```
     /// # async fn f(req: &session_manager::Session) -> Result<(), session_manager::Error> {
-    /// use session_manager::SessionKey;
+    /// use session_manager::TypedKey;
     ///
-    /// const TOKEN: SessionKey<String> = SessionKey::new("reset.token");
+    /// const TOKEN: TypedKey<String> = TypedKey::new("reset.token");
     /// let token = TOKEN.take(req).await?;
     /// # Ok(()) }
     /// ```
@@ -166,16 +166,16 @@ impl<T> SessionKey<T> {
 }
 
 // Not derived, because a derive would require `T: Clone`.
-impl<T> Clone for SessionKey<T> {
+impl<T> Clone for TypedKey<T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for SessionKey<T> {}
+impl<T> Copy for TypedKey<T> {}
 
-impl<T> fmt::Debug for SessionKey<T> {
+impl<T> fmt::Debug for TypedKey<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SessionKey").field(&self.key).finish()
+        f.debug_tuple("TypedKey").field(&self.key).finish()
     }
 }

@@ -31,13 +31,13 @@ impl UserSession {
         Self {
             handle: session.id.to_string(),
             created: session.created,
-            last_seen: session.seen,
+            last_seen: session.last_seen,
             note: session.note,
         }
     }
 }
 
-/// A user's sessions, for engines whose store has an index of users.
+/// A user's sessions, for backends whose store has an index of users.
 impl Manager {
     /// Returns the live sessions of which [`Session::set_user`] said that they are this user's, the
     /// one seen last first. It loads the notes, and no other value.
@@ -48,7 +48,7 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::NoUserIndex`], if the engine cannot find them, and [`Error::Unavailable`].
+    /// [`Error::NoUserIndex`], if the backend cannot find them, and [`Error::Unavailable`].
     ///
     /// ```
     /// # async fn f() -> Result<(), session_manager::Error> {
@@ -122,7 +122,7 @@ impl Manager {
 
     fn users(&self) -> Result<&dyn UserIndex, Error> {
         self.backend().users().ok_or(Error::NoUserIndex {
-            engine: self.engine(),
+            backend: self.backend_name(),
         })
     }
 

@@ -5,7 +5,7 @@ use std::{future::poll_fn, sync::Arc, task::Poll};
 #[cfg(feature = "server-side")]
 use crate::log::log;
 use crate::{
-    backend::{Commit, Reply},
+    backend::{Commit, CommitOutcome},
     changes::Changes,
     error::Error,
     expiry::Timestamp,
@@ -138,12 +138,12 @@ impl Session {
     pub(super) fn headers(&self, state: &mut State) -> Headers {
         let cookie = self.0.manager.settings().cookie();
         let secure = state.secure;
-        let set_cookie = match std::mem::replace(&mut state.reply, Reply::Keep) {
-            Reply::Keep | Reply::Gone => None,
-            Reply::Set { token, expires } => {
+        let set_cookie = match std::mem::replace(&mut state.reply, CommitOutcome::Keep) {
+            CommitOutcome::Keep | CommitOutcome::Gone => None,
+            CommitOutcome::Set { token, expires } => {
                 Some(cookie.set(&token, secure, state.committed, expires))
             }
-            Reply::Remove => Some(cookie.remove(secure)),
+            CommitOutcome::Remove => Some(cookie.remove(secure)),
         };
         let removed = match set_cookie {
             Some(_) => self.removed(state),
@@ -199,7 +199,7 @@ impl Session {
         }
     }
 
-    /// Gives the engine what was done, if anything was or a touch is due.
+    /// Gives the backend what was done, if anything was or a touch is due.
     pub(super) fn begin_commit(&self, state: &mut State, keep: Keep) -> Option<Committing> {
         let manager = &self.0.manager;
         let settings = manager.settings();
@@ -240,9 +240,9 @@ impl Session {
             now,
             settings,
         };
-        let future = manager.engine_arc().commit(commit);
+        let future = manager.backend_arc().commit(commit);
         state.committed = now;
-        // What a cookie engine keeps nobody can write to any more.
+        // What a cookie backend keeps nobody can write to any more.
         let undo = (!self.needs_response()).then(|| state.settle());
         if let Some(later) = later.filter(|_| undo.is_some()) {
             state.changes = later;
@@ -257,7 +257,7 @@ impl Session {
         })
     }
 
-    /// Does `f` when the engine is at no commit of this session. What that brings, the next one has to
+    /// Does `f` when the backend is at no commit of this session. What that brings, the next one has to
     /// know: the id of a session that it begins or renews.
     pub(super) fn in_turn<'s, T>(
         &'s self,
@@ -334,18 +334,18 @@ pub(super) fn answered(result: Result<(), Error>) -> Result<(), Error> {
     }
 }
 
-/// A commit that the engine is at.
+/// A commit that the backend is at.
 pub(super) struct Committing {
     pub(super) session: Session,
     pub(super) is_over: bool,
-    pub(super) future: BackendFuture<'static, Result<Reply, Error>>,
+    pub(super) future: BackendFuture<'static, Result<CommitOutcome, Error>>,
     /// Whether something is written, and not only touched.
     pub(super) writes: bool,
     /// What undoes it, where it shows as done already.
     pub(super) undo: Option<Arc<Settled>>,
 }
 
-/// Nobody waits for the engine any more, so nobody knows what it did. As after an error, the next
+/// Nobody waits for the backend any more, so nobody knows what it did. As after an error, the next
 /// commit does it again.
 impl Drop for Committing {
     fn drop(&mut self) {
@@ -361,7 +361,7 @@ impl Drop for Committing {
 }
 
 impl Committing {
-    /// What became of it, if the engine says so at once.
+    /// What became of it, if the backend says so at once.
     pub(super) fn now(mut self) -> Result<Result<(), Error>, Self> {
         match self.future.take_now() {
             Some(result) => Ok(self.take(result)),
@@ -369,35 +369,35 @@ impl Committing {
         }
     }
 
-    /// Waits for the engine.
+    /// Waits for the backend.
     pub(super) async fn end(mut self) -> Result<(), Error> {
         let result = (&mut self.future).await;
         self.take(result)
     }
 
-    /// Takes what the engine says.
-    pub(super) fn take(mut self, result: Result<Reply, Error>) -> Result<(), Error> {
+    /// Takes what the backend says.
+    pub(super) fn take(mut self, result: Result<CommitOutcome, Error>) -> Result<(), Error> {
         let session = self.session.clone();
         let mut state = session.lock_unsettled();
         let undo = self.let_next(&mut state);
         match result {
             Ok(reply) => {
                 match &reply {
-                    // Nobody asks a cookie engine again before the next request.
-                    Reply::Set { token, .. } if !session.needs_response() => {
+                    // Nobody asks a cookie backend again before the next request.
+                    CommitOutcome::Set { token, .. } if !session.needs_response() => {
                         state.tokens.own = Some(token.as_str().into());
                         state.origin = None;
                         state.resend = false;
                         state.removed = false;
                     }
-                    Reply::Set { .. } => {}
-                    Reply::Gone => {
+                    CommitOutcome::Set { .. } => {}
+                    CommitOutcome::Gone => {
                         state.end();
-                        state.reply = Reply::Keep;
+                        state.reply = CommitOutcome::Keep;
                         return Err(Error::Ended);
                     }
-                    Reply::Remove => state.removed = true,
-                    Reply::Keep => return Ok(()),
+                    CommitOutcome::Remove => state.removed = true,
+                    CommitOutcome::Keep => return Ok(()),
                 }
                 state.reply = reply;
                 Ok(())

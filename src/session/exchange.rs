@@ -167,7 +167,7 @@ impl Session {
 
     pub(super) fn needs_store(&self) -> Error {
         Error::NeedsStore {
-            engine: self.0.manager.engine(),
+            backend: self.0.manager.backend_name(),
         }
     }
 
@@ -268,7 +268,7 @@ impl Exchanging {
     pub(super) async fn run(&mut self, compute: Arc<Compute>) -> Result<(), Error> {
         let manager = self.session.manager().clone();
         let settings = manager.settings();
-        let exchanging = manager.engine_arc().exchange(Exchange {
+        let exchanging = manager.backend_arc().exchange(Exchange {
             token: self.token.as_deref(),
             key: &self.key,
             compute,

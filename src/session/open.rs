@@ -7,7 +7,7 @@ use std::{
 
 use super::Inner;
 use crate::{
-    backend::{Opened, Reply},
+    backend::{CommitOutcome, OpenOutcome},
     changes::Changes,
     cookie::Tokens,
     error::Error,
@@ -50,7 +50,7 @@ impl Session {
             lost: false,
             ended: false,
             removed: false,
-            reply: Reply::Keep,
+            reply: CommitOutcome::Keep,
             committing: false,
             waiting: Vec::new(),
             lines: Vec::new(),
@@ -109,7 +109,7 @@ impl Session {
             .store(true, std::sync::atomic::Ordering::Release);
     }
 
-    /// The session, if the engine was asked for it.
+    /// The session, if the backend was asked for it.
     pub(crate) fn loaded(self) -> Result<Self, Error> {
         let is_unopened = matches!(self.looked_at().stored, Stored::Unopened);
         if is_unopened && !self.opens_at_once() {
@@ -119,11 +119,11 @@ impl Session {
         }
     }
 
-    /// Asks the engine, if it was not asked yet.
+    /// Asks the backend, if it was not asked yet.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`], if the engine cannot tell and
+    /// [`Error::Unavailable`], if the backend cannot tell and
     /// [`OnStoreError::Fail`](crate::OnStoreError::Fail) is in force.
     pub(crate) fn open(&self, request: &dyn Any) -> BackendFuture<'static, Result<(), Error>> {
         let opening = {
@@ -143,8 +143,8 @@ impl Session {
         }
     }
 
-    /// Takes what the engine opened. If it failed, the session may read as empty and take no writes.
-    pub(crate) fn opened(&self, opened: Result<Opened, Error>) -> Result<(), Error> {
+    /// Takes what the backend opened. If it failed, the session may read as empty and take no writes.
+    pub(crate) fn opened(&self, opened: Result<OpenOutcome, Error>) -> Result<(), Error> {
         let mut state = self.lock();
         match opened {
             // Two who asked at once got the same, and somebody may have written since.
@@ -163,7 +163,7 @@ impl Session {
         Ok(())
     }
 
-    /// Whether its engine is asked when somebody looks, and not before.
+    /// Whether its backend is asked when somebody looks, and not before.
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn waits_for_demand(&self) -> bool {
         let is_named = || self.lock().tokens.name_a_session();

@@ -10,7 +10,7 @@ use std::{
 use super::{FLASH, OWN};
 use crate::{
     backend::{
-        Live, LiveSession, Opened, Reply, Size, Written,
+        CommitOutcome, Live, LiveSession, OpenOutcome, Size, Written,
         migration::{Migrating, Origin, Place},
     },
     changes::{Change, Changes, View},
@@ -31,16 +31,16 @@ pub(super) struct State {
     /// Whether the cookie that goes to this client is `Secure`.
     pub(super) secure: bool,
     pub(super) stored: Stored,
-    /// Where it is, if `Builder::migrate_from` found it and this engine does not have it yet.
+    /// Where it is, if `Builder::migrate_from` found it and this backend does not have it yet.
     pub(super) origin: Option<Origin>,
     /// Whether the client sent an older manager's cookie for it, and has to be told the new one.
     pub(super) resend: bool,
-    /// Whether a renewal replaced its id shortly before ([`Opened::Renewed`]).
+    /// Whether a renewal replaced its id shortly before ([`OpenOutcome::Renewed`]).
     pub(super) renewed: bool,
     /// Other code has the session in hand too.
     pub(super) live: Option<Arc<dyn Live>>,
     pub(super) changes: Changes,
-    /// When the engine was last given something to keep.
+    /// When the backend was last given something to keep.
     pub(super) committed: Timestamp,
     /// How many bytes more the session may take without being measured anew.
     pub(super) room: usize,
@@ -60,8 +60,8 @@ pub(super) struct State {
     /// Whether it was ended here, and none has begun since.
     pub(super) removed: bool,
     /// What the response head has to tell the client.
-    pub(super) reply: Reply,
-    /// Whether the engine is at a commit, and who waits for its end.
+    pub(super) reply: CommitOutcome,
+    /// Whether the backend is at a commit, and who waits for its end.
     pub(super) committing: bool,
     pub(super) waiting: Vec<Waker>,
     /// What is logged once the state is unlocked.
@@ -70,7 +70,7 @@ pub(super) struct State {
 
 #[derive(Clone)]
 pub(super) enum Stored {
-    /// The engine has still to open it.
+    /// The backend has still to open it.
     Unopened,
     Known(Option<Record>),
 }
@@ -90,15 +90,15 @@ pub(super) enum Phase {
     Open,
     /// Its head was sent.
     Sent,
-    /// The engine could not be asked.
+    /// The backend could not be asked.
     ReadOnly,
 }
 
 impl State {
     /// Takes what the backend opened for the first time.
-    pub(super) fn open(&mut self, opened: Opened, manager: &Manager) {
+    pub(super) fn open(&mut self, opened: OpenOutcome, manager: &Manager) {
         match opened {
-            Opened::Live(LiveSession(live)) => {
+            OpenOutcome::Live(LiveSession(live)) => {
                 self.stored = Stored::Known(live.read());
                 self.live = Some(live);
             }
@@ -106,13 +106,13 @@ impl State {
         }
     }
 
-    /// Takes what the engine opened, in place of what was known.
-    pub(super) fn take(&mut self, opened: Opened, manager: &Manager) {
+    /// Takes what the backend opened, in place of what was known.
+    pub(super) fn take(&mut self, opened: OpenOutcome, manager: &Manager) {
         let settings = manager.settings();
         self.origin = None;
         let record = match opened {
-            Opened::Loaded(record) => Some(record),
-            Opened::Migrating(Migrating { record, place }) => {
+            OpenOutcome::Loaded(record) => Some(record),
+            OpenOutcome::Migrating(Migrating { record, place }) => {
                 match place {
                     Place::Here(token) => {
                         self.tokens.own = Some(token.0);
@@ -122,15 +122,15 @@ impl State {
                 }
                 Some(record)
             }
-            Opened::Refused(why) => {
+            OpenOutcome::Refused(why) => {
                 self.warn(settings.refused(why));
                 None
             }
-            Opened::Renewed => {
+            OpenOutcome::Renewed => {
                 self.renewed = true;
                 None
             }
-            Opened::Nothing | Opened::Ended | Opened::Live(_) => None,
+            OpenOutcome::Nothing | OpenOutcome::Ended | OpenOutcome::Live(_) => None,
         };
         self.know(record);
     }
@@ -438,7 +438,7 @@ impl Session {
         }
         // What one more entry takes at most: as base64, with its lengths. Measuring the session at
         // each write took 120 ns for three (bench `overhead`, row "write three keys").
-        let value = change.seen().map_or(0, |value| value.as_str().len());
+        let value = change.value().map_or(0, |value| value.as_str().len());
         let most = (key.len() + value + 16) * 4 / 3 + 4;
         let former = state.changes.insert(key, change);
         if most < state.room {
@@ -492,7 +492,7 @@ impl Session {
             Phase::ReadOnly => Err(Error::ReadOnly),
             _ if state.ended => Err(Error::Ended),
             Phase::Open => Ok(()),
-            // The client has an id, and the engine alone can keep what is done under it.
+            // The client has an id, and the backend alone can keep what is done under it.
             Phase::Sent
                 if !self.needs_response()
                     && state.origin.is_none()

@@ -22,7 +22,7 @@ use crate::{
     future::BackendFuture,
     record::{
         Record,
-        id::{Holder, StoreId},
+        id::{StoreId, Verifier},
     },
     store::{Page, SessionSummary, Store, StoreError, UserIndex},
 };
@@ -128,7 +128,7 @@ impl Shard {
     /// Returns where a new record belongs. A tombstone outlives anonymous sessions, because it keeps a
     /// log-out final.
     fn records_of(&mut self, record: &Record) -> &mut Records {
-        match record.user.is_some() || record.holder == Holder::NOBODY {
+        match record.user.is_some() || record.verifier == Verifier::NONE {
             true => &mut self.of_users,
             false => &mut self.anonymous,
         }
@@ -490,8 +490,8 @@ mod tests {
     #[tokio::test]
     async fn the_index_of_users_forgets_sessions_that_went_whichever_way_they_did() {
         let now = Timestamp::from_millis(1_000);
-        let holder = Holder::from_bytes([7; 32]);
-        let mut write = Write::touch(holder, now, now, Timestamp::from_millis(2_000));
+        let verifier = Verifier::from_bytes([7; 32]);
+        let mut write = Write::touch(verifier, now, now, Timestamp::from_millis(2_000));
         write.user = Some("ada".into());
         // All in one shard, which has room for one.
         let id = |number: u8| StoreId::from_bytes([number.wrapping_mul(64); 32]);
@@ -506,7 +506,7 @@ mod tests {
         write.user = Some("grace".into());
         assert_eq!(store.apply(id(1), &write).await.ok(), Some(Applied::Done));
         assert_eq!(indexed(), 0, "it is somebody else's now");
-        write.holder = Holder::NOBODY;
+        write.verifier = Verifier::NONE;
         write.user = Some("ada".into());
         assert_eq!(store.apply(id(1), &write).await.ok(), Some(Applied::Gone));
         assert_eq!(indexed(), 0, "what was not written is not found");
@@ -523,7 +523,7 @@ mod tests {
     }
 
     fn write_of(user: Option<&str>, bytes: usize) -> Write {
-        let mut write = Write::touch(Holder::from_bytes([7; 32]), NOW, NOW, NOW.plus(HOUR));
+        let mut write = Write::touch(Verifier::from_bytes([7; 32]), NOW, NOW, NOW.plus(HOUR));
         write.user = user.map(Box::from);
         write.set = vec![(
             "key".into(),

@@ -6,7 +6,7 @@ mod url;
 use std::{fmt, str, sync::Arc};
 
 use redis::{
-    Client, Cmd, ErrorKind, RedisWrite, ServerErrorKind, ToRedisArgs, Value as Reply,
+    Client, Cmd, ErrorKind, RedisWrite, ServerErrorKind, ToRedisArgs, Value as CommitOutcome,
     aio::ConnectionManager, cluster::ClusterClient, sentinel::SentinelClient,
 };
 use sha2::{Digest, Sha256};
@@ -25,7 +25,7 @@ use crate::{
     record::{
         Record,
         entries::Entries,
-        id::{Holder, StoreId},
+        id::{StoreId, Verifier},
     },
     store::{Page, SessionSummary, Store, StoreError, UserIndex},
     value::Value,
@@ -175,7 +175,7 @@ impl RedisStore {
         }
     }
 
-    async fn send(&self, command: &Cmd) -> Result<Reply, StoreError> {
+    async fn send(&self, command: &Cmd) -> Result<CommitOutcome, StoreError> {
         self.link.send(command).await.map_err(failed)
     }
 
@@ -185,7 +185,7 @@ impl RedisStore {
         script: &Script,
         key: &str,
         args: impl Fn(&mut Cmd),
-    ) -> Result<Reply, StoreError> {
+    ) -> Result<CommitOutcome, StoreError> {
         let call = |by: &str, script: &str| {
             let mut command = redis::cmd(by);
             command.arg(script).arg(1).arg(key);
@@ -209,18 +209,20 @@ impl RedisStore {
         id: StoreId,
         args: impl Fn(&mut Cmd),
     ) -> Result<(Applied, Option<String>), StoreError> {
-        let Reply::Array(reply) = self.run(script, &self.key(id), args).await? else {
+        let CommitOutcome::Array(reply) = self.run(script, &self.key(id), args).await? else {
             return Err(no_answer());
         };
         let applied = match reply.first() {
-            Some(Reply::Int(1)) => Applied::Done,
-            Some(Reply::Int(0)) => Applied::Gone,
-            Some(Reply::Int(2)) => Applied::Conflict,
-            Some(Reply::Int(3)) => return Err(spoiled("it is not a hash with a record's fields")),
+            Some(CommitOutcome::Int(1)) => Applied::Done,
+            Some(CommitOutcome::Int(0)) => Applied::Gone,
+            Some(CommitOutcome::Int(2)) => Applied::Conflict,
+            Some(CommitOutcome::Int(3)) => {
+                return Err(corrupt("it is not a hash with a record's fields"));
+            }
             _ => return Err(no_answer()),
         };
         let owner = match reply.get(1) {
-            Some(Reply::BulkString(owner)) if !owner.is_empty() => {
+            Some(CommitOutcome::BulkString(owner)) if !owner.is_empty() => {
                 String::from_utf8(owner.clone()).ok()
             }
             _ => None,
@@ -258,8 +260,13 @@ impl RedisStore {
             command.arg(write.created.millis()).arg(kind);
             command.arg(owner.unwrap_or_default());
             command.arg(write.user.as_deref().unwrap_or_default());
-            command.arg(write.holder.to_text());
-            command.arg(write.new_holder.map(Holder::to_text).unwrap_or_default());
+            command.arg(write.verifier.to_text());
+            command.arg(
+                write
+                    .new_verifier
+                    .map(Verifier::to_text)
+                    .unwrap_or_default(),
+            );
             // How many of those that follow are keys and values to set; the others are keys to
             // remove.
             command.arg(2 * write.set.len());
@@ -310,18 +317,18 @@ impl RedisStore {
 
 fn failed(fault: Fault) -> StoreError {
     match fault {
-        Fault::Redis(error) if error.code() == Some("WRONGTYPE") => spoiled("it is no hash"),
+        Fault::Redis(error) if error.code() == Some("WRONGTYPE") => corrupt("it is no hash"),
         Fault::Redis(error) => StoreError::failed(NAME, error),
         Fault::Unreachable(error) => StoreError::failed(NAME, error),
     }
 }
 
-fn spoiled(why: &'static str) -> StoreError {
-    StoreError::Spoiled { store: NAME, why }
+fn corrupt(why: &'static str) -> StoreError {
+    StoreError::Corrupt { store: NAME, why }
 }
 
 fn no_meta() -> StoreError {
-    spoiled("it lacks what every record says of itself")
+    corrupt("it lacks what every record says of itself")
 }
 
 /// A proxy or a user's own function answered in the server's place.
@@ -439,7 +446,7 @@ impl UserIndex for RedisStore {
                         found.push(summary);
                     }
                     // An index may name a record of another user by now, or one that is gone.
-                    Ok(_) | Err(StoreError::Spoiled { .. }) => {}
+                    Ok(_) | Err(StoreError::Corrupt { .. }) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -473,7 +480,7 @@ impl UserIndex for RedisStore {
             for ended in ended.await? {
                 match ended {
                     Ok(ended) => count += usize::from(ended),
-                    Err(StoreError::Spoiled { .. }) => {}
+                    Err(StoreError::Corrupt { .. }) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -491,10 +498,10 @@ impl RedisStore {
         };
         let key = self.index_key(&owner_of(user));
         let reply = self.run(&LIST, &key, args).await?;
-        let Reply::Array(reply) = reply else {
+        let CommitOutcome::Array(reply) = reply else {
             return Err(no_answer());
         };
-        let [Reply::BulkString(next), Reply::Array(found)] = &reply[..] else {
+        let [CommitOutcome::BulkString(next), CommitOutcome::Array(found)] = &reply[..] else {
             return Err(no_answer());
         };
         // Each id is followed by its score.
@@ -532,7 +539,7 @@ impl RedisStore {
         let mut command = redis::cmd("HMGET");
         command.arg(self.key(id)).arg(&["meta", "user"]);
         command.arg(Marked(".", SessionSummary::NOTE));
-        let Reply::Array(fields) = self.send(&command).await? else {
+        let CommitOutcome::Array(fields) = self.send(&command).await? else {
             return Err(no_answer());
         };
         let [meta, user, note] = &fields[..] else {
@@ -563,11 +570,11 @@ impl RedisStore {
 }
 
 /// The record in a hash, if there is one.
-pub(crate) fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
+pub(crate) fn read(reply: &CommitOutcome) -> Result<Option<Record>, StoreError> {
     // RESP2 has no maps.
     let fields: Vec<_> = match reply {
-        Reply::Map(fields) => fields.iter().map(|(field, value)| (field, value)).collect(),
-        Reply::Array(fields) => fields
+        CommitOutcome::Map(fields) => fields.iter().map(|(field, value)| (field, value)).collect(),
+        CommitOutcome::Array(fields) => fields
             .chunks_exact(2)
             .map(|field| (&field[0], &field[1]))
             .collect(),
@@ -580,7 +587,7 @@ pub(crate) fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
     let mut entries = Vec::with_capacity(fields.len());
     for (field, value) in fields {
         let (Some(field), Some(value)) = (text(field), text(value)) else {
-            return Err(spoiled("a field of the hash is no text"));
+            return Err(corrupt("a field of the hash is no text"));
         };
         match field {
             "meta" => meta = Some(value),
@@ -593,7 +600,7 @@ pub(crate) fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
                 let value = match value.as_bytes().first() {
                     Some(b't') => Value::Text(&value[1..]),
                     Some(b'j') => Value::Json(&value[1..]),
-                    _ => return Err(spoiled("a value is neither text nor JSON")),
+                    _ => return Err(corrupt("a value is neither text nor JSON")),
                 };
                 entries.push((key, value));
             }
@@ -609,23 +616,23 @@ pub(crate) fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
 fn read_meta(meta: &str, entries: Entries) -> Option<Record> {
     let mut parts = meta.split(' ');
     let mut number = || parts.next()?.parse().ok();
-    let (version, expires, created, seen) = (number()?, number()?, number()?, number()?);
-    let holder = Holder::parse(parts.next()?)?;
+    let (version, expires, created, last_seen) = (number()?, number()?, number()?, number()?);
+    let verifier = Verifier::parse(parts.next()?)?;
     let mut record = Record::new(
         Timestamp::from_millis(created),
         Timestamp::from_millis(expires),
         entries,
     );
-    record.seen = Timestamp::from_millis(seen);
+    record.last_seen = Timestamp::from_millis(last_seen);
     record.version = version;
-    record.holder = holder;
+    record.verifier = verifier;
     Some(record)
 }
 
-fn text(reply: &Reply) -> Option<&str> {
+fn text(reply: &CommitOutcome) -> Option<&str> {
     match reply {
-        Reply::BulkString(bytes) => str::from_utf8(bytes).ok(),
-        Reply::SimpleString(text) => Some(text),
+        CommitOutcome::BulkString(bytes) => str::from_utf8(bytes).ok(),
+        CommitOutcome::SimpleString(text) => Some(text),
         _ => None,
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     log::log,
     record::{
         Record,
-        id::{Holder, StoreId},
+        id::{StoreId, Verifier},
     },
     store::{Page, SessionSummary, StoreError},
 };
@@ -136,9 +136,9 @@ pub(crate) enum Arg<'a> {
 /// A row as it is stored, in the order of [`COLUMNS`].
 pub(crate) struct Row {
     pub(crate) id: Vec<u8>,
-    pub(crate) holder: Vec<u8>,
+    pub(crate) verifier: Vec<u8>,
     pub(crate) created: i64,
-    pub(crate) seen: i64,
+    pub(crate) last_seen: i64,
     pub(crate) expires: i64,
     pub(crate) version: i64,
     pub(crate) user: Option<Vec<u8>>,
@@ -146,7 +146,7 @@ pub(crate) struct Row {
 }
 
 /// The columns of a [`Row`], but for the last one: the values.
-const COLUMNS: &str = "id, holder, created, seen, expires, version, user_id";
+const COLUMNS: &str = "id, verifier, created, last_seen, expires, version, user_id";
 
 /// Implements [`Driver`] for a dialect on a database of `sqlx`.
 macro_rules! driver {
@@ -185,9 +185,9 @@ macro_rules! driver {
                 let rows = rows.iter().map(|row| {
                     Ok($crate::store::sql::Row {
                         id: row.try_get(0)?,
-                        holder: row.try_get(1)?,
+                        verifier: row.try_get(1)?,
                         created: row.try_get(2)?,
-                        seen: row.try_get(3)?,
+                        last_seen: row.try_get(3)?,
                         expires: row.try_get(4)?,
                         version: row.try_get(5)?,
                         user: row.try_get(6)?,
@@ -687,10 +687,10 @@ impl Statements {
                 Values::Replace => format!("data = {}, version = version + 1, ", D::OBJECT),
             };
             sql(format!(
-                "UPDATE {table} SET {data}seen = ?, expires = ?, \
-                 holder = COALESCE(?, holder), created = COALESCE(?, created), \
+                "UPDATE {table} SET {data}last_seen = ?, expires = ?, \
+                 verifier = COALESCE(?, verifier), created = COALESCE(?, created), \
                  user_id = COALESCE(?, user_id), user_hash = COALESCE(?, user_hash) \
-                 WHERE id = ? AND holder = ? AND expires > ? AND version = COALESCE(?, version)"
+                 WHERE id = ? AND verifier = ? AND expires > ? AND version = COALESCE(?, version)"
             ))
         };
         Self {
@@ -716,7 +716,7 @@ impl Statements {
             )),
             create: sql(format!(
                 "INSERT INTO {table} \
-                 (id, holder, created, data, seen, expires, user_id, user_hash, version) \
+                 (id, verifier, created, data, last_seen, expires, user_id, user_hash, version) \
                  VALUES (?, ?, ?, {}, ?, ?, ?, ?, 1)",
                 D::OBJECT
             )),
@@ -815,7 +815,7 @@ impl<D: Dialect> SqlStore<D> {
         let next = last.map(|row| row.id.clone());
         let summaries = rows.into_iter().filter_map(|mut row| {
             let note = values::note(std::mem::replace(&mut row.data, "{}".into()));
-            // One row that another program spoiled hides no other session.
+            // One row that another program corrupt hides no other session.
             let (id, record) = record::<D>(row).ok()?;
             let mut summary = SessionSummary::of(id, &record);
             summary.note = note;
@@ -871,7 +871,7 @@ impl<D: Dialect> SqlStore<D> {
         let now = Arg::Int(column(write.now.millis()));
         let args = [
             key,
-            Arg::Bytes(write.holder.as_bytes()),
+            Arg::Bytes(write.verifier.as_bytes()),
             Arg::Int(column(write.created.millis())),
             Arg::Text(&data),
             now,
@@ -901,8 +901,8 @@ impl<D: Dialect> SqlStore<D> {
         let hash = user.map(Sha256::digest);
         let key = Arg::Bytes(id.as_bytes());
         let now = Arg::Int(column(write.now.millis()));
-        let new_holder = write.new_holder.as_ref().map(Holder::as_bytes);
-        let created = new_holder.map(|_| column(write.created.millis()));
+        let new_verifier = write.new_verifier.as_ref().map(Verifier::as_bytes);
+        let created = new_verifier.map(|_| column(write.created.millis()));
         let mut args = Vec::with_capacity(11);
         if !matches!(values, Values::Stay) {
             args.push(Arg::Text(&data));
@@ -910,12 +910,12 @@ impl<D: Dialect> SqlStore<D> {
         args.extend([
             now,
             Arg::Int(column(write.expires.millis())),
-            Arg::BytesOrNull(new_holder.map(|holder| &holder[..])),
+            Arg::BytesOrNull(new_verifier.map(|verifier| &verifier[..])),
             Arg::IntOrNull(created),
             Arg::BytesOrNull(user),
             Arg::BytesOrNull(hash.as_deref()),
             key,
-            Arg::Bytes(write.holder.as_bytes()),
+            Arg::Bytes(write.verifier.as_bytes()),
             now,
             Arg::IntOrNull(write.if_version.map(column)),
         ]);
@@ -929,7 +929,7 @@ impl<D: Dialect> SqlStore<D> {
         let live = self.fetch(&self.statements.is_live, &[key, now]).await?;
         Ok(match live.as_slice() {
             [row, ..]
-                if row.holder == write.holder.as_bytes()
+                if row.verifier == write.verifier.as_bytes()
                     && Some(row.version) != write.if_version.map(column) =>
             {
                 Applied::Conflict
@@ -1032,7 +1032,7 @@ impl<D: Dialect> SqlStore<D> {
 
     fn failed(error: sqlx::Error) -> StoreError {
         match error {
-            sqlx::Error::ColumnDecode { .. } => StoreError::Spoiled {
+            sqlx::Error::ColumnDecode { .. } => StoreError::Corrupt {
                 store: D::NAME,
                 why: "a column is of another type",
             },
@@ -1056,7 +1056,7 @@ fn column(number: u64) -> i64 {
 }
 
 fn stored_id<D: Dialect>(id: Vec<u8>) -> Result<StoreId, StoreError> {
-    let id = id.try_into().map_err(|_| StoreError::Spoiled {
+    let id = id.try_into().map_err(|_| StoreError::Corrupt {
         store: D::NAME,
         why: "an id has no 32 bytes",
     })?;
@@ -1064,27 +1064,27 @@ fn stored_id<D: Dialect>(id: Vec<u8>) -> Result<StoreId, StoreError> {
 }
 
 fn record<D: Dialect>(row: Row) -> Result<(StoreId, Record), StoreError> {
-    let spoiled = |why| StoreError::Spoiled {
+    let corrupt = |why| StoreError::Corrupt {
         store: D::NAME,
         why,
     };
     let number = |column: i64| {
         column
             .try_into()
-            .map_err(|_| spoiled("a number is negative"))
+            .map_err(|_| corrupt("a number is negative"))
     };
     let id = stored_id::<D>(row.id)?;
-    let holder = row
-        .holder
+    let verifier = row
+        .verifier
         .try_into()
-        .map_err(|_| spoiled("a holder has no 32 bytes"))?;
+        .map_err(|_| corrupt("a verifier has no 32 bytes"))?;
     let user = row.user.map(String::from_utf8).transpose();
-    let user = user.map_err(|_| spoiled("a user's id is no text"))?;
-    let entries = values::entries(&row.data).map_err(|_| spoiled("the values are none"))?;
+    let user = user.map_err(|_| corrupt("a user's id is no text"))?;
+    let entries = values::entries(&row.data).map_err(|_| corrupt("the values are none"))?;
     let time = |column| number(column).map(Timestamp::from_millis);
     let mut record = Record::new(time(row.created)?, time(row.expires)?, entries);
-    record.seen = time(row.seen)?;
-    record.holder = Holder::from_bytes(holder);
+    record.last_seen = time(row.last_seen)?;
+    record.verifier = Verifier::from_bytes(verifier);
     record.version = number(row.version)?;
     record.user = user.map(Arc::from);
     Ok((id, record))

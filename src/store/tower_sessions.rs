@@ -3,7 +3,7 @@
 //! A record of tower-sessions contains a record of this crate as one string in its `data`:
 //!
 //! ```text
-//! "session-manager": {"holder":"base64url","created":1,"seen":1,"expires":2,"version":1,
+//! "session-manager": {"verifier":"base64url","created":1,"last_seen":1,"expires":2,"version":1,
 //!                     "user":"ada","values":{"name":"tAda","age":"j36"}}
 //! ```
 //!
@@ -31,7 +31,7 @@ use crate::{
     record::{
         Record,
         entries::Entries,
-        id::{Holder, StoreId},
+        id::{StoreId, Verifier},
     },
     store::{Store, StoreError},
 };
@@ -55,7 +55,7 @@ const MARGIN: u64 = 60;
 /// use tower_sessions_memory_store::MemoryStore;
 ///
 /// let manager = Manager::new(ServerSide::new(TowerStore::new(MemoryStore::default())));
-/// assert_eq!(manager.engine(), "tower-sessions");
+/// assert_eq!(manager.backend_name(), "tower-sessions");
 /// ```
 ///
 /// At the time of writing, the stores for Redis, SQL and moka are still for 0.14. `Tower014`
@@ -90,12 +90,12 @@ const MARGIN: u64 = 60;
 ///
 /// Use a separate table, prefix or database that nothing else uses, above all no
 /// `SessionManagerLayer`: for that layer the id of a record is the whole cookie, and this crate
-/// does not keep ids secret. A record that this crate did not write gives [`StoreError::Spoiled`]
+/// does not keep ids secret. A record that this crate did not write gives [`StoreError::Corrupt`]
 /// and is not changed.
 ///
 /// An id of tower-sessions has 128 bits. It is the first half of the [`StoreId`], a SHA-256 of 128
 /// random bits, so collisions do not happen by chance. Reading the store yields that half of a hash
-/// and a [`Holder`], neither of which opens a session.
+/// and a [`Verifier`], neither of which opens a session.
 ///
 /// These stores drop a record one minute after it expires, by the system clock. A test that sets a
 /// [`clock`](crate::Builder::clock) must start it at the real time.
@@ -167,7 +167,7 @@ impl<S: SessionStore> Inner<S> {
     async fn load(&self, id: StoreId) -> Result<Option<Record>, StoreError> {
         match self.store.load(&their_id(id)).await {
             Ok(found) => found.map(read).transpose(),
-            Err(Error::Decode(_)) => Err(spoiled("the tower-sessions store cannot decode it")),
+            Err(Error::Decode(_)) => Err(corrupt("the tower-sessions store cannot decode it")),
             Err(error) => Err(failed(error)),
         }
     }
@@ -256,8 +256,8 @@ fn failed(error: Error) -> StoreError {
     StoreError::failed(NAME, error)
 }
 
-fn spoiled(why: &'static str) -> StoreError {
-    StoreError::Spoiled { store: NAME, why }
+fn corrupt(why: &'static str) -> StoreError {
+    StoreError::Corrupt { store: NAME, why }
 }
 
 fn their_id(id: StoreId) -> Id {
@@ -269,10 +269,10 @@ fn their_id(id: StoreId) -> Id {
 /// Returns the tower-sessions record that contains `record`.
 fn theirs(id: StoreId, record: &Record) -> Theirs {
     let text = format!(
-        r#"{{"holder":"{}","created":{},"seen":{},"expires":{},"version":{},"user":{},"values":{}}}"#,
-        record.holder.to_text(),
+        r#"{{"verifier":"{}","created":{},"last_seen":{},"expires":{},"version":{},"user":{},"values":{}}}"#,
+        record.verifier.to_text(),
         record.created.millis(),
-        record.seen.millis(),
+        record.last_seen.millis(),
         record.expires.millis(),
         record.version,
         record.user.as_deref().map_or("null".into(), values::quoted),
@@ -290,9 +290,9 @@ fn theirs(id: StoreId, record: &Record) -> Theirs {
 
 #[derive(Deserialize)]
 struct Stored {
-    holder: String,
+    verifier: String,
     created: u64,
-    seen: u64,
+    last_seen: u64,
     expires: u64,
     version: u64,
     user: Option<String>,
@@ -305,18 +305,18 @@ fn read(theirs: Theirs) -> Result<Record, StoreError> {
     // Must be the only key, because saving would lose the others.
     let text = theirs.data.get(KEY).filter(|_| theirs.data.len() == 1);
     let text = text.and_then(|text| text.as_str());
-    let text = text.ok_or(spoiled("its data is not a single string"))?;
+    let text = text.ok_or(corrupt("its data is not a single string"))?;
     let stored: Stored =
-        serde_json::from_str(text).map_err(|_| spoiled("its string is not a valid record"))?;
-    let holder =
-        Holder::parse(&stored.holder).ok_or(spoiled("its holder does not have 32 bytes"))?;
+        serde_json::from_str(text).map_err(|_| corrupt("its string is not a valid record"))?;
+    let verifier =
+        Verifier::parse(&stored.verifier).ok_or(corrupt("its verifier does not have 32 bytes"))?;
     let mut record = Record::new(
         Timestamp::from_millis(stored.created),
         Timestamp::from_millis(stored.expires),
         stored.values,
     );
-    record.seen = Timestamp::from_millis(stored.seen);
-    record.holder = holder;
+    record.last_seen = Timestamp::from_millis(stored.last_seen);
+    record.verifier = verifier;
     record.version = stored.version;
     record.user = stored.user.map(Arc::from);
     Ok(record)
@@ -365,7 +365,7 @@ mod tests {
         let store = TowerStore::with_patience(theirs, Duration::from_millis(50));
         let now = Clock::default().now();
         let id = StoreId::from_bytes([7; 32]);
-        let write = Write::touch(Holder::NOBODY, now, now, now.plus(PATIENCE));
+        let write = Write::touch(Verifier::NONE, now, now, now.plus(PATIENCE));
         assert_eq!(store.create(id, &write).await.ok(), Some(true));
         hangs.store(true, Ordering::SeqCst);
         let given_up = tokio::time::timeout(PATIENCE, store.apply(id, &write)).await;

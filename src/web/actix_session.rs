@@ -16,7 +16,9 @@ use actix_web::{HttpMessage, HttpRequest};
 use serde_json::value::RawValue;
 
 use crate::{
-    backend::{Backend, Commit, Live, LiveSession, Opened, Opening, Reply, Written},
+    backend::{
+        Backend, Commit, CommitOutcome, Live, LiveSession, OpenOutcome, OpenRequest, Written,
+    },
     changes::{Change, Changes},
     error::Error,
     expiry::Timestamp,
@@ -81,7 +83,7 @@ impl ActixSession {
 }
 
 impl Backend for ActixSession {
-    fn engine(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "actix-session"
     }
 
@@ -91,10 +93,10 @@ impl Backend for ActixSession {
 
     fn open(
         self: Arc<Self>,
-        request: Opening<'_>,
-    ) -> BackendFuture<'static, Result<Opened, Error>> {
+        request: OpenRequest<'_>,
+    ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
         let opened = match request.request.downcast_ref::<HttpRequest>() {
-            Some(request) => Ok(Opened::Live(LiveSession(Arc::new(InHand::register(
+            Some(request) => Ok(OpenOutcome::Live(LiveSession(Arc::new(InHand::register(
                 request,
             ))))),
             None => Err(Error::unavailable(NotActix)),
@@ -103,8 +105,11 @@ impl Backend for ActixSession {
     }
 
     /// Never called, because changes are applied at once.
-    fn commit(self: Arc<Self>, _: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
-        BackendFuture::ready(Ok(Reply::Keep))
+    fn commit(
+        self: Arc<Self>,
+        _: Commit<'_>,
+    ) -> BackendFuture<'static, Result<CommitOutcome, Error>> {
+        BackendFuture::ready(Ok(CommitOutcome::Keep))
     }
 }
 
@@ -224,7 +229,7 @@ impl Served {
             self.written.insert(key.to_owned());
             match change {
                 Change::Set(value) => self.insert(key, &json(value.borrowed())),
-                Change::Update(update) => self.insert(key, &json(update.seen().borrowed())),
+                Change::Update(update) => self.insert(key, &json(update.result().borrowed())),
                 Change::Remove => drop(self.session.remove(key)),
             }
         }

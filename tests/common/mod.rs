@@ -64,11 +64,11 @@ pub fn key() -> Key {
     key_of(SECRET)
 }
 
-/// An engine's name, and what builds a manager with it.
-pub type Engine = (&'static str, fn() -> Builder);
+/// A backend's name, and what builds a manager with it.
+pub type Backend = (&'static str, fn() -> Builder);
 
-/// Every engine of this crate that keeps sessions in cookies.
-pub fn engines() -> [Engine; 2] {
+/// Every backend of this crate that keeps sessions in cookies.
+pub fn backends() -> [Backend; 2] {
     [
         ("signed", || Manager::builder(SignedCookie::new(key()))),
         ("private", || Manager::builder(PrivateCookie::new(key()))),
@@ -458,10 +458,10 @@ impl Clock {
     }
 }
 
-/// Every engine of this crate that needs no service.
-pub fn all_engines() -> Vec<Engine> {
+/// Every backend of this crate that needs no service.
+pub fn all_backends() -> Vec<Backend> {
     #[cfg_attr(not(feature = "memory"), expect(unused_mut))]
-    let mut all = engines().to_vec();
+    let mut all = backends().to_vec();
     #[cfg(feature = "memory")]
     all.push(("memory", || {
         Manager::builder(session_manager::ServerSide::new(

@@ -12,14 +12,14 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use session_manager::{
     Builder, Error, Manager, ServerSide, Store, StoreError, Timestamp,
-    store::{Applied, Holder, Record, StoreId, UserIndex, Write},
+    store::{Applied, Record, StoreId, UserIndex, Verifier, Write},
 };
 
 #[cfg(feature = "memory")]
 use session_manager::MemoryStore;
 use sha2::{Digest, Sha256};
 
-use super::{Answer, App, Clock, Gates, Server, Web, block_on, engines};
+use super::{Answer, App, Clock, Gates, Server, Web, backends, block_on};
 
 /// A store that counts what it is asked: each call is one round trip.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ impl<S: Store> Counting<S> {
         }
     }
 
-    /// What it was given at each call: ids, holders, keys and values.
+    /// What it was given at each call: ids, verifiers, keys and values.
     pub fn seen(&self) -> Vec<Vec<u8>> {
         self.seen.lock().unwrap().clone()
     }
@@ -52,8 +52,8 @@ impl<S: Store> Counting<S> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let mut seen = id.as_bytes().to_vec();
         if let Some(write) = write {
-            seen.extend(write.holder.as_bytes());
-            seen.extend(write.new_holder.iter().flat_map(Holder::as_bytes));
+            seen.extend(write.verifier.as_bytes());
+            seen.extend(write.new_verifier.iter().flat_map(Verifier::as_bytes));
             for (key, value) in &write.set {
                 seen.extend(key.bytes().chain(value.as_str().bytes()));
             }
@@ -94,7 +94,7 @@ impl<S: Store> Store for Counting<S> {
 pub enum How {
     Hangs,
     Refuses,
-    Spoiled,
+    Corrupt,
     /// It does what it is asked to, and takes its time to say so.
     AnswersLate,
 }
@@ -108,7 +108,7 @@ impl How {
                 store,
                 std::io::Error::other("connection refused"),
             )),
-            Self::Spoiled => Err(StoreError::Spoiled {
+            Self::Corrupt => Err(StoreError::Corrupt {
                 store,
                 why: "it has no version",
             }),
@@ -499,7 +499,7 @@ pub fn sessions_that_migrate_to_the_store_lose_nothing_and_stay_ended<S: Store +
     web: Web,
     store: &S,
 ) {
-    let signed: fn() -> Builder = || engines()[0].1();
+    let signed: fn() -> Builder = || backends()[0].1();
     let renamed = || Manager::builder(ServerSide::new(store.clone())).cookie_name("former");
     for old in [&signed as &dyn Fn() -> Builder, &renamed] {
         let begin = Box::leak(Box::new(Server::scripts(

@@ -3,25 +3,25 @@
 
 use std::sync::Arc;
 
-use session_manager::{Backend, Error, backend::{BackendFuture, Commit, Opened, Opening, Reply}};
+use session_manager::{Backend, Error, backend::{BackendFuture, Commit, OpenOutcome, OpenRequest, CommitOutcome}};
 
-struct Engine;
+struct Backend;
 
-impl Backend for Engine {
-    fn engine(&self) -> &'static str {
-        "engine"
+impl Backend for Backend {
+    fn name(&self) -> &'static str {
+        "backend"
     }
 
-    fn open(self: Arc<Self>, request: Opening<'_>) -> BackendFuture<'static, Result<Opened, Error>> {
+    fn open(self: Arc<Self>, request: OpenRequest<'_>) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
         let token = request.token;
         BackendFuture::pending(async move {
             assert!(token.is_some());
-            Ok(Opened::Nothing)
+            Ok(OpenOutcome::Nothing)
         })
     }
 
-    fn commit(self: Arc<Self>, _: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
-        BackendFuture::ready(Ok(Reply::Keep))
+    fn commit(self: Arc<Self>, _: Commit<'_>) -> BackendFuture<'static, Result<CommitOutcome, Error>> {
+        BackendFuture::ready(Ok(CommitOutcome::Keep))
     }
 }
 

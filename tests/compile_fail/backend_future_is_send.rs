@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use session_manager::{Error, backend::{BackendFuture, Opened}};
+use session_manager::{Error, backend::{BackendFuture, OpenOutcome}};
 
 fn main() {
     let not_send = Rc::new(());
-    let _: BackendFuture<'_, Result<Opened, Error>> = BackendFuture::pending(async move {
+    let _: BackendFuture<'_, Result<OpenOutcome, Error>> = BackendFuture::pending(async move {
         std::future::ready(()).await;
         drop(not_send);
-        Ok(Opened::Nothing)
+        Ok(OpenOutcome::Nothing)
     });
 }

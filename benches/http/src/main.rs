@@ -63,8 +63,8 @@ async fn main() -> io::Result<()> {
     }
 }
 
-async fn actix_ours(engine: impl Backend, port: u16) -> io::Result<()> {
-    manager::set(Manager::new(engine));
+async fn actix_ours(backend: impl Backend, port: u16) -> io::Result<()> {
+    manager::set(Manager::new(backend));
     HttpServer::new(|| {
         App::new()
             .configure(visit::actix_routes::<Session>)
@@ -92,8 +92,8 @@ async fn actix_theirs<S: SessionStore + 'static>(
     .await
 }
 
-async fn axum_ours(engine: impl Backend, port: u16) -> io::Result<()> {
-    manager::set(Manager::new(engine));
+async fn axum_ours(backend: impl Backend, port: u16) -> io::Result<()> {
+    manager::set(Manager::new(backend));
     let routes = visit::axum_routes::<Session>();
     axum_serve(routes.layer(manager::middleware()), port).await
 }

@@ -1,6 +1,6 @@
 -- KEYS: the record's.
 local state, old = look(KEYS[1])
-if state == 'spoiled' then return { SPOILED } end
+if state == 'corrupt' then return { SPOILED } end
 -- The same write, sent again because its answer was lost, is there already.
 if state == 'live' then return { old.write == write and DONE or GONE } end
 reindex(old.owner, owner ~= '' and owner or nil)

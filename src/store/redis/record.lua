@@ -1,23 +1,23 @@
 -- What every script begins with. A record is a hash: "meta", which says all but the session's values,
 -- with spaces between; "user", if it is somebody's; and "." .. key for each of the session's keys.
 local index, now, write, if_version, expires, ttl, created = unpack(ARGV, 1, 7)
-local kind, owner, user, holder, new_holder = unpack(ARGV, 8, 12)
+local kind, owner, user, verifier, new_verifier = unpack(ARGV, 8, 12)
 
 local DONE, GONE, CONFLICT, SPOILED = 1, 0, 2, 3
 -- Few enough for Lua's stack, however many keys a session has.
 local CHUNK = 1000
 
--- Whether there is a record under `key`: 'none', 'over', 'live' or 'spoiled'; and what its "meta" says.
+-- Whether there is a record under `key`: 'none', 'over', 'live' or 'corrupt'; and what its "meta" says.
 -- A command costs a script about two microseconds, so there is one.
 local function look(key)
     local meta = redis.pcall('HGET', key, 'meta')
-    if not meta then return redis.call('EXISTS', key) == 0 and 'none' or 'spoiled', {} end
+    if not meta then return redis.call('EXISTS', key) == 0 and 'none' or 'corrupt', {} end
     -- It is no hash, unless something else is wrong.
-    if meta.err then return string.find(meta.err, 'WRONGTYPE') and 'spoiled' or error(meta.err), {} end
+    if meta.err then return string.find(meta.err, 'WRONGTYPE') and 'corrupt' or error(meta.err), {} end
     local version, ends, began, whose, owned, written =
         string.match(meta, '^(%d+) (%d+) (%d+) %d+ (%S+) (%S+) (%S+)$')
-    if not version then return 'spoiled', {} end
-    local record = { version = version, created = began, holder = whose, write = written }
+    if not version then return 'corrupt', {} end
+    local record = { version = version, created = began, verifier = whose, write = written }
     record.owner = owned ~= '-' and owned or nil
     return tonumber(ends) <= tonumber(now) and 'over' or 'live', record
 end
@@ -59,8 +59,8 @@ local function merge(key, version, was)
         end
         each_chunk('HDEL', key, gone, 1, #gone)
     end
-    local began, answers_to = was.created or created, holder
-    if new_holder ~= '' then began, answers_to = created, new_holder end
+    local began, answers_to = was.created or created, verifier
+    if new_verifier ~= '' then began, answers_to = created, new_verifier end
     local owned = owner ~= '' and owner or was.owner or '-'
     local meta = table.concat({ version, expires, began, now, answers_to, owned, write }, ' ')
     local last_set = 13 + tonumber(ARGV[13])

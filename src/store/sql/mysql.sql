@@ -1,8 +1,8 @@
 CREATE TABLE IF NOT EXISTS sessions (
     id binary(32) PRIMARY KEY,  -- SHA-256 of the first 16 bytes of the id in the cookie
-    holder binary(32) NOT NULL, -- SHA-256 of the other 32, which a renewal replaces
+    verifier binary(32) NOT NULL, -- SHA-256 of the other 32, which a renewal replaces
     created bigint NOT NULL,    -- milliseconds since 1970
-    seen bigint NOT NULL,
+    last_seen bigint NOT NULL,
     expires bigint NOT NULL,
     version bigint NOT NULL,
     user_id longblob,           -- UTF-8, as the application gave it

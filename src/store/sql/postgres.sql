@@ -1,8 +1,8 @@
 CREATE TABLE IF NOT EXISTS sessions (
     id bytea PRIMARY KEY,      -- SHA-256 of the first 16 bytes of the id in the cookie
-    holder bytea NOT NULL,     -- SHA-256 of the other 32, which a renewal replaces
+    verifier bytea NOT NULL,     -- SHA-256 of the other 32, which a renewal replaces
     created bigint NOT NULL,   -- milliseconds since 1970
-    seen bigint NOT NULL,
+    last_seen bigint NOT NULL,
     expires bigint NOT NULL,
     version bigint NOT NULL,
     user_id bytea,             -- UTF-8, as the application gave it

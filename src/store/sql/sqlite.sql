@@ -1,8 +1,8 @@
 CREATE TABLE IF NOT EXISTS sessions (
     id blob PRIMARY KEY,       -- SHA-256 of the first 16 bytes of the id in the cookie
-    holder blob NOT NULL,      -- SHA-256 of the other 32, which a renewal replaces
+    verifier blob NOT NULL,      -- SHA-256 of the other 32, which a renewal replaces
     created integer NOT NULL,  -- milliseconds since 1970
-    seen integer NOT NULL,
+    last_seen integer NOT NULL,
     expires integer NOT NULL,
     version integer NOT NULL,
     user_id blob,              -- UTF-8, as the application gave it

@@ -17,7 +17,7 @@ use tower_sessions_core_0_14::{self as v0_14, session, session_store};
 ///
 /// let theirs = Tower014::new(MemoryStore::default());
 /// let manager = Manager::new(ServerSide::new(TowerStore::new(theirs)));
-/// assert_eq!(manager.engine(), "tower-sessions");
+/// assert_eq!(manager.backend_name(), "tower-sessions");
 /// ```
 #[derive(Clone, Debug)]
 pub struct Tower014<S>(S);

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::value;
 use crate::{
-    backend::{Backend, Commit, Opened, Opening, Refused, Reply},
+    backend::{Backend, Commit, CommitOutcome, OpenOutcome, OpenRequest, Refused},
     error::Error,
     future::BackendFuture,
     record::{Record, entries::Entries},
@@ -94,21 +94,21 @@ impl ActixSessionCookie {
 struct KeepsNone;
 
 impl Backend for ActixSessionCookie {
-    fn engine(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "cookie of actix-session"
     }
 
     fn open(
         self: Arc<Self>,
-        request: Opening<'_>,
-    ) -> BackendFuture<'static, Result<Opened, Error>> {
+        request: OpenRequest<'_>,
+    ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
         let opened = request
             .token
             .map(|token| self.read(token, request.settings));
         BackendFuture::ready(Ok(match opened {
-            None => Opened::Nothing,
-            Some(Ok(record)) => Opened::Loaded(record),
-            Some(Err(why)) => Opened::Refused(why),
+            None => OpenOutcome::Nothing,
+            Some(Ok(record)) => OpenOutcome::Loaded(record),
+            Some(Err(why)) => OpenOutcome::Refused(why),
         }))
     }
 
@@ -117,9 +117,12 @@ impl Backend for ActixSessionCookie {
         Some(self)
     }
 
-    fn commit(self: Arc<Self>, commit: Commit<'_>) -> BackendFuture<'static, Result<Reply, Error>> {
+    fn commit(
+        self: Arc<Self>,
+        commit: Commit<'_>,
+    ) -> BackendFuture<'static, Result<CommitOutcome, Error>> {
         BackendFuture::ready(if commit.changes.is_destroyed() {
-            Ok(Reply::Remove)
+            Ok(CommitOutcome::Remove)
         } else {
             Err(Error::unavailable(KeepsNone))
         })

@@ -1,12 +1,12 @@
 //! An example of a library crate without a web framework: it accepts any `HasSession`, stores one
 //! value under a typed key, and has tests without a server.
 
-use session_manager::{Error, HasSession, SessionKey};
+use session_manager::{Error, HasSession, TypedKey};
 
 /// The maximum number of items, because the session may have to fit in a cookie.
 const MOST: usize = 5;
 
-const ITEMS: SessionKey<Vec<u32>> = SessionKey::new("recently-viewed.items");
+const ITEMS: TypedKey<Vec<u32>> = TypedKey::new("recently-viewed.items");
 
 /// Records that the visitor viewed `item`.
 pub fn note(req: &(impl HasSession + ?Sized), item: u32) -> Result<(), Error> {

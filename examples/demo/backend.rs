@@ -30,7 +30,7 @@ pub async fn choose() -> Result<(), Box<dyn Error>> {
     // `redis+sentinel://…` is Redis. Error texts quote only the scheme, as a url may hold a
     // password.
     let scheme = url.split([':', '+']).next().unwrap_or_default();
-    let engine = match scheme {
+    let backend = match scheme {
         "signed" | "private" | "memory" | "sqlite" => scheme,
         "redis" | "rediss" | "valkey" | "valkeys" => "redis",
         "postgres" | "postgresql" => "postgres",
@@ -40,7 +40,7 @@ pub async fn choose() -> Result<(), Box<dyn Error>> {
              `memory`, or a url that begins with `redis://`, `postgres://`, `mysql://` or `sqlite:`"
         ))?,
     };
-    let manager = match engine {
+    let manager = match backend {
         // The default manager already uses a signed cookie with SESSION_SECRET.
         "signed" => return Ok(()),
         "private" => Manager::new(PrivateCookie::new(Key::from_env("SESSION_SECRET")?)),

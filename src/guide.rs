@@ -12,7 +12,7 @@
 //! session-manager = { version = "0.1", default-features = false }
 //! ```
 //!
-//! That is the interface alone: no engine, no web framework, 27 other crates. The application turns
+//! That is the interface alone: no backend, no web framework, 27 other crates. The application turns
 //! on what it wants, and Cargo builds one session-manager for both. Turn on `actix`, `tower` or
 //! `axum` only if your own code names types of that framework.
 //!
@@ -81,17 +81,17 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! Where the keys are few and known, a [`SessionKey`] says text and type once, and every use of it
+//! Where the keys are few and known, a [`TypedKey`] says text and type once, and every use of it
 //! agrees:
 //!
 //! ```
 //! use serde::{Deserialize, Serialize};
-//! use session_manager::{Error, HasSession, SessionKey};
+//! use session_manager::{Error, HasSession, TypedKey};
 //!
 //! #[derive(Default, Serialize, Deserialize)]
 //! struct Cart { items: Vec<u32> }
 //!
-//! const CART: SessionKey<Cart> = SessionKey::new("shop.cart");
+//! const CART: TypedKey<Cart> = TypedKey::new("shop.cart");
 //!
 //! /// Puts an item into the cart, and says how many are in it.
 //! pub fn put(req: &(impl HasSession + ?Sized), item: u32) -> Result<usize, Error> {
@@ -104,7 +104,7 @@
 //! }
 //! ```
 //!
-//! What is changed from what it was belongs into `update`: where the engine can, two requests at
+//! What is changed from what it was belongs into `update`: where the backend can, two requests at
 //! once then both count. Its function may run twice, so it does nothing but compute.
 //!
 //! # Which errors to pass on
@@ -118,7 +118,7 @@
 //!   message fits.
 //! - [`Error::WrongType`]: an older version of your crate left another type there. It is kept; `add`
 //!   puts a new value in its place.
-//! - [`Error::NoUserIndex`]: this engine cannot list a user's sessions. Go on without.
+//! - [`Error::NoUserIndex`]: this backend cannot list a user's sessions. Go on without.
 //!
 //! # Tests
 //!
@@ -131,9 +131,9 @@
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
-//! use session_manager::{SessionKey, testing};
+//! use session_manager::{TypedKey, testing};
 //!
-//! const VISITS: SessionKey<u32> = SessionKey::new("counter.visits");
+//! const VISITS: TypedKey<u32> = TypedKey::new("counter.visits");
 //!
 //! let session = testing::session();
 //! assert_eq!(VISITS.load(&session)?, None);
@@ -145,7 +145,7 @@
 //!
 //! Routes are called in an application of the test's own. [`manager::scope`] gives it a manager that
 //! no other test sees ([`manager::with`] is the same for a closure), so that they all run at once.
-//! In the dev-dependency turn on an engine, `cookies` or `memory`:
+//! In the dev-dependency turn on a backend, `cookies` or `memory`:
 //!
 //! ```
 //! # #[cfg(all(feature = "actix", feature = "cookies"))] {
@@ -203,7 +203,7 @@
 //! - Call [`manager::set`], or mount middleware. Both are the application's, once.
 //! - Keep a manager or a session in a `static`, or anywhere else beyond the request: a session is one
 //!   visitor's, during one request.
-//! - Assume an engine. The session may be a cookie of 4,096 bytes, all crates' keys and attributes
+//! - Assume a backend. The session may be a cookie of 4,096 bytes, all crates' keys and attributes
 //!   included: keep ids and not records, and bound every list. The visitor may be able to read it
 //!   ([`SignedCookie`](crate::SignedCookie)): keep no secret in it.
 //! - Make keys of what a visitor typed. Somebody types a thousand.
@@ -220,6 +220,6 @@
 use crate::{
     error::Error,
     manager,
-    request::{HasSession, typed_key::SessionKey},
+    request::{HasSession, typed_key::TypedKey},
     session::{Session, namespace::Namespace},
 };
