@@ -11,7 +11,7 @@ use std::{
 use actix_session::{
     SessionMiddleware,
     config::CookieContentSecurity,
-    storage::{CookieSessionStore, LoadError, SaveError, SessionStore, SessionKey, UpdateError},
+    storage::{CookieSessionStore, LoadError, SaveError, SessionKey, SessionStore, UpdateError},
 };
 use actix_web::{
     App, HttpRequest, HttpResponse,
