@@ -110,7 +110,7 @@ pub enum Error {
          older manager's cookie allows it once it has migrated"
     )]
     NeedsStore {
-        /// [`Manager::backend`](crate::Manager::backend).
+        /// [`Manager::backend_name`](crate::Manager::backend_name).
         backend: &'static str,
     },
 
@@ -127,7 +127,7 @@ pub enum Error {
          server or has no index of users: use a server-side backend whose store has one"
     )]
     NoUserIndex {
-        /// [`Manager::backend`](crate::Manager::backend).
+        /// [`Manager::backend_name`](crate::Manager::backend_name).
         backend: &'static str,
     },
 
@@ -197,7 +197,7 @@ pub enum ConfigError {
          leave out `migrate_from`"
     )]
     CannotMigrate {
-        /// [`Manager::backend`](crate::Manager::backend).
+        /// [`Manager::backend_name`](crate::Manager::backend_name).
         backend: &'static str,
     },
     /// A timeout of zero, with which no session would ever be found again.

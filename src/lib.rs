@@ -244,7 +244,8 @@ pub mod testing;
 mod text;
 mod value;
 #[cfg(any(feature = "actix", feature = "tower"))]
-mod web;
+#[cfg_attr(docsrs, doc(cfg(any(feature = "actix", feature = "tower"))))]
+pub mod web;
 
 pub use ::cookie::SameSite;
 pub use backend::Backend;
@@ -270,12 +271,6 @@ pub use store::memory::MemoryStore;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use store::redis::RedisStore;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-#[cfg_attr(
-    docsrs,
-    doc(cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite")))
-)]
-pub use store::sql::SweepHandle;
 #[cfg(feature = "mysql")]
 #[cfg_attr(docsrs, doc(cfg(feature = "mysql")))]
 pub use store::sql::mysql::MySqlStore;
@@ -295,9 +290,6 @@ pub use store::{Store, StoreError};
 #[cfg(feature = "actix-session")]
 #[cfg_attr(docsrs, doc(cfg(feature = "actix-session")))]
 pub use web::actix_session::{ActixSession, ActixSessionCookie};
-#[cfg(any(feature = "actix", feature = "tower"))]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "actix", feature = "tower"))))]
-pub use web::{SessionFuture, SessionService};
 
 #[cfg(all(
     doctest,

@@ -14,6 +14,7 @@ use crate::{
     cookie::{Found, RequestHead, Tokens},
     error::Error,
     future::BackendFuture,
+    manager::{builder::Builder, middleware::Middleware},
     settings::Settings,
 };
 
@@ -23,9 +24,7 @@ pub(crate) mod global;
 pub(crate) mod middleware;
 mod migration;
 
-pub use builder::Builder;
 pub use global::{SESSION_MANAGER, Scope, get, is_insecure_default, middleware, scope, set, with};
-pub use middleware::Middleware;
 
 /// A session backend with its settings: opens each request's session, and keeps it.
 ///

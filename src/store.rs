@@ -11,6 +11,13 @@ pub use crate::{
     },
     value::Value,
 };
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite")))
+)]
+pub use sql::SweepHandle;
+
 use crate::{error::Error, expiry::Timestamp, future::BackendFuture};
 
 #[cfg(feature = "memory")]

@@ -1,4 +1,4 @@
-//! How requests of each web framework come to a manager, and what their responses carry.
+//! What a [`Middleware`] makes of a service: types that only a type signature names.
 
 #[cfg(feature = "actix")]
 mod actix;
@@ -8,6 +8,13 @@ pub(crate) mod actix_session;
 mod axum;
 #[cfg(feature = "tower")]
 mod tower;
+
+#[cfg(feature = "actix")]
+#[cfg_attr(docsrs, doc(cfg(feature = "actix")))]
+pub use actix::ActixCall;
+#[cfg(feature = "tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+pub use tower::TowerCall;
 
 use std::{
     any::Any,

@@ -19,8 +19,8 @@ use axum::{
 };
 use common::{Server, Web, block_on, key};
 use session_manager::{
-    Error, HasSession, Manager, MemoryStore, Message, ServerSide, Session, SessionService,
-    SignedCookie, manager,
+    Error, HasSession, Manager, MemoryStore, Message, ServerSide, Session, SignedCookie, manager,
+    web::SessionService,
 };
 use tonic::body::Body;
 use tower_layer::Layer;

@@ -15,7 +15,7 @@ const SWEEP: std::time::Duration = std::time::Duration::from_secs(10 * 60);
 
 /// Returns a manager for a SQL store that is swept while the demo runs.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-fn swept<S: Store>(store: S, sweeping: SweepHandle) -> Manager {
+fn swept<S: Store>(store: S, sweeping: store::SweepHandle) -> Manager {
     // Dropping the handle would end the sweeping, which must last as long as the process.
     std::mem::forget(sweeping);
     Manager::new(ServerSide::new(store))

@@ -57,7 +57,7 @@ where
 {
     type Response = ServiceResponse<B>;
     type Error = actix_web::Error;
-    type Future = SessionFuture<Inside<S>, S::Future, Result<Self::Response, Self::Error>>;
+    type Future = SessionFuture<ActixCall<S>, S::Future, Result<Self::Response, Self::Error>>;
 
     dev::forward_ready!(service);
 
@@ -73,18 +73,18 @@ where
             request.extensions_mut().insert(sessions);
         }
         let service = Rc::clone(&self.service);
-        SessionFuture::new(session, opening, Inside { service, request })
+        SessionFuture::new(session, opening, ActixCall { service, request })
     }
 }
 
-/// A request, and the service that it is for.
+/// A request of actix-web, and the service that handles it.
 #[derive(Debug)]
-pub struct Inside<S> {
+pub struct ActixCall<S> {
     service: Rc<S>,
     request: ServiceRequest,
 }
 
-impl<S, B> Call for Inside<S>
+impl<S, B> Call for ActixCall<S>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error>,
 {

@@ -45,7 +45,7 @@ where
 {
     type Response = Response<Res>;
     type Error = S::Error;
-    type Future = SessionFuture<Inside<S, Req>, S::Future, Result<Response<Res>, S::Error>>;
+    type Future = SessionFuture<TowerCall<S, Req>, S::Future, Result<Response<Res>, S::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.service.poll_ready(context)
@@ -63,18 +63,18 @@ where
             let sessions = Sessions::new(session.clone());
             request.extensions_mut().insert(sessions);
         }
-        SessionFuture::new(session, opening, Inside { service, request })
+        SessionFuture::new(session, opening, TowerCall { service, request })
     }
 }
 
-/// A request and the service that handles it.
+/// A request of tower, and the service that handles it.
 #[derive(Debug)]
-pub struct Inside<S, Req> {
+pub struct TowerCall<S, Req> {
     service: S,
     request: Request<Req>,
 }
 
-impl<S, Req, Res> Call for Inside<S, Req>
+impl<S, Req, Res> Call for TowerCall<S, Req>
 where
     S: Service<Request<Req>, Response = Response<Res>>,
     Res: Default,
