@@ -24,7 +24,7 @@ use crate::{
     session::{
         commit::Keep,
         namespace::Namespace,
-        state::{Phase, State},
+        state::{Life, State},
     },
     value::Value,
 };
@@ -242,7 +242,7 @@ impl Session {
         // Each message has a key of its own, so that messages left by requests that overlap all
         // survive: ordered by a time after that of the last one, then told apart by chance. The
         // chance needs no secrecy, so the standard library's hash keys serve.
-        let (last, count) = match state.flashes {
+        let (last, count) = match state.pending.flashes {
             Some(known) => known,
             None => {
                 let last = state.flash_keys().max().and_then(|last| last.get(1..12));
@@ -254,10 +254,10 @@ impl Session {
         let chance = RandomState::new().build_hasher().finish() as u32;
         let key = format!("{FLASH}{time:011x}{chance:08x}");
         self.insert(&mut state, &key, Change::Set(value))?;
-        state.flashes = Some((time, count + 1));
+        state.pending.flashes = Some((time, count + 1));
         if count >= Self::MAX_FLASHES {
             let count = self.drop_flashes(&mut state);
-            state.flashes = Some((time, count));
+            state.pending.flashes = Some((time, count));
         }
         Ok(())
     }
@@ -323,7 +323,7 @@ impl Session {
                 let apply = Arc::new(move |value: Option<Value<&str>>| {
                     compute(value).map(|(_, encoded)| encoded)
                 });
-                let change = state.changes.compose(key, Update { result, apply });
+                let change = state.pending.changes.compose(key, Update { result, apply });
                 self.insert(&mut state, key, change)?;
                 return Ok(next);
             }
@@ -418,8 +418,8 @@ impl Session {
         match self.writable(&state) {
             Err(Error::Ended) => {}
             // A new id reaches the client with the response head alone.
-            Ok(()) if state.phase == Phase::Open => state.changes.renew(),
-            Err(Error::ReadOnly) => state.changes.renew(),
+            Ok(()) if !state.head.sent => state.pending.changes.renew(),
+            Err(Error::ReadOnly) => state.pending.changes.renew(),
             _ => state.too_late(),
         }
     }
@@ -465,10 +465,16 @@ impl Session {
         check_key(user)?;
         let mut state = self.look();
         self.writable(&state)?;
-        let stored = state.record().filter(|_| !state.changes.is_destroyed());
-        let known = state.changes.user().or_else(|| stored?.user.as_deref());
-        if known != Some(user) || state.phase == Phase::Sent {
-            state.changes.set_user(user);
+        let stored = state
+            .record()
+            .filter(|_| !state.pending.changes.is_destroyed());
+        let known = state
+            .pending
+            .changes
+            .user()
+            .or_else(|| stored?.user.as_deref());
+        if known != Some(user) || state.head.sent {
+            state.pending.changes.set_user(user);
         }
         Ok(())
     }
@@ -556,7 +562,7 @@ impl Session {
             self.in_turn(|_| ()).await;
             let (opening, token) = {
                 let state = self.look();
-                if state.ended || state.removed {
+                if matches!(state.life, Life::Ended | Life::Removed) {
                     return Err(Error::Ended);
                 }
                 // There is nothing that could have ended, or it is read anew at each look.
@@ -574,7 +580,10 @@ impl Session {
             let opened = opening.await?;
             let mut state = self.lock();
             // A clone ends or renews it in the meantime, so this answer is to another question.
-            if state.ended || state.removed || state.committing || state.tokens.own != token {
+            if matches!(state.life, Life::Ended | Life::Removed)
+                || state.in_flight.is_some()
+                || state.tokens.own != token
+            {
                 continue;
             }
             state.take(opened, &self.0.manager);

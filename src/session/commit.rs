@@ -13,7 +13,7 @@ use crate::{
     record::Record,
     session::{
         Session,
-        state::{Phase, State, Stored},
+        state::{Life, State},
     },
     settings::Settings,
 };
@@ -33,16 +33,19 @@ impl Session {
     pub(super) async fn save_all(&self, keep: Keep) -> Result<(), Error> {
         let committing = self.in_turn(|state| {
             state.drop_if_renewed();
-            match state.phase {
-                Phase::ReadOnly => Err(Error::ReadOnly),
-                _ if state.ended => Err(Error::Ended),
-                _ if state.lost => Err(Error::HeadSent),
+            match state.life {
+                Life::ReadOnly => Err(Error::ReadOnly),
+                Life::Ended => Err(Error::Ended),
+                _ if state.head.lost => Err(Error::HeadSent),
                 _ if self.needs_response() => Ok(None),
                 // A session that would begin now has no response to reach the client with.
-                Phase::Sent if state.record().is_none() && !state.changes.is_empty() => {
+                _ if state.head.sent
+                    && state.record().is_none()
+                    && !state.pending.changes.is_empty() =>
+                {
                     Err(Error::HeadSent)
                 }
-                Phase::Open | Phase::Sent => Ok(self.begin_commit(state, keep)),
+                _ => Ok(self.begin_commit(state, keep)),
             }
         });
         match committing.await? {
@@ -57,14 +60,14 @@ impl Session {
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn ends_untouched(&self) -> bool {
         let mut state = self.lock_unsettled();
-        let is_untouched = !state.looked
-            && !state.committing
+        let is_untouched = !state.head.looked
+            && state.in_flight.is_none()
             && state.record().is_none()
             && state.settled.is_none()
             && state.live.is_none()
-            && state.phase == Phase::Open;
+            && !state.head.sent;
         if is_untouched {
-            state.phase = Phase::Sent;
+            state.head.sent = true;
         }
         is_untouched
     }
@@ -78,33 +81,33 @@ impl Session {
             true => Keep::All,
             false => Keep::End,
         };
-        if state.phase == Phase::ReadOnly {
-            if state.changes.is_destroyed() {
+        if state.life == Life::ReadOnly {
+            if state.pending.changes.is_destroyed() {
                 state.error(
                     "a session was not ended, because its store was away when the request came; it \
                      lives until its time is over, unless the client logs out again",
                 );
             }
             let is_lost = match keep == Keep::All {
-                true => !state.changes.is_empty(),
-                false => state.changes.is_destroyed(),
+                true => !state.pending.changes.is_empty(),
+                false => state.pending.changes.is_destroyed(),
             };
             if is_lost {
                 return BackendFuture::ready(Err(Error::ReadOnly));
             }
         }
-        if state.phase == Phase::Open {
+        if !state.head.sent {
             if let Some(live) = state.live.clone() {
                 state.write_through();
                 if let Some(lost) = live.end(keep == Keep::All) {
                     state.error(lost);
                 }
-            } else if state.committing {
+            } else if state.in_flight.is_some() {
                 waits = Some(keep);
             } else {
                 committing = self.begin_commit(&mut state, keep);
             }
-            state.phase = Phase::Sent;
+            state.head.sent = true;
         }
         if waits.is_none() {
             let Some(begun) = committing else {
@@ -137,8 +140,8 @@ impl Session {
 
     pub(super) fn headers(&self, state: &mut State) -> Headers {
         let cookie = self.0.manager.settings().cookie();
-        let secure = state.secure;
-        let set_cookie = match std::mem::replace(&mut state.reply, CommitOutcome::Keep) {
+        let secure = state.head.secure;
+        let set_cookie = match std::mem::replace(&mut state.head.outcome, CommitOutcome::Keep) {
             CommitOutcome::Keep | CommitOutcome::Gone => None,
             CommitOutcome::Set { token, expires } => {
                 Some(cookie.set(&token, secure, state.committed, expires))
@@ -152,7 +155,7 @@ impl Session {
         Headers {
             set_cookie,
             removed,
-            vary: state.looked,
+            vary: state.head.looked,
         }
     }
 
@@ -163,7 +166,7 @@ impl Session {
         let cookie = self.0.manager.settings().cookie();
         sent.map(|(manager, _)| manager.settings().cookie())
             .filter(|old| !cookie.replaces(old))
-            .map(|old| old.remove(state.secure))
+            .map(|old| old.remove(state.head.secure))
             .collect()
     }
 
@@ -172,15 +175,15 @@ impl Session {
     /// goes on as after any response.
     pub(crate) fn abandon(&self) {
         let mut state = self.lock_unsettled();
-        if state.phase == Phase::Open {
-            state.phase = Phase::Sent;
+        if !state.head.sent && state.life != Life::ReadOnly {
+            state.head.sent = true;
             self.end_anyway(&state, Keep::End);
         }
     }
 
     /// Ends the session in a task of its own, if somebody began to end it here.
     pub(super) fn end_anyway(&self, state: &State, keep: Keep) {
-        if state.changes.is_destroyed() && self.0.manager.backend().keeps_records() {
+        if state.pending.changes.is_destroyed() && self.0.manager.backend().keeps_records() {
             #[cfg(not(feature = "server-side"))]
             let _ = keep;
             #[cfg(feature = "server-side")]
@@ -208,11 +211,11 @@ impl Session {
         }
         let mut later = None;
         if matches!(keep, Keep::End | Keep::EndFirst) {
-            let end = state.changes.surviving_failure();
-            let changes = std::mem::replace(&mut state.changes, end);
+            let end = state.pending.changes.surviving_failure();
+            let changes = std::mem::replace(&mut state.pending.changes, end);
             later = (keep == Keep::EndFirst).then(|| changes.after_end());
         }
-        let writes = !state.changes.is_empty();
+        let writes = !state.pending.changes.is_empty();
         if !writes && state.record().is_none() {
             return None;
         }
@@ -234,9 +237,9 @@ impl Session {
             token: state.tokens.own.as_deref(),
             old: state.tokens.old(),
             origin: state.origin.as_ref(),
-            resend: state.resend,
+            resend: state.head.resend,
             stored: state.record(),
-            changes: &state.changes,
+            changes: &state.pending.changes,
             now,
             settings,
         };
@@ -245,9 +248,9 @@ impl Session {
         // What a cookie backend keeps nobody can write to any more.
         let undo = (!self.needs_response()).then(|| state.settle());
         if let Some(later) = later.filter(|_| undo.is_some()) {
-            state.changes = later;
+            state.pending.changes = later;
         }
-        state.committing = true;
+        state.in_flight = Some(Vec::new());
         Some(Committing {
             session: self.clone(),
             is_over: false,
@@ -265,8 +268,8 @@ impl Session {
     ) -> impl Future<Output = T> + 's {
         poll_fn(move |context| {
             let mut state = self.lock();
-            if state.committing {
-                state.waiting.push(context.waker().clone());
+            if let Some(waiting) = &mut state.in_flight {
+                waiting.push(context.waker().clone());
                 return Poll::Pending;
             }
             Poll::Ready(f(&mut state))
@@ -278,7 +281,7 @@ impl Session {
 #[derive(Clone)]
 pub(super) struct Settled {
     pub(super) changes: Changes,
-    pub(super) stored: Stored,
+    pub(super) stored: Option<Record>,
     pub(super) committed: Timestamp,
     /// Whether the record that it makes counts its versions from the beginning.
     pub(super) migrates: bool,
@@ -287,7 +290,7 @@ pub(super) struct Settled {
 impl Settled {
     /// What is stored when it is done.
     pub(super) fn record(&self, settings: &Settings) -> Option<Record> {
-        let stored = self.stored.record();
+        let stored = self.stored.as_ref();
         let commit = Commit {
             token: None,
             old: None,
@@ -387,19 +390,19 @@ impl Committing {
                     CommitOutcome::Set { token, .. } if !session.needs_response() => {
                         state.tokens.own = Some(token.as_str().into());
                         state.origin = None;
-                        state.resend = false;
-                        state.removed = false;
+                        state.head.resend = false;
+                        state.life = Life::Open;
                     }
                     CommitOutcome::Set { .. } => {}
                     CommitOutcome::Gone => {
                         state.end();
-                        state.reply = CommitOutcome::Keep;
+                        state.head.outcome = CommitOutcome::Keep;
                         return Err(Error::Ended);
                     }
-                    CommitOutcome::Remove => state.removed = true,
+                    CommitOutcome::Remove => state.life = Life::Removed,
                     CommitOutcome::Keep => return Ok(()),
                 }
-                state.reply = reply;
+                state.head.outcome = reply;
                 Ok(())
             }
             Err(error) => {

@@ -12,7 +12,7 @@ use crate::{
     session::{
         Session,
         commit::Keep,
-        state::{Phase, State, Stored},
+        state::{Life, State},
     },
     value::Value,
 };
@@ -52,7 +52,7 @@ impl Session {
                 Begun::Here(value, former) => {
                     let Some(value) = value else { return Ok(None) };
                     return decode(key, value.borrowed()).map(Some).inspect_err(|_| {
-                        self.lock().changes.undo(key, former);
+                        self.lock().pending.changes.undo(key, former);
                     });
                 }
                 Begun::Exchanging(mut exchanging) => {
@@ -174,13 +174,13 @@ impl Session {
     pub(super) fn begin_take(&self, state: &mut State, key: &str) -> Result<Begun, Error> {
         self.may_exchange(state)?;
         let is_here = state.record().is_none()
-            || state.changes.hide_stored()
+            || state.pending.changes.hide_stored()
             || matches!(
-                state.changes.entry(key),
+                state.pending.changes.entry(key),
                 Some(Change::Set(_) | Change::Remove)
             );
         if is_here {
-            let former = state.changes.entry(key).cloned();
+            let former = state.pending.changes.entry(key).cloned();
             let value = state.view().get(key).map(Value::into_owned);
             if value.is_some() {
                 self.writable(state)?;
@@ -201,24 +201,26 @@ impl Session {
             return self.migrate_first(state);
         }
         self.writable(state)?;
-        Ok(if state.changes.hide_stored() && state.record().is_some() {
-            Begun::SaveFirst
-        } else if state.record().is_none() {
-            Begun::Here(None, None)
-        } else {
-            Begun::Exchanging(self.begin_exchange(state, key))
-        })
+        Ok(
+            if state.pending.changes.hide_stored() && state.record().is_some() {
+                Begun::SaveFirst
+            } else if state.record().is_none() {
+                Begun::Here(None, None)
+            } else {
+                Begun::Exchanging(self.begin_exchange(state, key))
+            },
+        )
     }
 
     /// Whether the backend can do it at all, and the session takes part.
     pub(super) fn may_exchange(&self, state: &mut State) -> Result<(), Error> {
-        state.looked = true;
-        match state.phase {
+        state.head.looked = true;
+        match state.life {
             _ if self.needs_response() => Err(self.needs_store()),
-            _ if matches!(state.stored, Stored::Unopened) => Err(Error::NotLoaded),
-            Phase::ReadOnly => Err(Error::ReadOnly),
-            _ if state.ended => Err(Error::Ended),
-            Phase::Open | Phase::Sent => Ok(()),
+            Life::Unopened => Err(Error::NotLoaded),
+            Life::ReadOnly => Err(Error::ReadOnly),
+            Life::Ended => Err(Error::Ended),
+            Life::Open | Life::Renewed | Life::Removed => Ok(()),
         }
     }
 
@@ -233,12 +235,12 @@ impl Session {
     }
 
     pub(super) fn begin_exchange(&self, state: &mut State, key: &str) -> Exchanging {
-        state.committing = true;
+        state.in_flight = Some(Vec::new());
         Exchanging {
             session: self.clone(),
             key: key.into(),
             token: state.tokens.own.clone(),
-            former: state.changes.forget(key),
+            former: state.pending.changes.forget(key),
             is_over: false,
         }
     }
@@ -296,9 +298,9 @@ impl Exchanging {
         self.is_over = true;
         state.let_next();
         if let Some(former) = self.former.take_if(|_| undo)
-            && state.changes.entry(&self.key).is_none()
+            && state.pending.changes.entry(&self.key).is_none()
         {
-            state.changes.insert(&*self.key, former);
+            state.pending.changes.insert(&*self.key, former);
         }
     }
 }

@@ -8,7 +8,6 @@ use std::{
 use super::Inner;
 use crate::{
     backend::{CommitOutcome, OpenOutcome},
-    changes::Changes,
     cookie::Tokens,
     error::Error,
     expiry::Timestamp,
@@ -16,7 +15,7 @@ use crate::{
     manager::Manager,
     session::{
         Session,
-        state::{Phase, State, Stored},
+        state::{Head, Life, Pending, State},
     },
     settings::OnStoreError,
 };
@@ -33,26 +32,22 @@ impl Session {
     ) -> Self {
         let state = State {
             tokens: Tokens::default(),
-            secure: true,
-            stored: Stored::Unopened,
+            life: Life::Unopened,
+            record: None,
             origin: None,
-            resend: false,
-            renewed: false,
             live: None,
-            changes: Changes::default(),
+            pending: Pending::default(),
+            head: Head {
+                sent: false,
+                secure: true,
+                looked: false,
+                resend: false,
+                lost: false,
+                outcome: CommitOutcome::Keep,
+            },
             committed: Timestamp::from_millis(0),
-            room: 0,
-            flashes: None,
-            said_dropped: false,
-            looked: false,
-            phase: Phase::Open,
             settled: None,
-            lost: false,
-            ended: false,
-            removed: false,
-            reply: CommitOutcome::Keep,
-            committing: false,
-            waiting: Vec::new(),
+            in_flight: None,
             lines: Vec::new(),
         };
         let session = Self(Arc::new(Inner {
@@ -102,7 +97,7 @@ impl Session {
         if self.0.is_read.load(std::sync::atomic::Ordering::Relaxed) {
             return;
         }
-        state.secure = secure;
+        state.head.secure = secure;
         state.tokens = tokens;
         self.0
             .is_read
@@ -111,7 +106,7 @@ impl Session {
 
     /// The session, if the backend was asked for it.
     pub(crate) fn loaded(self) -> Result<Self, Error> {
-        let is_unopened = matches!(self.looked_at().stored, Stored::Unopened);
+        let is_unopened = self.looked_at().life == Life::Unopened;
         if is_unopened && !self.opens_at_once() {
             Err(Error::NotLoaded)
         } else {
@@ -129,7 +124,7 @@ impl Session {
         let opening = {
             let state = self.lock();
             // What opens at once waits until the handler looks.
-            if !matches!(state.stored, Stored::Unopened) || self.opens_at_once() {
+            if state.life != Life::Unopened || self.opens_at_once() {
                 return BackendFuture::ready(Ok(()));
             }
             self.0.manager.opening(&state.tokens, request)
@@ -148,15 +143,14 @@ impl Session {
         let mut state = self.lock();
         match opened {
             // Two who asked at once got the same, and somebody may have written since.
-            Ok(_) if !matches!(state.stored, Stored::Unopened) => {}
+            Ok(_) if state.life != Life::Unopened => {}
             Ok(opened) => state.open(opened, &self.0.manager),
             Err(error @ Error::Unavailable { .. })
                 if self.0.manager.settings().on_store_error() == OnStoreError::Anonymous =>
             {
                 let why = crate::error::chain(&error);
                 state.error(format!("{why}; the session reads as empty"));
-                state.stored = Stored::Known(None);
-                state.phase = Phase::ReadOnly;
+                state.life = Life::ReadOnly;
             }
             Err(error) => return Err(error),
         }

@@ -26,72 +26,72 @@ use crate::{
 };
 
 pub(super) struct State {
-    /// The session cookies' values as they came.
+    /// The values of the session cookies, as the request sent them.
     pub(super) tokens: Tokens,
-    /// Whether the cookie that goes to this client is `Secure`.
-    pub(super) secure: bool,
-    pub(super) stored: Stored,
-    /// Where it is, if `Builder::migrate_from` found it and this backend does not have it yet.
+    pub(super) life: Life,
+    /// The stored session; `None` if there is none, or none that shows.
+    pub(super) record: Option<Record>,
+    /// The place of the session, if `Builder::migrate_from` found it and this backend does not have
+    /// it yet.
     pub(super) origin: Option<Origin>,
-    /// Whether the client sent an older manager's cookie for it, and has to be told the new one.
-    pub(super) resend: bool,
-    /// Whether a renewal replaced its id shortly before ([`OpenOutcome::Renewed`]).
-    pub(super) renewed: bool,
-    /// Other code has the session in hand too.
+    /// The session, if other code reads and writes it too.
     pub(super) live: Option<Arc<dyn Live>>,
-    pub(super) changes: Changes,
-    /// When the backend was last given something to keep.
+    pub(super) pending: Pending,
+    pub(super) head: Head,
+    /// When the last commit began.
     pub(super) committed: Timestamp,
-    /// How many bytes more the session may take without being measured anew.
-    pub(super) room: usize,
-    /// The time in the key of the last flash message, and how many there are, once one was added.
-    pub(super) flashes: Option<(u64, usize)>,
-    /// Whether a log line says that flash messages were dropped.
-    pub(super) said_dropped: bool,
-    /// Whether anybody read or wrote: the response then depends on the cookie.
-    pub(super) looked: bool,
-    pub(super) phase: Phase,
-    /// What the last commit took as done, until somebody looks: then it shows as stored.
+    /// The changes of the last commit, until the next look applies them to `record`.
     pub(super) settled: Option<Arc<Settled>>,
-    /// Whether something was done that can no longer be kept.
-    pub(super) lost: bool,
-    /// Whether somebody else ended or renewed the session, or its time is over.
-    pub(super) ended: bool,
-    /// Whether it was ended here, and none has begun since.
-    pub(super) removed: bool,
-    /// What the response head has to tell the client.
-    pub(super) reply: CommitOutcome,
-    /// Whether the backend is at a commit, and who waits for its end.
-    pub(super) committing: bool,
-    pub(super) waiting: Vec<Waker>,
-    /// What is logged once the state is unlocked.
+    /// `Some` while a commit is in flight: the tasks that wait for its end.
+    pub(super) in_flight: Option<Vec<Waker>>,
+    /// Lines to log once the state is unlocked.
     pub(super) lines: Vec<Line>,
 }
 
-#[derive(Clone)]
-pub(super) enum Stored {
-    /// The backend has still to open it.
-    Unopened,
-    Known(Option<Record>),
-}
-
-impl Stored {
-    pub(super) fn record(&self) -> Option<&Record> {
-        match self {
-            Self::Unopened => None,
-            Self::Known(record) => record.as_ref(),
-        }
-    }
-}
-
+/// Where a session is in its life.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// The response is still to come.
+pub(super) enum Life {
+    /// The backend has not opened it yet.
+    Unopened,
+    /// It can be read and written, whether or not it is stored already.
     Open,
-    /// Its head was sent.
-    Sent,
-    /// The backend could not be asked.
+    /// A renewal replaced its id shortly before ([`OpenOutcome::Renewed`]): it reads as empty, and
+    /// its changes are dropped.
+    Renewed,
+    /// The backend could not open it: it reads as empty and takes no writes.
     ReadOnly,
+    /// This request ended it, and has begun none since.
+    Removed,
+    /// Another request ended or renewed it, or it expired: it is empty and takes no writes.
+    Ended,
+}
+
+/// What waits to be committed.
+#[derive(Default)]
+pub(super) struct Pending {
+    pub(super) changes: Changes,
+    /// How many bytes may be added before the session has to be measured again.
+    pub(super) room: usize,
+    /// The time in the key of the last flash message, and their number, once one was added.
+    pub(super) flashes: Option<(u64, usize)>,
+    /// Whether a log line says that flash messages were dropped.
+    pub(super) said_dropped: bool,
+}
+
+/// What the response head carries.
+pub(super) struct Head {
+    /// Whether it was sent.
+    pub(super) sent: bool,
+    /// Whether this client's cookie is `Secure`.
+    pub(super) secure: bool,
+    /// Whether the handler read or wrote the session, so that the response depends on the cookie.
+    pub(super) looked: bool,
+    /// Whether the client sent an older manager's cookie, and needs the one of this manager.
+    pub(super) resend: bool,
+    /// Whether a change came too late for it.
+    pub(super) lost: bool,
+    /// The outcome of the last commit, until the head carries it.
+    pub(super) outcome: CommitOutcome,
 }
 
 impl State {
@@ -99,7 +99,8 @@ impl State {
     pub(super) fn open(&mut self, opened: OpenOutcome, manager: &Manager) {
         match opened {
             OpenOutcome::Live(LiveSession(live)) => {
-                self.stored = Stored::Known(live.read());
+                self.life = Life::Open;
+                self.record = live.read();
                 self.live = Some(live);
             }
             opened => self.take(opened, manager),
@@ -116,7 +117,7 @@ impl State {
                 match place {
                     Place::Here(token) => {
                         self.tokens.own = Some(token.0);
-                        self.resend = true;
+                        self.head.resend = true;
                     }
                     Place::Old(origin) => self.origin = Some(origin),
                 }
@@ -127,37 +128,40 @@ impl State {
                 None
             }
             OpenOutcome::Renewed => {
-                self.renewed = true;
-                None
+                self.know(None);
+                self.life = Life::Renewed;
+                return;
             }
             OpenOutcome::Nothing | OpenOutcome::Ended | OpenOutcome::Live(_) => None,
         };
         self.know(record);
+        self.life = Life::Open;
     }
 
+    /// Wakes the next commit.
     pub(super) fn let_next(&mut self) {
-        self.committing = false;
-        self.waiting.drain(..).for_each(Waker::wake);
+        let waiting = self.in_flight.take();
+        waiting.into_iter().flatten().for_each(Waker::wake);
     }
 
     /// Takes a record that the backend has just read.
     pub(super) fn know(&mut self, record: Option<Record>) {
-        self.replace(Stored::Known(record));
+        self.replace(record);
         // Others may have written to it since somebody looked.
-        self.room = 0;
-        self.flashes = None;
+        self.pending.room = 0;
+        self.pending.flashes = None;
     }
 
     /// Replaces what is known of the record. Updates that are still to be committed were computed from
     /// another one, so they must be computed again: no stored record has the version 0, and the commit
     /// finds a conflict.
-    pub(super) fn replace(&mut self, mut stored: Stored) {
-        if let Stored::Known(Some(record)) = &mut stored
-            && !self.changes.is_empty()
+    pub(super) fn replace(&mut self, mut record: Option<Record>) {
+        if let Some(record) = &mut record
+            && !self.pending.changes.is_empty()
         {
             record.version = 0;
         }
-        self.stored = stored;
+        self.record = record;
     }
 
     pub(super) fn warn(&mut self, text: impl Into<Cow<'static, str>>) {
@@ -171,38 +175,39 @@ impl State {
     /// Does to a live session what was done here, where it can be reached.
     pub(super) fn write_through(&mut self) {
         let Some(live) = &self.live else { return };
-        if self.phase != Phase::Open || self.changes.is_empty() {
+        if self.head.sent || self.pending.changes.is_empty() {
             return;
         }
-        match live.write(&self.changes) {
+        match live.write(&self.pending.changes) {
             Written::Done => {}
             Written::Later => return,
             Written::Lost(text) => self.error(text),
         }
-        self.changes = Changes::default();
+        self.pending.changes = Changes::default();
         self.read_through();
     }
 
     /// Sees what others did to a live session.
     pub(super) fn read_through(&mut self) {
         if let Some(record) = self.live.as_ref().and_then(|live| live.read()) {
-            self.stored = Stored::Known(Some(record));
+            self.record = Some(record);
         }
     }
 
     pub(super) fn record(&self) -> Option<&Record> {
-        self.stored.record()
+        self.record.as_ref()
     }
 
     /// What was stored and still shows.
     pub(super) fn visible(&self) -> Option<&crate::record::entries::Entries> {
         self.record()
             .map(|record| &record.entries)
-            .filter(|_| !self.changes.hide_stored())
+            .filter(|_| !self.pending.changes.hide_stored())
     }
 
     pub(super) fn view(&self) -> View<'_> {
-        self.changes
+        self.pending
+            .changes
             .over(self.record().map(|record| &record.entries))
     }
 
@@ -224,13 +229,13 @@ impl State {
         self.error(
             "a session was cleared, renewed or ended when that could no longer reach the client",
         );
-        self.lost = true;
+        self.head.lost = true;
     }
 
     /// Drops what was done under an id that a renewal replaced shortly before. Returns whether anything
     /// was.
     pub(super) fn drop_if_renewed(&mut self) -> bool {
-        if !self.renewed || self.changes.is_empty() {
+        if self.life != Life::Renewed || self.pending.changes.is_empty() {
             return false;
         }
         self.warn(
@@ -243,17 +248,17 @@ impl State {
 
     /// Somebody else ended it: nothing is left, and nothing that was done here comes back.
     pub(super) fn end(&mut self) {
-        self.stored = Stored::Known(None);
+        self.record = None;
         self.settled = None;
-        self.changes = Changes::default();
-        self.ended = true;
+        self.pending.changes = Changes::default();
+        self.life = Life::Ended;
     }
 
     /// Takes what was done as done. What it returns undoes that.
     pub(super) fn settle(&mut self) -> Arc<Settled> {
         let settled = Arc::new(Settled {
-            changes: std::mem::take(&mut self.changes),
-            stored: std::mem::replace(&mut self.stored, Stored::Known(None)),
+            changes: std::mem::take(&mut self.pending.changes),
+            stored: self.record.take(),
             committed: self.committed,
             migrates: self.origin.is_some(),
         });
@@ -265,7 +270,7 @@ impl State {
     /// (bench `overhead`, row "write three keys").
     pub(super) fn show_settled(&mut self, settings: &Settings) {
         if let Some(settled) = self.settled.take() {
-            self.stored = Stored::Known(settled.record(settings));
+            self.record = settled.record(settings);
         }
     }
 
@@ -274,8 +279,8 @@ impl State {
         let Settled {
             changes, stored, ..
         } = Arc::unwrap_or_clone(settled);
-        let later = std::mem::replace(&mut self.changes, changes);
-        self.changes.then(later);
+        let later = std::mem::replace(&mut self.pending.changes, changes);
+        self.pending.changes.then(later);
         self.replace(stored);
     }
 }
@@ -362,7 +367,7 @@ impl Session {
 
     pub(super) fn looked_at(&self) -> Locked<'_> {
         let mut state = self.lock();
-        state.looked = true;
+        state.head.looked = true;
         state
     }
 
@@ -378,7 +383,7 @@ impl Session {
         for key in &keys[..excess] {
             self.remove(state, key);
         }
-        if excess > 0 && !std::mem::replace(&mut state.said_dropped, true) {
+        if excess > 0 && !std::mem::replace(&mut state.pending.said_dropped, true) {
             let name = self.0.manager.settings().cookie_name();
             state.warn(format!(
                 "a session of the cookie `{name}` has more than {} flash messages that were never \
@@ -412,13 +417,13 @@ impl Session {
     /// once.
     pub(super) fn look(&self) -> Look<'_> {
         let mut state = self.looked_at();
-        if matches!(state.stored, Stored::Unopened)
+        if state.life == Life::Unopened
             && self.opens_at_once()
             && let Ok(Ok(opened)) = self.0.manager.opening(&state.tokens, &()).now()
         {
             state.take(opened, &self.0.manager);
         }
-        if state.live.is_some() && state.phase == Phase::Open {
+        if state.live.is_some() && !state.head.sent {
             state.write_through();
             state.read_through();
         }
@@ -430,9 +435,9 @@ impl Session {
         self.writable(state)?;
         // After the head, what another request wrote meanwhile goes for it.
         if let Change::Set(value) = &change
-            && state.phase == Phase::Open
+            && !state.head.sent
             && state.view().get(key) == Some(value.borrowed())
-            && !matches!(state.changes.entry(key), Some(Change::Update(_)))
+            && !matches!(state.pending.changes.entry(key), Some(Change::Update(_)))
         {
             return Ok(());
         }
@@ -440,18 +445,18 @@ impl Session {
         // each write took 120 ns for three (bench `overhead`, row "write three keys").
         let value = change.value().map_or(0, |value| value.as_str().len());
         let most = (key.len() + value + 16) * 4 / 3 + 4;
-        let former = state.changes.insert(key, change);
-        if most < state.room {
-            state.room -= most;
+        let former = state.pending.changes.insert(key, change);
+        if most < state.pending.room {
+            state.pending.room -= most;
             return Ok(());
         }
         match self.size_of(state) {
             Some(Size { used, limit }) if used > limit => {
-                state.changes.undo(key, former);
+                state.pending.changes.undo(key, former);
                 return Err(Error::TooLarge { size: used, limit });
             }
-            Some(Size { used, limit }) => state.room = limit - used,
-            None => state.room = usize::MAX,
+            Some(Size { used, limit }) => state.pending.room = limit - used,
+            None => state.pending.room = usize::MAX,
         }
         Ok(())
     }
@@ -462,16 +467,15 @@ impl Session {
             state.error(
                 "a value was taken out of a session after the response head was sent, and stays in it",
             );
-            state.lost = true;
+            state.head.lost = true;
             return;
         }
         // After the head, another request may have stored what the snapshot does not have.
-        let is_stored =
-            state.phase == Phase::Sent || Changes::NONE.over(state.visible()).get(key).is_some();
+        let is_stored = state.head.sent || Changes::NONE.over(state.visible()).get(key).is_some();
         if is_stored {
-            state.changes.remove(key);
+            state.pending.changes.remove(key);
         } else {
-            state.changes.undo(key, None);
+            state.pending.changes.undo(key, None);
         }
     }
 
@@ -480,7 +484,7 @@ impl Session {
         let mut state = self.look();
         match self.writable(&state) {
             // Of one that takes no writes the commit says that it was not done.
-            Ok(()) | Err(Error::ReadOnly) => change(&mut state.changes),
+            Ok(()) | Err(Error::ReadOnly) => change(&mut state.pending.changes),
             // Nothing is left of it.
             Err(Error::Ended) => {}
             Err(_) => state.too_late(),
@@ -488,20 +492,19 @@ impl Session {
     }
 
     pub(super) fn writable(&self, state: &State) -> Result<(), Error> {
-        match state.phase {
-            Phase::ReadOnly => Err(Error::ReadOnly),
-            _ if state.ended => Err(Error::Ended),
-            Phase::Open => Ok(()),
+        match state.life {
+            Life::ReadOnly => Err(Error::ReadOnly),
+            Life::Ended => Err(Error::Ended),
+            _ if !state.head.sent => Ok(()),
             // The client has an id, and the backend alone can keep what is done under it.
-            Phase::Sent
-                if !self.needs_response()
-                    && state.origin.is_none()
-                    && state.record().is_some()
-                    && !state.changes.is_destroyed() =>
+            _ if !self.needs_response()
+                && state.origin.is_none()
+                && state.record().is_some()
+                && !state.pending.changes.is_destroyed() =>
             {
                 Ok(())
             }
-            Phase::Sent => Err(Error::HeadSent),
+            _ => Err(Error::HeadSent),
         }
     }
 
