@@ -6,7 +6,7 @@ mod url;
 use std::{fmt, str, sync::Arc};
 
 use redis::{
-    Client, Cmd, ErrorKind, RedisWrite, ServerErrorKind, ToRedisArgs, Value as CommitOutcome,
+    Client, Cmd, ErrorKind, RedisWrite, ServerErrorKind, ToRedisArgs, Value as Reply,
     aio::ConnectionManager, cluster::ClusterClient, sentinel::SentinelClient,
 };
 use sha2::{Digest, Sha256};
@@ -175,7 +175,7 @@ impl RedisStore {
         }
     }
 
-    async fn send(&self, command: &Cmd) -> Result<CommitOutcome, StoreError> {
+    async fn send(&self, command: &Cmd) -> Result<Reply, StoreError> {
         self.link.send(command).await.map_err(failed)
     }
 
@@ -185,7 +185,7 @@ impl RedisStore {
         script: &Script,
         key: &str,
         args: impl Fn(&mut Cmd),
-    ) -> Result<CommitOutcome, StoreError> {
+    ) -> Result<Reply, StoreError> {
         let call = |by: &str, script: &str| {
             let mut command = redis::cmd(by);
             command.arg(script).arg(1).arg(key);
@@ -209,20 +209,20 @@ impl RedisStore {
         id: StoreId,
         args: impl Fn(&mut Cmd),
     ) -> Result<(Applied, Option<String>), StoreError> {
-        let CommitOutcome::Array(reply) = self.run(script, &self.key(id), args).await? else {
+        let Reply::Array(reply) = self.run(script, &self.key(id), args).await? else {
             return Err(no_answer());
         };
         let applied = match reply.first() {
-            Some(CommitOutcome::Int(1)) => Applied::Done,
-            Some(CommitOutcome::Int(0)) => Applied::Gone,
-            Some(CommitOutcome::Int(2)) => Applied::Conflict,
-            Some(CommitOutcome::Int(3)) => {
+            Some(Reply::Int(1)) => Applied::Done,
+            Some(Reply::Int(0)) => Applied::Gone,
+            Some(Reply::Int(2)) => Applied::Conflict,
+            Some(Reply::Int(3)) => {
                 return Err(corrupt("it is not a hash with a record's fields"));
             }
             _ => return Err(no_answer()),
         };
         let owner = match reply.get(1) {
-            Some(CommitOutcome::BulkString(owner)) if !owner.is_empty() => {
+            Some(Reply::BulkString(owner)) if !owner.is_empty() => {
                 String::from_utf8(owner.clone()).ok()
             }
             _ => None,
@@ -498,10 +498,10 @@ impl RedisStore {
         };
         let key = self.index_key(&owner_of(user));
         let reply = self.run(&LIST, &key, args).await?;
-        let CommitOutcome::Array(reply) = reply else {
+        let Reply::Array(reply) = reply else {
             return Err(no_answer());
         };
-        let [CommitOutcome::BulkString(next), CommitOutcome::Array(found)] = &reply[..] else {
+        let [Reply::BulkString(next), Reply::Array(found)] = &reply[..] else {
             return Err(no_answer());
         };
         // Each id is followed by its score.
@@ -539,7 +539,7 @@ impl RedisStore {
         let mut command = redis::cmd("HMGET");
         command.arg(self.key(id)).arg(&["meta", "user"]);
         command.arg(Marked(".", SessionSummary::NOTE));
-        let CommitOutcome::Array(fields) = self.send(&command).await? else {
+        let Reply::Array(fields) = self.send(&command).await? else {
             return Err(no_answer());
         };
         let [meta, user, note] = &fields[..] else {
@@ -570,11 +570,11 @@ impl RedisStore {
 }
 
 /// The record in a hash, if there is one.
-pub(crate) fn read(reply: &CommitOutcome) -> Result<Option<Record>, StoreError> {
+pub(crate) fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
     // RESP2 has no maps.
     let fields: Vec<_> = match reply {
-        CommitOutcome::Map(fields) => fields.iter().map(|(field, value)| (field, value)).collect(),
-        CommitOutcome::Array(fields) => fields
+        Reply::Map(fields) => fields.iter().map(|(field, value)| (field, value)).collect(),
+        Reply::Array(fields) => fields
             .chunks_exact(2)
             .map(|field| (&field[0], &field[1]))
             .collect(),
@@ -629,10 +629,10 @@ fn read_meta(meta: &str, entries: Entries) -> Option<Record> {
     Some(record)
 }
 
-fn text(reply: &CommitOutcome) -> Option<&str> {
+fn text(reply: &Reply) -> Option<&str> {
     match reply {
-        CommitOutcome::BulkString(bytes) => str::from_utf8(bytes).ok(),
-        CommitOutcome::SimpleString(text) => Some(text),
+        Reply::BulkString(bytes) => str::from_utf8(bytes).ok(),
+        Reply::SimpleString(text) => Some(text),
         _ => None,
     }
 }
