@@ -6,7 +6,12 @@ use sqlx::{
     mysql::{MySqlConnectOptions, MySqlDatabaseError},
 };
 
-use super::{Dialect, Lost, Pools, Trouble, WrongScheme, driver, sql_store};
+use super::{
+    Dialect, WrongScheme,
+    driver::driver,
+    pool::{Lost, Pools, Trouble},
+    public::sql_store,
+};
 
 sql_store! {
     /// Keeps sessions in MySQL (8.0 or newer) or MariaDB (10.5 or newer): for an application that

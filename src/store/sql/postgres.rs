@@ -2,7 +2,12 @@
 
 use sqlx::{ConnectOptions, Postgres as Db, error::DatabaseError, postgres::PgConnectOptions};
 
-use super::{Dialect, Lost, Pools, Trouble, WrongScheme, driver, sql_store};
+use super::{
+    Dialect, WrongScheme,
+    driver::driver,
+    pool::{Lost, Pools, Trouble},
+    public::sql_store,
+};
 
 sql_store! {
     /// Keeps sessions in PostgreSQL, 9.6 or newer: for an application that has one anyway, and runs

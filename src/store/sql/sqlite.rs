@@ -6,7 +6,12 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use super::{ACQUIRE_LIMIT, Dialect, Lost, Pools, Trouble, WrongScheme, driver, sql_store};
+use super::{
+    Dialect, WrongScheme,
+    driver::driver,
+    pool::{ACQUIRE_LIMIT, Lost, Pools, Trouble},
+    public::sql_store,
+};
 
 sql_store! {
     /// Keeps sessions in a file of SQLite, which is built in: for an application of one process (or
