@@ -36,6 +36,11 @@ pub(crate) mod server_side;
 mod session_id;
 #[cfg(feature = "cookies")]
 pub(crate) mod signed_cookie;
+#[cfg(any(
+    feature = "cookies",
+    all(feature = "actix-session", feature = "server-side")
+))]
+pub(crate) mod successor;
 
 /// A session backend: where sessions live between two requests.
 ///

@@ -223,6 +223,7 @@ impl SessionCookie {
     }
 
     /// Returns the maximum length of the `Set-Cookie` value for a cookie value of `value` bytes.
+    #[cfg(feature = "cookies")]
     pub(crate) fn size(&self, value: usize) -> usize {
         let max_age = if self.persistent { MAX_AGE_LEN } else { 0 };
         self.name.len() + 1 + value + self.suffix.secure.len() + max_age

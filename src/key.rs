@@ -104,12 +104,6 @@ impl Key {
     }
 }
 
-/// Returns the HMAC that derives the successors of cookies made with `key`: see
-/// [`Migration`](crate::backend::Migration).
-pub(crate) fn successors(key: &Key) -> Hmac<Sha256> {
-    hmac(&key.derive("successor of a cookie"))
-}
-
 /// The length of a cookie's signature in bytes: half of HMAC-SHA-256's output, the minimum that
 /// RFC 2104, section 5, recommends. 128 bits cannot be guessed, and save 21 characters per cookie.
 pub(crate) const TAG: usize = 16;

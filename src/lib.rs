@@ -1,10 +1,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
-    not(all(any(feature = "actix", feature = "tower"), feature = "cookies")),
-    allow(
-        dead_code,
-        reason = "without a web framework nobody opens sessions, without a backend nobody keeps them"
-    )
+    not(any(feature = "actix", feature = "tower")),
+    allow(dead_code, reason = "only a web framework opens and commits sessions")
 )]
 // Here and not in Cargo.toml, because tests and examples may.
 #![warn(

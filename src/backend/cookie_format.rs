@@ -29,7 +29,10 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use hmac::Hmac;
 use sha2::Sha256;
 
-use super::migration::{self, Adopt, Claim, Migration};
+use super::{
+    migration::{Adopt, Claim, Migration},
+    successor,
+};
 use crate::{
     backend::{Backend, Commit, CommitOutcome, OpenOutcome, OpenRequest, Refused, Size},
     changes::View,
@@ -98,7 +101,7 @@ impl<S: Seal> Migration for S {
         let (mut session, _) = begin(settings, 16);
         session.extend(record.created.millis().to_be_bytes());
         session.extend(record.identity.to_be_bytes());
-        Some(migration::successor(self.successors(key), &session))
+        Some(successor::successor(self.successors(key), &session))
     }
 
     /// No request finds a cookie gone: there is nothing to take.

@@ -11,13 +11,6 @@ use crate::{
     settings::Settings,
 };
 
-#[cfg(any(feature = "cookies", feature = "server-side"))]
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-#[cfg(any(feature = "cookies", feature = "server-side"))]
-use hmac::{Hmac, Mac};
-#[cfg(any(feature = "cookies", feature = "server-side"))]
-use sha2::Sha256;
-
 /// What [`Builder::migrate_from`](crate::Builder::migrate_from) asks of a backend beyond opening and
 /// committing: an ability that [`Backend::migration`](crate::Backend::migration) returns.
 ///
@@ -133,20 +126,6 @@ pub(crate) struct Origin {
     pub(crate) token: Token,
     /// Where it comes from, if the old backend does not have it yet either.
     pub(crate) inner: Option<Box<Origin>>,
-}
-
-/// Returns the successor of a cookie: 48 bytes as a server-side backend writes them, 16 that name the
-/// session and a secret of 32.
-#[cfg(any(feature = "cookies", feature = "server-side"))]
-pub(crate) fn successor(key: &Hmac<Sha256>, cookie: &[u8]) -> String {
-    let part = |label: u8| {
-        key.clone()
-            .chain_update([label])
-            .chain_update(cookie)
-            .finalize()
-    };
-    let (root, secret) = (part(0).into_bytes(), part(1).into_bytes());
-    BASE64.encode([&root[..16], &secret[..]].concat())
 }
 
 /// The value of a session cookie. It prints as nothing.

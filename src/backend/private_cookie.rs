@@ -8,8 +8,8 @@ use sha2::Sha256;
 
 use super::cookie_format::Seal;
 use crate::{
-    backend::Refused,
-    key::{self, Key},
+    backend::{Refused, successor},
+    key::Key,
     random,
 };
 
@@ -57,7 +57,7 @@ impl PrivateCookie {
             old.derive("private cookie");
         self.keys.push(Keys {
             cipher: Aes128GcmSiv::new(&key.into()),
-            successors: key::successors(&old),
+            successors: successor::keyed(&old),
         });
         self
     }

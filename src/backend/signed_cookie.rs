@@ -7,7 +7,7 @@ use sha2::Sha256;
 
 use super::cookie_format::Seal;
 use crate::{
-    backend::Refused,
+    backend::{Refused, successor},
     key::{self, Key, TAG},
 };
 
@@ -56,7 +56,7 @@ impl SignedCookie {
     pub fn accept(mut self, old: Key) -> Self {
         self.keys.push(Keys {
             signer: key::hmac(&old.derive("signed cookie")),
-            successors: key::successors(&old),
+            successors: successor::keyed(&old),
         });
         self
     }

@@ -69,6 +69,7 @@ struct Slot {
 }
 
 /// Where the entries of a text lie.
+#[cfg(feature = "cookies")]
 pub(crate) struct Slots(Vec<Slot>);
 
 impl Packed {
@@ -109,6 +110,7 @@ impl Packed {
     }
 }
 
+#[cfg(feature = "cookies")]
 impl Entries {
     /// Where entries lie: for each, the lengths of key and value in bytes, and whether the value is
     /// JSON.
@@ -136,7 +138,9 @@ impl Entries {
         (end == text.len() && slots.iter().all(is_cut))
             .then(|| Self(Form::Packed(Arc::new(Packed::new(text, slots)))))
     }
+}
 
+impl Entries {
     /// The value under `key`.
     pub fn get(&self, key: &str) -> Option<Value<&str>> {
         match &self.0 {

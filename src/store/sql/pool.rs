@@ -186,6 +186,10 @@ impl<D: Dialect> Drop for Call<D> {
 }
 
 /// What an error means for the statement.
+#[cfg_attr(
+    not(any(feature = "postgres", feature = "mysql")),
+    allow(dead_code, reason = "a file has no server that goes down")
+)]
 pub(crate) enum Trouble {
     /// It was undone in favour of another one, and may be sent again.
     Undone,

@@ -20,8 +20,12 @@ use crate::{
 
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 use crate::{
-    backend::migration, backend::migration::Adopt, backend::migration::Claim,
-    backend::migration::Migration, expiry::Timestamp, key,
+    backend::{
+        migration::{Adopt, Claim, Migration},
+        successor,
+    },
+    expiry::Timestamp,
+    key::Key as SigningKey,
 };
 
 /// Opens the sessions that actix-session's `CookieSessionStore` put into cookies, so that
@@ -137,13 +141,13 @@ impl Migration for ActixSessionCookie {
             return None;
         }
         self.read(token, settings).ok()?;
-        let key = crate::key::Key::from_secret(self.key.signing()).ok()?;
+        let key = SigningKey::from_secret(self.key.signing()).ok()?;
         let name = settings.cookie_name();
         // The value without percent-encoding, of which a client may choose another.
         let cookie = Self::parse(name, token).ok()?;
         let cookie = format!("{name}\0{}", cookie.value());
-        Some(migration::successor(
-            &key::successors(&key),
+        Some(successor::successor(
+            &successor::keyed(&key),
             cookie.as_bytes(),
         ))
     }
