@@ -135,26 +135,19 @@ impl Manager {
         })
     }
 
-    /// The session cookies of a request, this manager's and those that it takes over.
-    pub(crate) fn tokens(
-        &self,
-        request: &dyn RequestHead,
-        log: fn(&Settings, &'static str),
-    ) -> Tokens {
-        let own = match request.find(self.settings().cookie()) {
-            Found::Nothing => None,
-            Found::One(token) => Some(token),
-            Found::Refused(why) => {
-                log(self.settings(), why);
-                Some("")
-            }
+    /// Returns the session cookies of a request, this manager's and those of the managers that it
+    /// migrates from, and why this manager's was refused.
+    pub(crate) fn tokens(&self, request: &dyn RequestHead) -> (Tokens, Option<&'static str>) {
+        let (own, refused) = match request.find(self.settings().cookie()) {
+            Found::Nothing => (None, None),
+            Found::One(token) => (Some(token), None),
+            Found::Refused(why) => (Some(""), Some(why)),
         };
-        // Of one cookie name, one log line is enough.
-        let old = |old: &Self| Box::new(old.tokens(request, |_, _| ()));
-        Tokens {
+        let tokens = Tokens {
             own: own.map(Box::from),
-            old: self.old().map(old),
-        }
+            old: self.old().map(|old| Box::new(old.tokens(request).0)),
+        };
+        (tokens, refused)
     }
 
     /// The manager that this one takes over from.

@@ -10,7 +10,7 @@ use std::{
     any::type_name,
     fmt,
     hash::{BuildHasher, Hasher, RandomState},
-    sync::{Arc, Mutex, Weak, atomic::AtomicBool},
+    sync::{Arc, Mutex, Weak},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -81,8 +81,6 @@ struct Inner {
     outer: Option<Session>,
     /// The one whose middleware is nearer to the handler, while it is there.
     inner: Mutex<Weak<Inner>>,
-    /// Whether the state knows what the request says of it.
-    is_read: AtomicBool,
     state: Mutex<State>,
 }
 

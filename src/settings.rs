@@ -5,7 +5,6 @@ use std::fmt;
 use crate::{
     cookie::{Attributes, SessionCookie},
     expiry::{Clock, Expiry, Timestamp},
-    log::log,
 };
 #[cfg(any(feature = "actix", feature = "tower"))]
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -83,47 +82,44 @@ impl Settings {
     }
 
     /// Returns `true` if the cookie of a request is `Secure`.
-    ///
-    /// A release build checks the host only for a log line, once per process, and only if the
-    /// request has no session cookie: a client that dropped a `Secure` cookie returns without it.
     #[cfg(any(feature = "actix", feature = "tower"))]
-    pub(crate) fn is_secure(
+    pub(crate) fn is_secure(&self, is_https: bool, is_to_loopback: impl FnOnce() -> bool) -> bool {
+        self.cookie
+            .is_secure(IS_DEBUG_BUILD, is_https, is_to_loopback)
+    }
+
+    /// Returns a warning, once per process, if a client may have dropped a `Secure` cookie: it
+    /// requests a loopback host over plain http and has no session cookie.
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn secure_warning(
         &self,
         is_https: bool,
         has_cookie: bool,
-        is_to_loopback: impl Fn() -> bool,
-    ) -> bool {
+        is_to_loopback: impl FnOnce() -> bool,
+    ) -> Option<String> {
         static IS_SAID: AtomicBool = AtomicBool::new(false);
-        if !IS_DEBUG_BUILD
+        let is_due = !IS_DEBUG_BUILD
             && !has_cookie
             && !is_https
             && self.cookie.is_secure_by_default()
             && !IS_SAID.load(Ordering::Relaxed)
             && is_to_loopback()
-            && !IS_SAID.swap(true, Ordering::Relaxed)
-        {
-            log!(
-                WARN,
+            && !IS_SAID.swap(true, Ordering::Relaxed);
+        is_due.then(|| {
+            format!(
                 "a client requested a loopback host over plain http, and the cookie `{}` is `Secure` \
                  because this is a release build; some clients drop such a cookie. If clients reach \
                  this server over plain http, call `secure(false)` on the manager's builder; behind \
                  an https proxy, ignore this warning",
                 self.cookie_name()
-            );
-        }
-        self.cookie
-            .is_secure(IS_DEBUG_BUILD, is_https, is_to_loopback)
+            )
+        })
     }
 
     /// Returns the log line for a refused cookie. It omits the value, which is secret.
     pub(crate) fn refused(&self, why: impl fmt::Display) -> String {
         let name = self.cookie_name();
         format!("the cookie `{name}` was refused, so the session is empty: {why}")
-    }
-
-    /// Logs that a cookie was refused.
-    pub(crate) fn log_refused(&self, why: &'static str) {
-        log!(WARN, "{}", self.refused(why));
     }
 }
 

@@ -1,4 +1,4 @@
-//! For tests: the suite that every [`Store`] passes, and sessions without a server.
+//! For tests: the suite that every [`Store`](crate::Store) passes, and sessions without a server.
 //!
 //! Whoever writes a store runs [`check_store`] on it, against the real thing:
 //!

@@ -217,7 +217,7 @@ impl Session {
         state.head.looked = true;
         match state.life {
             _ if self.needs_response() => Err(self.needs_store()),
-            Life::Unopened => Err(Error::NotLoaded),
+            Life::Unread | Life::Unopened => Err(Error::NotLoaded),
             Life::ReadOnly => Err(Error::ReadOnly),
             Life::Ended => Err(Error::Ended),
             Life::Open | Life::Renewed | Life::Removed => Ok(()),

@@ -2,10 +2,12 @@
 
 use std::{
     any::Any,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use super::Inner;
+#[cfg(any(feature = "actix", feature = "tower"))]
+use crate::cookie::RequestHead;
 use crate::{
     backend::{CommitOutcome, OpenOutcome},
     cookie::Tokens,
@@ -19,8 +21,6 @@ use crate::{
     },
     settings::OnStoreError,
 };
-#[cfg(any(feature = "actix", feature = "tower"))]
-use crate::{cookie::RequestHead, settings::Settings};
 
 impl Session {
     /// The session of a request that begins: nothing of it is known yet.
@@ -32,7 +32,7 @@ impl Session {
     ) -> Self {
         let state = State {
             tokens: Tokens::default(),
-            life: Life::Unopened,
+            life: Life::Unread,
             record: None,
             origin: None,
             live: None,
@@ -56,7 +56,6 @@ impl Session {
             is_https,
             outer,
             inner: Mutex::default(),
-            is_read: AtomicBool::new(false),
             state: Mutex::new(state),
         }));
         if let Some(outer) = session.outer() {
@@ -84,29 +83,29 @@ impl Session {
     /// Reads what the request says of the session, unless that is done.
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn read(&self, request: &dyn RequestHead) {
-        if self.0.is_read.load(std::sync::atomic::Ordering::Acquire) {
+        let mut state = self.lock_unsettled();
+        if state.life != Life::Unread {
             return;
         }
-        let manager = &self.0.manager;
+        let (manager, is_https) = (&self.0.manager, self.0.is_https);
         let settings = manager.settings();
-        // Both may log, which they must not while the state is locked: the log may look at the session.
-        let tokens = manager.tokens(request, Settings::log_refused);
-        let has_cookie = tokens.own.is_some();
-        let secure = settings.is_secure(self.0.is_https, has_cookie, || request.is_to_loopback());
-        let mut state = self.lock();
-        if self.0.is_read.load(std::sync::atomic::Ordering::Relaxed) {
-            return;
+        let (tokens, refused) = manager.tokens(request);
+        if let Some(why) = refused {
+            state.warn(settings.refused(why));
         }
-        state.head.secure = secure;
+        let has_cookie = tokens.own.is_some();
+        let is_to_loopback = || request.is_to_loopback();
+        if let Some(warning) = settings.secure_warning(is_https, has_cookie, is_to_loopback) {
+            state.warn(warning);
+        }
+        state.head.secure = settings.is_secure(is_https, is_to_loopback);
         state.tokens = tokens;
-        self.0
-            .is_read
-            .store(true, std::sync::atomic::Ordering::Release);
+        state.life = Life::Unopened;
     }
 
     /// The session, if the backend was asked for it.
     pub(crate) fn loaded(self) -> Result<Self, Error> {
-        let is_unopened = self.looked_at().life == Life::Unopened;
+        let is_unopened = self.looked_at().life.is_unopened();
         if is_unopened && !self.opens_at_once() {
             Err(Error::NotLoaded)
         } else {
@@ -124,7 +123,7 @@ impl Session {
         let opening = {
             let state = self.lock();
             // What opens at once waits until the handler looks.
-            if state.life != Life::Unopened || self.opens_at_once() {
+            if !state.life.is_unopened() || self.opens_at_once() {
                 return BackendFuture::ready(Ok(()));
             }
             self.0.manager.opening(&state.tokens, request)
@@ -143,7 +142,7 @@ impl Session {
         let mut state = self.lock();
         match opened {
             // Two who asked at once got the same, and somebody may have written since.
-            Ok(_) if state.life != Life::Unopened => {}
+            Ok(_) if !state.life.is_unopened() => {}
             Ok(opened) => state.open(opened, &self.0.manager),
             Err(error @ Error::Unavailable { .. })
                 if self.0.manager.settings().on_store_error() == OnStoreError::Anonymous =>

@@ -51,6 +51,8 @@ pub(super) struct State {
 /// Where a session is in its life.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
+    /// The request head has not been parsed yet, and so the cookies are not known.
+    Unread,
     /// The backend has not opened it yet.
     Unopened,
     /// It can be read and written, whether or not it is stored already.
@@ -64,6 +66,12 @@ pub(super) enum Life {
     Removed,
     /// Another request ended or renewed it, or it expired: it is empty and takes no writes.
     Ended,
+}
+
+impl Life {
+    pub(super) fn is_unopened(self) -> bool {
+        matches!(self, Self::Unread | Self::Unopened)
+    }
 }
 
 /// What waits to be committed.
@@ -417,7 +425,7 @@ impl Session {
     /// once.
     pub(super) fn look(&self) -> Look<'_> {
         let mut state = self.looked_at();
-        if state.life == Life::Unopened
+        if state.life.is_unopened()
             && self.opens_at_once()
             && let Ok(Ok(opened)) = self.0.manager.opening(&state.tokens, &()).now()
         {
