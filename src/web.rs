@@ -350,17 +350,17 @@ fn name_of(host: &[u8]) -> &[u8] {
     }
 }
 
-/// Whether `name` is `localhost` or below it. A colon is left in a name only if what follows it is no
-/// port, and then it is no host.
+/// Returns `true` if `name` is `localhost` or a name below it, of characters that a host name has.
 fn is_localhost(name: &[u8]) -> bool {
     let name = name.strip_suffix(b".").unwrap_or(name);
     let Some((rest, end)) = name.split_last_chunk() else {
         return false;
     };
     let localhost: &[u8; 9] = end;
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b".-_".contains(byte);
     localhost.eq_ignore_ascii_case(b"localhost")
         && rest.last().is_none_or(|byte| *byte == b'.')
-        && !rest.contains(&b':')
+        && rest.iter().all(is_allowed)
 }
 
 /// Header fields that tell of a proxy between client and server.
@@ -431,6 +431,8 @@ mod tests {
             "x:localhost",
             ":1.localhost",
             "x:1.localhost:80",
+            "[;1.localhost",
+            "a\u{1}.localhost",
             "127.0.0.1:x:80",
             "10.0.0.1",
             "é.example",

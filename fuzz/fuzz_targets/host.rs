@@ -26,7 +26,8 @@ fn naive(host: &str) -> bool {
     let is_loopback = |address: Ipv4Addr| address.octets()[0] == 127;
     let name = name.to_ascii_lowercase();
     let labels: Vec<_> = name.strip_suffix('.').unwrap_or(&name).split('.').collect();
-    let is_localhost = labels.last() == Some(&"localhost") && !name.contains(':');
+    let is_allowed = |char: char| char.is_ascii_alphanumeric() || ".-_".contains(char);
+    let is_localhost = labels.last() == Some(&"localhost") && name.chars().all(is_allowed);
     name.parse().is_ok_and(is_loopback) || is_localhost
 }
 
