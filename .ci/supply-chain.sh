@@ -41,7 +41,7 @@ deny() {
 
 # A copy of what is published, and of no test: what tests need is not asked of a dependent.
 copy() {
-    cp -r build.rs src README.md LICENSE "$work"
+    cp -r build.rs src docs README.md LICENSE-MIT LICENSE-APACHE "$work"
     awk '/^\[/ { skip = /^\[(dev-dependencies|workspace|\[)/ } !skip' Cargo.toml >"$work/Cargo.toml"
 }
 

@@ -3,6 +3,23 @@
     not(any(feature = "actix", feature = "tower")),
     allow(dead_code, reason = "only a web framework opens and commits sessions")
 )]
+#![cfg_attr(
+    not(all(
+        feature = "actix-session",
+        feature = "cookies",
+        feature = "memory",
+        feature = "mysql",
+        feature = "postgres",
+        feature = "redis",
+        feature = "sqlite",
+        feature = "testing",
+        feature = "tower-sessions-0-14"
+    )),
+    allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the documentation is built with all features"
+    )
+)]
 // Here and not in Cargo.toml, because tests and examples may.
 #![warn(
     clippy::unwrap_used,
@@ -13,11 +30,31 @@
 //! One session interface for the whole process: the application picks the backend, every library
 //! crate shares it.
 //!
-//! `session-manager` is to HTTP sessions what `log` is to logging. Libraries (an admin panel, an
-//! auth crate, a flash-message helper) call [`manager::get()`] and never learn where sessions live;
-//! the application says so once, at start-up, with [`manager::set()`].
+//! Libraries (an admin panel, a login, a flash-message helper) call [`manager::get()`] and do not know
+//! where sessions live. The application decides that once, at start-up, with [`manager::set()`]; until
+//! then, sessions are in a [signed cookie](manager::SESSION_MANAGER).
 //!
-//! # A first application
+//! The repository's `docs/` has the tasks: getting started, choosing a backend, rotating keys, migrating
+//! sessions, operations, guarantees, benchmarks and the security model. This reference has the types.
+//!
+//! # The map
+//!
+//! | to | see |
+//! |---|---|
+//! | set, get and replace the process-wide manager; override it in tests | [`manager`] |
+//! | build a manager: cookie, timeouts, migration | [`Manager::builder`], [`Builder`] |
+//! | open and commit sessions in an application | [`manager::middleware`], [`Middleware`] |
+//! | read and write a session | [`Session`], [`Manager`], [`Message`] |
+//! | find the session of a request | [`HasSession`], [`Manager::session`], [`Manager::open`] |
+//! | own keys of a library crate | [`TypedKey`], [`Session::namespace`] |
+//! | list and end a user's sessions | [`Manager::user_sessions`], [`Session::set_user`] |
+//! | keep sessions in the cookie | [`SignedCookie`], [`PrivateCookie`], [`Key`] |
+//! | keep sessions in a store | [`ServerSide`], [`MemoryStore`], [`RedisStore`], [`PostgresStore`], [`MySqlStore`], [`SqliteStore`], [`TowerStore`] |
+//! | write a store or a backend | [`Store`] and [`store`], [`Backend`] and [`backend`], [`testing::check_store`] |
+//! | keep or leave actix-session | [`ActixSession`], [`ActixSessionCookie`] |
+//! | write a library crate | [`guide`] |
+//!
+//! # actix-web
 //!
 //! ```no_run
 //! # #[cfg(all(feature = "actix", feature = "cookies"))] {
@@ -44,7 +81,7 @@
 //! # }
 //! ```
 //!
-//! In axum it is `Router::layer(manager::middleware())`, and a [`Session`] as an extractor:
+//! # axum
 //!
 //! ```no_run
 //! # #[cfg(feature = "axum")] {
@@ -60,153 +97,39 @@
 //! # }
 //! ```
 //!
-//! [`manager::middleware()`] opens the session before a handler runs and keeps it before the
-//! response goes out. Between the two nothing waits: every accessor is synchronous, so flash
-//! messages can be read inside a template function.
-//!
-//! # Reading and writing
-//!
-//! Through the manager with any request at hand ([`HasSession`]: actix-web's `HttpRequest`,
-//! `ServiceRequest`, `ServiceResponse` and `GuardContext`; in axum, tonic and tower `http::Request`,
-//! `http::request::Parts` and `http::Extensions`), or through a [`Session`], which is an extractor in
-//! both frameworks:
-//!
-//! ```
-//! use session_manager::{Error, Message, Session};
-//!
-//! async fn sign_in(session: Session) -> Result<&'static str, Error> {
-//!     session.renew(); // against session fixation, whenever rights change
-//!     session.add("user", "ada")?;
-//!     session.flash(Message::success("Welcome back"))?;
-//!     Ok("signed in")
-//! }
-//!
-//! async fn sign_out(session: Session) -> Result<&'static str, Error> {
-//!     session.destroy();
-//!     session.flash("You are logged out")?; // begins a new session
-//!     Ok("signed out")
-//! }
-//! ```
-//!
-//! A string is stored as it is, anything else as JSON; values stay text until somebody asks for a
-//! type, so reading one key parses one key. A missing key is `None`, never `""`. What fails changes
-//! nothing: a value that JSON cannot express, one that does not fit, a value of another type.
-//!
-//! # When a session is kept
-//!
-//! When the response goes out, unless it is a server error (5xx), which leaves the session as it
-//! was: a request that failed half-way leaves nothing half-done. Ending a session
-//! ([`Session::destroy`]) sticks in any case. See [`Builder::commit_on_server_error`].
-//!
-//! `Set-Cookie` is sent only when something changed, with `Cache-Control: no-cache="Set-Cookie"`;
-//! `Vary: Cookie` whenever the session was looked at or a handler took it, so that no cache shows one visitor's page to
-//! another (CVE-2023-30861).
-//!
 //! # Outside a request
 //!
-//! A [`Session`] may move into a task, a WebSocket or a stream. Nobody commits for code that outlives
-//! its response, so it says when; and it looks whether the visitor is still logged in:
-//!
-//! ```
-//! use session_manager::{Error, Session};
-//!
-//! async fn import(session: Session) -> Result<&'static str, Error> {
-//!     session.add("done", 0)?; // a session begins with a response, and never later
-//!     tokio::spawn(async move {
-//!         for _part in 0..100 {
-//!             session.revalidate().await?; // `Error::Ended`: logged out elsewhere
-//!             session.update("done", |done: Option<u32>| done.unwrap_or(0) + 1)?;
-//!             session.save().await?;
-//!         }
-//!         Ok::<_, Error>(())
-//!     });
-//!     Ok("begun")
-//! }
-//! ```
+//! A [`Session`] may move into a task, a WebSocket or a stream. After the response head is sent,
+//! [`Session::save`] commits and [`Session::revalidate`] checks that the session still exists:
 //!
 //! | after the response head | server-side backends | cookie backends |
 //! |---|---|---|
-//! | reading | as it was, or as of the last `revalidate` | as it was |
+//! | reading | as opened, or as of the last `revalidate` | as opened |
 //! | `add`, `update`, `flash` | kept by `save` | [`Error::HeadSent`] |
-//! | `pop`, `clear`, `destroy` | kept by `save` | `save` is `HeadSent` |
+//! | `pop`, `clear`, `destroy` | kept by `save` | `save` returns `HeadSent` |
 //! | `take`, `update_now` | done at once | [`Error::NeedsStore`] |
-//! | to begin a session, to renew it, to move it ([`migrate_from`](Builder::migrate_from)) | `HeadSent` | `HeadSent` |
-//! | `revalidate` finds | a logout, a renewal, the end of its time | the end of its time |
+//! | starting a session, renewing it, [migrating](Builder::migrate_from) it | `HeadSent` | `HeadSent` |
+//! | `revalidate` detects | a logout, a renewal, the expiry | the expiry |
 //!
-//! A session that ended elsewhere is empty from then on, takes no writes, and nothing revives it. What
-//! `save` could not keep, because the store was away or nobody waited for it, the next one keeps.
-//! `examples/websocket.rs` is a whole application.
-//!
-//! # Backends
-//!
-//! | | where the data lives | for |
-//! |---|---|---|
-//! | [`SignedCookie`] | in the cookie: readable, unforgeable | most applications, and the default |
-//! | [`PrivateCookie`] | in the cookie: encrypted | data that the visitor must not read |
-//! | `ServerSide` | in a [`Store`]; the cookie holds a random id | everything larger, or stricter |
-//!
-//! The cookie backends hold 4,096 bytes, need no store, and refuse a cookie past its time whatever the
-//! browser thinks. What they cannot do: of two overlapping requests the later response wins, and a
-//! cookie that was copied before logging out opens the session until its time is over.
-//!
-//! Server-side sessions lose no update, and no request in flight undoes a logout: what it did is
-//! merged into the store key by key, and never revives what is gone. They also find
-//! [a user's sessions](Manager::user_sessions), and go on in code that outlives its request
-//! ([`Session::save`]). A store of your own implements [`Store`], and passes
-//! `session_manager::testing::check_store`; a backend of another kind implements [`Backend`].
-//!
-//! # Keys
-//!
-//! `openssl rand -base64 48` makes a secret, [`Key::from_env`] reads it. To change it without logging
-//! anybody out, accept the old one for as long as sessions live
-//! ([`Builder::absolute_timeout`]):
-//!
-//! ```
-//! # #[cfg(feature = "cookies")] {
-//! use session_manager::{Key, Manager, SignedCookie, manager};
-//!
-//! # fn f() -> Result<(), session_manager::KeyError> {
-//! let (new, old) = (Key::from_env("SESSION_SECRET")?, Key::from_env("OLD_SESSION_SECRET")?);
-//! manager::set(Manager::new(SignedCookie::new(new).accept(old)));
-//! # Ok(()) }
-//! # }
-//! ```
-//!
-//! # The default
-//!
-//! Until the application sets a manager there is one anyway, so that the first try works: a signed
-//! cookie whose key is `SESSION_SECRET`. Without that variable, a debug build signs with a key that
-//! everybody knows and says so; a release build draws a key for this process, logs an error, and
-//! everybody is logged out at the next start. [`manager::is_insecure_default`] lets an application
-//! refuse to start.
-//!
-//! # Writing a library crate on it
-//!
-//! ```
-//! use session_manager::{Error, HasSession, TypedKey};
-//!
-//! const FILTER: TypedKey<String> = TypedKey::new("admin.filter");
-//!
-//! /// Remembers the filter that a visitor chose.
-//! pub fn remember_filter(req: &(impl HasSession + ?Sized), filter: &str) -> Result<(), Error> {
-//!     FILTER.add(req, filter)
-//! }
-//! ```
-//!
-//! It depends on `session-manager` with `default-features = false`, takes whatever has a session,
-//! has its keys to itself ([`TypedKey`], [`Session::namespace`]), and keeps nothing beyond the
-//! request. The guide for its author is [`guide`].
+//! A session that ended elsewhere is empty from then on and rejects writes. If `save` fails because the
+//! store is down, or is cancelled, the next `save` keeps the same changes.
 //!
 //! # Features
 //!
-//! `actix` (actix-web), `cookies` (the two cookie backends and the default manager's key) and
-//! `tracing` (log lines) are on by default. `axum` is for axum; `tower`, a part of it, for any other
-//! stack of tower services, without the extractor. `actix-session` is for `ActixSession` and
-//! `ActixSessionCookie`: keeping that crate's sessions, and moving away from it. `server-side` is the
-//! backend for a [`Store`]; `memory`, `redis`, `postgres`, `mysql` and `sqlite` are the stores,
-//! `redis-tls` and `sql-tls` their TLS, and `tower-sessions` takes any store of that ecosystem
-//! (`TowerStore`; with `tower-sessions-0-14` those for its core 0.14); `testing` is the suite that
-//! every store passes.
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `actix` | yes | actix-web: the middleware, the extractor, [`HasSession`] for its requests |
+//! | `tower` | | tower services: the middleware, [`HasSession`] for `http` requests |
+//! | `axum` | | `tower`, and the extractor |
+//! | `cookies` | yes | [`SignedCookie`], [`PrivateCookie`], and the signed default manager |
+//! | `tracing` | yes | log lines through `tracing`, or through `log` if no subscriber is set |
+//! | `server-side` | | [`ServerSide`], for a [`Store`] of your own |
+//! | `memory`, `redis`, `postgres`, `mysql`, `sqlite` | | `server-side`, and the store of that name |
+//! | `redis-tls`, `sql-tls` | | TLS to Redis, and to PostgreSQL and MySQL |
+//! | `tower-sessions` | | [`TowerStore`]: stores for tower-sessions-core 0.15 |
+//! | `tower-sessions-0-14` | | [`Tower014`]: stores for tower-sessions-core 0.14 |
+//! | `actix-session` | | [`ActixSession`] and [`ActixSessionCookie`] |
+//! | `testing` | | the suite for stores, and sessions without a server: [`testing`] |
 
 pub mod backend;
 mod changes;
@@ -288,13 +211,35 @@ pub use store::{Store, StoreError};
 #[cfg_attr(docsrs, doc(cfg(feature = "actix-session")))]
 pub use web::actix_session::{ActixSession, ActixSessionCookie};
 
+/// Compiles the Rust code of README and of the pages in `docs`; [`guide`] includes one more.
 #[cfg(all(
     doctest,
-    feature = "actix",
+    feature = "actix-session",
     feature = "axum",
     feature = "cookies",
+    feature = "memory",
     feature = "redis",
-    feature = "actix-session"
+    feature = "sqlite",
+    feature = "testing",
+    feature = "tower-sessions"
 ))]
-#[doc = include_str!("../README.md")]
-struct ReadmeExamples;
+mod pages {
+    macro_rules! pages {
+        ($($name:ident: $path:literal)*) => {
+            $(
+                #[doc = include_str!($path)]
+                struct $name;
+            )*
+        };
+    }
+
+    pages! {
+        Readme: "../README.md"
+        ChoosingABackend: "../docs/choosing-a-backend.md"
+        ComingFromOtherCrates: "../docs/coming-from-other-crates.md"
+        GettingStarted: "../docs/getting-started.md"
+        KeysAndRotation: "../docs/keys-and-rotation.md"
+        MigratingSessions: "../docs/migrating-sessions.md"
+        Operations: "../docs/operations.md"
+    }
+}
