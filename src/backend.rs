@@ -8,7 +8,7 @@ use crate::{
     changes::write::Write,
     cookie::Tokens,
     error::Error,
-    expiry::Timestamp,
+    expiry::{Lifetime, Timestamp},
     record::{
         Record,
         id::{StoreId, Verifier},
@@ -306,7 +306,19 @@ impl Commit<'_> {
 
     /// When it ends if nobody uses it again.
     pub fn expires(&self) -> Timestamp {
-        self.settings.expiry().deadline(self.created(), self.now)
+        let expiry = self.settings.expiry_for(self.lifetime());
+        expiry.deadline(self.created(), self.now)
+    }
+
+    /// Returns the session's own lifetime, if it has one.
+    pub(crate) fn lifetime(&self) -> Option<Lifetime> {
+        let stored = self.stored.map(|stored| &stored.entries);
+        Lifetime::decode(self.changes.over(stored).get(Lifetime::KEY))
+    }
+
+    /// Returns `true` if the session's cookie has a `Max-Age`.
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.settings.is_persistent(self.lifetime())
     }
 
     /// What a store writes for it, and what of that must be computed anew if another request was

@@ -166,8 +166,7 @@ impl SessionCookie {
         (&self.name, &self.path, &self.domain) == (&other.name, &other.path, &other.domain)
     }
 
-    /// Returns `true` if the cookie has a `Max-Age`.
-    #[cfg(feature = "server-side")]
+    /// Returns `true` if the cookie has a `Max-Age`, unless the session says otherwise.
     pub(crate) fn is_persistent(&self) -> bool {
         self.persistent
     }
@@ -193,14 +192,13 @@ impl SessionCookie {
         self.secure.is_none()
     }
 
-    /// Returns the `Set-Cookie` value that sets the cookie to `value`, until `expires` if it is
-    /// persistent.
+    /// Returns the `Set-Cookie` value that sets the cookie to `value`; with `expires`, until then.
     pub(crate) fn set(
         &self,
         value: &str,
         secure: bool,
         now: Timestamp,
-        expires: Timestamp,
+        expires: Option<Timestamp>,
     ) -> String {
         let suffix = self.suffix.get(secure);
         let mut header =
@@ -209,7 +207,7 @@ impl SessionCookie {
         header.push('=');
         header.push_str(value);
         header.push_str(suffix);
-        if self.persistent {
+        if let Some(expires) = expires {
             let seconds = expires.since(now).min(MAX_AGE).as_secs();
             // Writing to a `String` cannot fail.
             let _ = write!(header, "; Max-Age={seconds}");
@@ -224,8 +222,8 @@ impl SessionCookie {
 
     /// Returns the maximum length of the `Set-Cookie` value for a cookie value of `value` bytes.
     #[cfg(feature = "cookies")]
-    pub(crate) fn size(&self, value: usize) -> usize {
-        let max_age = if self.persistent { MAX_AGE_LEN } else { 0 };
+    pub(crate) fn size(&self, value: usize, is_persistent: bool) -> usize {
+        let max_age = if is_persistent { MAX_AGE_LEN } else { 0 };
         self.name.len() + 1 + value + self.suffix.secure.len() + max_age
     }
 
@@ -438,7 +436,7 @@ mod tests {
         })
         .unwrap();
         let now = Timestamp::from_millis(0);
-        let set = cookie.set("v", true, now, now);
+        let set = cookie.set("v", true, now, None);
         let removal = cookie.remove(true);
         assert!(
             set.starts_with(
@@ -626,11 +624,12 @@ mod tests {
 
     #[test]
     fn the_size_said_is_the_size_sent_for_the_longest_lifetime() {
+        let cookie = cookie(|_| ()).unwrap();
+        let now = Timestamp::from_millis(0);
         for persistent in [false, true] {
-            let cookie = cookie(|a| a.persistent = persistent).unwrap();
-            let now = Timestamp::from_millis(0);
-            let sent = cookie.set("value", true, now, now.plus(Duration::MAX));
-            assert_eq!(sent.len(), cookie.size("value".len()), "{sent}");
+            let expires = persistent.then(|| now.plus(Duration::MAX));
+            let sent = cookie.set("value", true, now, expires);
+            assert_eq!(sent.len(), cookie.size("value".len(), persistent), "{sent}");
         }
     }
 }

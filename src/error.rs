@@ -131,6 +131,23 @@ pub enum Error {
         backend: &'static str,
     },
 
+    /// A session cannot have this lifetime.
+    #[error("the session keeps its lifetime, because the new one is invalid: {why}")]
+    InvalidLifetime {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+
+    /// Other code keeps the session and decides how long it lasts.
+    #[error(
+        "the backend `{backend}` cannot set a session's lifetime: configure the middleware that keeps \
+         the session"
+    )]
+    NoLifetime {
+        /// [`Manager::backend_name`](crate::Manager::backend_name).
+        backend: &'static str,
+    },
+
     /// The session is loaded on demand, and nobody demanded it.
     #[error(
         "the session is not loaded (`load_on_demand`): take `Session` as an extractor, or call \
@@ -283,6 +300,8 @@ mod tests {
             Error::Ended,
             Error::unavailable(json()),
             Error::NoUserIndex { backend },
+            Error::InvalidLifetime { why: "it is zero" },
+            Error::NoLifetime { backend },
             Error::NotLoaded,
             Error::NoBackend,
         ];

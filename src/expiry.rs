@@ -6,6 +6,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use crate::{error::Error, value::Value};
+
 /// A point in time, in milliseconds since the Unix epoch (1970-01-01 00:00 UTC).
 ///
 /// ```
@@ -95,6 +97,14 @@ impl Expiry {
         now.plus(self.idle).min(created.plus(self.absolute))
     }
 
+    /// Returns the timeouts of a session with a lifetime of its own.
+    pub(crate) fn with(self, lifetime: Option<Lifetime>) -> Self {
+        match lifetime {
+            Some(Lifetime::Persistent { idle, absolute }) => Self { idle, absolute },
+            Some(Lifetime::Browser) | None => self,
+        }
+    }
+
     /// Returns `true` if a session created at `created` that expires at `expires` is over at `now`.
     ///
     /// The absolute timeout of the current settings counts from `created`, so shortening it ends
@@ -109,6 +119,86 @@ impl Expiry {
     pub fn touch_due(&self, created: Timestamp, expires: Timestamp, now: Timestamp) -> bool {
         let gained = self.deadline(created, now).since(expires);
         !gained.is_zero() && gained >= self.idle / 20
+    }
+}
+
+/// The lifetime of one session, which [`Session::set_lifetime`](crate::Session::set_lifetime) sets in
+/// place of the manager's.
+///
+/// ```
+/// use std::time::Duration;
+/// use session_manager::{Error, Lifetime, Session};
+///
+/// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+///
+/// fn log_in(session: &Session, remember_me: bool) -> Result<(), Error> {
+///     session.renew();
+///     session.set_lifetime(match remember_me {
+///         true => Lifetime::Persistent { idle: 30 * DAY, absolute: 90 * DAY },
+///         false => Lifetime::Browser,
+///     })
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lifetime {
+    /// Until the browser is closed: the cookie has no `Max-Age`. The manager's timeouts apply.
+    Browser,
+    /// Also after the browser is closed: the cookie has a `Max-Age`.
+    Persistent {
+        /// The idle timeout of this session.
+        idle: Duration,
+        /// The absolute timeout of this session.
+        absolute: Duration,
+    },
+}
+
+impl Lifetime {
+    /// The longest timeout of a session: browsers keep no cookie for more than 400 days (RFC
+    /// 6265bis, section 5.5).
+    pub const MAX: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
+    /// The key under which a session stores its lifetime.
+    pub(crate) const KEY: &str = "\u{2}lifetime";
+
+    pub(crate) fn check(self) -> Result<(), Error> {
+        let Self::Persistent { idle, absolute } = self else {
+            return Ok(());
+        };
+        let why = if idle.as_millis() == 0 || absolute.as_millis() == 0 {
+            "a timeout of it is zero, so that the session would be over at once"
+        } else if idle > absolute {
+            "its idle timeout is longer than its absolute timeout, and would have no effect"
+        } else if absolute > Self::MAX {
+            "its absolute timeout is longer than 400 days, the most that a browser keeps a cookie"
+        } else {
+            return Ok(());
+        };
+        Err(Error::InvalidLifetime { why })
+    }
+
+    pub(crate) fn encode(self) -> Value {
+        Value::Text(match self {
+            Self::Browser => "browser".into(),
+            Self::Persistent { idle, absolute } => {
+                format!("{} {}", idle.as_millis(), absolute.as_millis()).into()
+            }
+        })
+    }
+
+    /// Returns the lifetime that a session stores under [`KEY`](Self::KEY), if it has one.
+    pub(crate) fn decode(value: Option<Value<&str>>) -> Option<Self> {
+        let value = value?;
+        let text = value.as_str();
+        if text == "browser" {
+            return Some(Self::Browser);
+        }
+        let (idle, absolute) = text.split_once(' ')?;
+        let millis = |text: &str| text.parse().ok().map(Duration::from_millis);
+        Some(Self::Persistent {
+            idle: millis(idle)?,
+            absolute: millis(absolute)?,
+        })
     }
 }
 
@@ -160,6 +250,49 @@ mod tests {
             !expiry.touch_due(BEGUN, last, BEGUN.plus(59 * MINUTE)),
             "nothing left to gain"
         );
+    }
+
+    #[test]
+    fn a_lifetime_is_read_as_it_was_written() {
+        let persistent = Lifetime::Persistent {
+            idle: MINUTE,
+            absolute: Lifetime::MAX,
+        };
+        for lifetime in [Lifetime::Browser, persistent] {
+            lifetime.check().unwrap();
+            let value = lifetime.encode();
+            assert_eq!(Lifetime::decode(Some(value.borrowed())), Some(lifetime));
+        }
+        for text in [
+            "",
+            "x",
+            "1",
+            "1 ",
+            "1 2 3",
+            "-1 2",
+            "99999999999999999999 1",
+        ] {
+            assert_eq!(Lifetime::decode(Some(Value::Text(text))), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_lifetime_without_effect_is_an_error() {
+        let zero = Duration::from_nanos(1);
+        let day = Duration::from_secs(24 * 60 * 60);
+        for (idle, absolute) in [
+            (zero, day),
+            (day, Duration::ZERO),
+            (2 * day, day),
+            (day, Lifetime::MAX + day),
+            (Duration::MAX, Duration::MAX),
+        ] {
+            let refused = Lifetime::Persistent { idle, absolute }.check();
+            assert!(
+                matches!(refused, Err(Error::InvalidLifetime { .. })),
+                "{idle:?}"
+            );
+        }
     }
 
     #[test]

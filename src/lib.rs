@@ -176,7 +176,7 @@ pub use backend::server_side::ServerSide;
 #[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]
 pub use backend::{private_cookie::PrivateCookie, signed_cookie::SignedCookie};
 pub use error::{ConfigError, Error};
-pub use expiry::Timestamp;
+pub use expiry::{Lifetime, Timestamp};
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "cookies", feature = "server-side"))))]
 pub use key::{Key, KeyError};

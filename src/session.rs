@@ -2,6 +2,7 @@
 
 pub(crate) mod commit;
 mod exchange;
+mod facts;
 pub(crate) mod namespace;
 mod open;
 mod state;
@@ -19,6 +20,7 @@ use crate::{
     backend::Size,
     changes::{Change, Update},
     error::Error,
+    expiry::Lifetime,
     manager::Manager,
     message::Message,
     session::{
@@ -393,7 +395,13 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub fn clear(&self) {
-        self.change(|changes| changes.clear());
+        let lifetime = self.lifetime();
+        self.change(|changes| {
+            changes.clear();
+            if let Some(lifetime) = lifetime {
+                changes.set(Lifetime::KEY, lifetime.encode());
+            }
+        });
     }
 
     /// Gives the session a new id, the same data, and timeouts that begin anew; the old id is dead.

@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::{
     cookie::{Attributes, SessionCookie},
-    expiry::{Clock, Expiry, Timestamp},
+    expiry::{Clock, Expiry, Lifetime, Timestamp},
+    record::entries::Entries,
 };
 #[cfg(any(feature = "actix", feature = "tower"))]
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +59,25 @@ impl Settings {
     /// Returns the idle and absolute timeouts.
     pub fn expiry(&self) -> &Expiry {
         &self.expiry
+    }
+
+    /// Returns the timeouts of a session with this lifetime of its own.
+    pub(crate) fn expiry_for(&self, lifetime: Option<Lifetime>) -> Expiry {
+        self.expiry.with(lifetime)
+    }
+
+    /// Returns the timeouts of a stored session.
+    pub(crate) fn expiry_of(&self, entries: &Entries) -> Expiry {
+        self.expiry.of(entries)
+    }
+
+    /// Returns `true` if the cookie of a session with this lifetime has a `Max-Age`.
+    pub(crate) fn is_persistent(&self, lifetime: Option<Lifetime>) -> bool {
+        match lifetime {
+            Some(Lifetime::Persistent { .. }) => true,
+            Some(Lifetime::Browser) => false,
+            None => self.cookie.is_persistent(),
+        }
     }
 
     /// Returns the current time of this manager's clock.

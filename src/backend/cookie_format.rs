@@ -38,7 +38,7 @@ use crate::{
     changes::View,
     cookie::LIMIT,
     error::Error,
-    expiry::Timestamp,
+    expiry::{Lifetime, Timestamp},
     future::BackendFuture,
     log::log,
     random,
@@ -82,13 +82,17 @@ fn open<S: Seal>(seal: &S, token: &str, settings: &Settings) -> Result<(Record, 
         return Err(Refused::Version);
     }
     let (body, key) = seal.unseal(&mut buffer, start)?;
-    let record = decode(buffer, body).ok_or(Refused::Malformed)?;
-    if settings
-        .expiry()
-        .is_over(record.created, record.expires, settings.now())
-    {
+    let mut record = decode(buffer, body).ok_or(Refused::Malformed)?;
+    let (now, expiry) = (settings.now(), settings.expiry_of(&record.entries));
+    if expiry.is_over(record.created, record.expires, now) {
         return Err(Refused::Expired);
     }
+    // A cookie does not hold when it was written. That follows from when it expires.
+    let idle = record
+        .expires
+        .since(Timestamp::from_millis(0).plus(expiry.idle));
+    let written = Timestamp::from_millis(0).plus(idle);
+    record.last_seen = written.clamp(record.created, now.max(record.created));
     Ok((record, key))
 }
 
@@ -148,10 +152,15 @@ impl<S: Seal> Backend for S {
             0
         } else {
             // A session lasts no longer than the absolute timeout.
-            let times = CREATED_LEN + varint_len(lifetime(settings.expiry().absolute));
+            let own = Lifetime::decode(session.get(Lifetime::KEY));
+            let absolute = settings.expiry_for(own).absolute;
+            let times = CREATED_LEN + varint_len(lifetime(absolute));
             let bytes = 1 + S::BEFORE + times + IDENTITY_LEN + body + S::BEHIND;
             // Four characters for every three bytes, without padding.
-            settings.cookie().size((bytes * 4).div_ceil(3))
+            let is_persistent = settings.is_persistent(own);
+            settings
+                .cookie()
+                .size((bytes * 4).div_ceil(3), is_persistent)
         };
         Some(Size { used, limit: LIMIT })
     }
@@ -186,7 +195,10 @@ impl<S: Seal> Backend for S {
         let token = BASE64.encode(&buffer[start..]);
         // A write that makes the session larger was measured when it was made. A touch or a removal
         // was not, and a longer name, domain or lifetime may be set since the cookie was written.
-        let size = commit.settings.cookie().size(token.len());
+        let size = commit
+            .settings
+            .cookie()
+            .size(token.len(), commit.is_persistent());
         BackendFuture::ready(if size <= LIMIT {
             Ok(CommitOutcome::Set { token, expires })
         } else if commit.changes.is_empty() {

@@ -28,7 +28,7 @@ use crate::{
         write::{Applied, Write},
     },
     error::Error,
-    expiry::Timestamp,
+    expiry::{Lifetime, Timestamp},
     future::BackendFuture,
     key::Key,
     log::log,
@@ -249,7 +249,10 @@ impl<S: Store> ServerSide<S> {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let is_live = |record: &Record| !expiry.is_over(record.created, record.expires, now);
+            let is_live = |record: &Record| {
+                let expiry = expiry.of(&record.entries);
+                !expiry.is_over(record.created, record.expires, now)
+            };
             Ok(match record {
                 // A tombstone has no age, so that its absolute time is not over.
                 Some(record) if record.verifier != Verifier::NONE && !is_live(&record) => {
@@ -402,11 +405,11 @@ impl<S: Store> Backend for ServerSide<S> {
         // cookie another key signed, or an older manager set, gets today's.
         let repeats = commit.resend
             || !found.as_ref().is_none_or(is_signed)
-            || settings.cookie().is_persistent()
+            || changes.entry(Lifetime::KEY).is_some()
+            || commit.is_persistent()
                 && commit.stored.is_some_and(|stored| {
-                    settings
-                        .expiry()
-                        .touch_due(stored.created, stored.expires, commit.now)
+                    let expiry = settings.expiry_of(&stored.entries);
+                    expiry.touch_due(stored.created, stored.expires, commit.now)
                 });
         let id = found.map(|(id, _)| id);
         BackendFuture::pending(async move {
@@ -453,6 +456,7 @@ impl<S: Store> Backend for ServerSide<S> {
             loop {
                 let found = self.limited(self.store.load(at, now)).await?;
                 let found = found.filter(|record| {
+                    let expiry = expiry.of(&record.entries);
                     id.matches(record.verifier)
                         && !expiry.is_over(record.created, record.expires, now)
                 });

@@ -77,7 +77,8 @@ impl MigratingBackend {
             opened => return opened,
         };
         let (created, expires) = (record.created, record.expires);
-        if new.expiry().is_over(created, expires, new.now()) {
+        let expiry = new.expiry_of(&record.entries);
+        if expiry.is_over(created, expires, new.now()) {
             return OpenOutcome::Nothing;
         }
         let successor = match &inner {
@@ -165,7 +166,10 @@ impl MigratingBackend {
                     ids.push(id);
                 }
             }
+            // A cookie of this session may open it for as long as the session's own lifetime says.
+            let expiry = commit.settings.expiry_of(&commit.stored.entries);
             let until = self.buried_until(commit.now);
+            let until = until.max(commit.now.plus(expiry.absolute));
             for id in ids {
                 Arc::clone(&adopt).bury(id, commit.now, until).await?;
             }

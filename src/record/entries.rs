@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use crate::value::Value;
+use crate::{
+    expiry::{Expiry, Lifetime},
+    value::Value,
+};
 
 /// The values of a record, by key.
 ///
@@ -257,6 +260,13 @@ impl Entries {
         text.shrink_to_fit();
         slots.shrink_to_fit();
         Self(Form::Packed(Arc::new(Packed::new(text, slots))))
+    }
+}
+
+impl Expiry {
+    /// Returns the timeouts of a session with these values.
+    pub(crate) fn of(self, entries: &Entries) -> Self {
+        self.with(Lifetime::decode(entries.get(Lifetime::KEY)))
     }
 }
 

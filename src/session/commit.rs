@@ -144,6 +144,7 @@ impl Session {
         let set_cookie = match std::mem::replace(&mut state.head.outcome, CommitOutcome::Keep) {
             CommitOutcome::Keep | CommitOutcome::Gone => None,
             CommitOutcome::Set { token, expires } => {
+                let expires = state.head.persistent.then_some(expires);
                 Some(cookie.set(&token, secure, state.committed, expires))
             }
             CommitOutcome::Remove => Some(cookie.remove(secure)),
@@ -222,7 +223,7 @@ impl Session {
         let now = settings.now();
         let touch_due = |record: &Record| {
             settings
-                .expiry()
+                .expiry_of(&record.entries)
                 .touch_due(record.created, record.expires, now)
         };
         let touches = match keep {
@@ -243,7 +244,9 @@ impl Session {
             now,
             settings,
         };
+        let is_persistent = commit.is_persistent();
         let future = manager.backend_arc().commit(commit);
+        state.head.persistent = is_persistent;
         state.committed = now;
         // What a cookie backend keeps nobody can write to any more.
         let undo = (!self.needs_response()).then(|| state.settle());

@@ -40,6 +40,7 @@ impl Session {
             head: Head {
                 sent: false,
                 secure: true,
+                persistent: false,
                 looked: false,
                 resend: false,
                 lost: false,

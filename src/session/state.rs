@@ -92,6 +92,8 @@ pub(super) struct Head {
     pub(super) sent: bool,
     /// Whether this client's cookie is `Secure`.
     pub(super) secure: bool,
+    /// Whether the session's cookie has a `Max-Age`.
+    pub(super) persistent: bool,
     /// Whether the handler read or wrote the session, so that the response depends on the cookie.
     pub(super) looked: bool,
     /// Whether the client sent an older manager's cookie, and needs the one of this manager.

@@ -2,7 +2,7 @@
 
 use super::MigratingBackend;
 use crate::{
-    expiry::Timestamp,
+    expiry::{Lifetime, Timestamp},
     future::BackendFuture,
     record::id::StoreId,
     store::{Page, SessionSummary, StoreError, UserIndex},
@@ -93,7 +93,9 @@ impl MigratingBackend {
             && let Some(adopt) = self.adopt()
         {
             let now = self.old.settings().now();
-            let burying = adopt.bury(id, now, self.buried_until(now)).await;
+            // The lifetime of the session is not known here.
+            let until = self.buried_until(now).max(now.plus(Lifetime::MAX));
+            let burying = adopt.bury(id, now, until).await;
             burying.map_err(|error| StoreError::failed(self.new.name(), error))?;
         }
         Ok(ended > 0)
