@@ -407,6 +407,9 @@ pub(crate) trait RequestHead {
     /// Finds the session cookie in the `Cookie` headers.
     fn find<'r>(&'r self, cookie: &SessionCookie) -> Found<'r>;
 
+    /// Returns the values of a header.
+    fn values<'r>(&'r self, name: &str) -> Box<dyn Iterator<Item = &'r [u8]> + 'r>;
+
     /// Returns `true` if the request names a loopback host and shows no sign of a proxy or https.
     fn is_to_loopback(&self) -> bool;
 }

@@ -217,6 +217,14 @@ pub enum ConfigError {
         /// [`Manager::backend_name`](crate::Manager::backend_name).
         backend: &'static str,
     },
+    /// A session's token cannot travel in a header of this name.
+    #[error("the carrier `{name}` is invalid: {rule}")]
+    Carrier {
+        /// The name of the header.
+        name: String,
+        /// Which rule it breaks, and what to do.
+        rule: &'static str,
+    },
     /// A timeout of zero, with which no session would ever be found again.
     #[error("the {which} timeout is zero, so that no session would outlive its own request")]
     ZeroTimeout {
@@ -319,6 +327,10 @@ mod tests {
                 attribute: "Partitioned",
             },
             ConfigError::CannotMigrate { backend },
+            ConfigError::Carrier {
+                name: key(),
+                rule: "it is empty",
+            },
             ConfigError::ZeroTimeout { which: "idle" },
         ];
         let texts = errors.iter().map(ToString::to_string);

@@ -132,6 +132,7 @@
 //! | `testing` | | the suite for stores, and sessions without a server: [`testing`] |
 
 pub mod backend;
+mod carrier;
 mod changes;
 mod cookie;
 mod error;
@@ -175,6 +176,7 @@ pub use backend::server_side::ServerSide;
 #[cfg(feature = "cookies")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]
 pub use backend::{private_cookie::PrivateCookie, signed_cookie::SignedCookie};
+pub use carrier::Carrier;
 pub use error::{ConfigError, Error};
 pub use expiry::{Lifetime, Timestamp};
 #[cfg(any(feature = "cookies", feature = "server-side"))]

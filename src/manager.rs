@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     backend::{Backend, OpenOutcome, OpenRequest},
+    carrier::Carrier,
     cookie::{Found, RequestHead, Tokens},
     error::Error,
     future::BackendFuture,
@@ -138,7 +139,12 @@ impl Manager {
     /// Returns the session cookies of a request, this manager's and those of the managers that it
     /// migrates from, and why this manager's was refused.
     pub(crate) fn tokens(&self, request: &dyn RequestHead) -> (Tokens, Option<&'static str>) {
-        let (own, refused) = match request.find(self.settings().cookie()) {
+        let settings = self.settings();
+        let found = match settings.carrier() {
+            Carrier::Cookie => request.find(settings.cookie()),
+            carrier => carrier.find(request.values(carrier.request_header())),
+        };
+        let (own, refused) = match found {
             Found::Nothing => (None, None),
             Found::One(token) => (Some(token), None),
             Found::Refused(why) => (Some(""), Some(why)),

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::{
+    carrier::Carrier,
     cookie::{Attributes, SessionCookie},
     expiry::{Clock, Expiry, Lifetime, Timestamp},
     record::entries::Entries,
@@ -48,6 +49,7 @@ pub struct Settings {
     pub(crate) on_store_error: OnStoreError,
     pub(crate) commit_on_server_error: bool,
     pub(crate) load_on_demand: bool,
+    pub(crate) carrier: Carrier,
 }
 
 impl Settings {
@@ -83,6 +85,11 @@ impl Settings {
     /// Returns the current time of this manager's clock.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Returns how a session's token travels.
+    pub fn carrier(&self) -> Carrier {
+        self.carrier
     }
 
     pub(crate) fn cookie(&self) -> &SessionCookie {
@@ -121,6 +128,7 @@ impl Settings {
         let is_due = !IS_DEBUG_BUILD
             && !has_cookie
             && !is_https
+            && self.carrier == Carrier::Cookie
             && self.cookie.is_secure_by_default()
             && !IS_SAID.load(Ordering::Relaxed)
             && is_to_loopback()
@@ -157,6 +165,7 @@ impl Default for Settings {
             on_store_error: OnStoreError::default(),
             commit_on_server_error: false,
             load_on_demand: false,
+            carrier: Carrier::default(),
         }
     }
 }

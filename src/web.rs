@@ -27,6 +27,7 @@ use std::{
 use pin_project_lite::pin_project;
 
 use crate::{
+    carrier::Carrier,
     cookie::RequestHead,
     error::Error,
     future::BackendFuture,
@@ -227,6 +228,8 @@ enum Field {
     CacheControl,
     SetCookie,
     Vary,
+    /// The header of a [`Carrier`].
+    Token(&'static str),
 }
 
 /// The fields of a response, as its framework keeps them.
@@ -262,6 +265,10 @@ macro_rules! reads_and_writes_headers {
                 Field::CacheControl => header::CACHE_CONTROL,
                 Field::SetCookie => header::SET_COOKIE,
                 Field::Vary => header::VARY,
+                // Cannot fail: `Carrier::check` refused any other name.
+                Field::Token(name) => {
+                    HeaderName::from_bytes(name.as_bytes()).expect("the name of a header")
+                }
             }
         }
 
@@ -275,6 +282,11 @@ macro_rules! reads_and_writes_headers {
             fn find<'r>(&'r self, cookie: &SessionCookie) -> Found<'r> {
                 let lines = self.headers.get_all(header::COOKIE).into_iter();
                 cookie.find(lines.map(HeaderValue::as_bytes))
+            }
+
+            fn values<'r>(&'r self, name: &str) -> Box<dyn Iterator<Item = &'r [u8]> + 'r> {
+                let values = self.headers.get_all(name).into_iter();
+                Box::new(values.map(HeaderValue::as_bytes))
             }
 
             fn is_to_loopback(&self) -> bool {
@@ -292,23 +304,30 @@ use reads_and_writes_headers;
 
 impl Headers {
     fn write(self, fields: &mut impl Fields) {
-        if self.vary && !varies_by_cookie(fields.all(Field::Vary)) {
-            fields.append(Field::Vary, "Cookie".into());
+        let by = self.carrier.request_header();
+        if self.vary && !varies_by(by, fields.all(Field::Vary)) {
+            fields.append(Field::Vary, by.into());
         }
-        let Some(set_cookie) = self.set_cookie else {
+        let Some(token) = self.token else {
             return;
+        };
+        let field = match self.carrier {
+            Carrier::Cookie => Field::SetCookie,
+            Carrier::Header(name) => Field::Token(name),
+            Carrier::Bearer => Field::Token(Carrier::TOKEN),
         };
         for removed in self.removed {
             fields.append(Field::SetCookie, removed.into());
         }
-        if !fields.append(Field::SetCookie, set_cookie.into()) {
+        if !fields.append(field, token.into()) {
             log!(
                 ERROR,
                 "a session backend made a token that cannot stand in a header; it was not sent"
             );
             return;
         }
-        if let Some(directive) = cache_control_to_add(fields.all(Field::CacheControl)) {
+        let values = fields.all(Field::CacheControl);
+        if let Some(directive) = cache_control_to_add(self.carrier, values) {
             fields.append(Field::CacheControl, directive.into());
         }
     }
@@ -373,9 +392,12 @@ const PROXY_MARKS: [&str; 6] = [
     "x-real-ip",
 ];
 
-/// What an existing `Cache-Control` value needs so that no cache keeps the `Set-Cookie` beside it
+/// Returns what an existing `Cache-Control` value needs so that no cache keeps the token beside it
 /// (RFC 9111, section 5.2.2.4); `None` if it says so already.
-fn cache_control_to_add<'v>(mut values: impl Iterator<Item = &'v [u8]>) -> Option<&'static str> {
+fn cache_control_to_add<'v>(
+    carrier: Carrier,
+    mut values: impl Iterator<Item = &'v [u8]>,
+) -> Option<&'static str> {
     let is_enough = |value: &[u8]| {
         value.split(|byte| *byte == b',').any(|directive| {
             let directive = directive.trim_ascii();
@@ -383,15 +405,19 @@ fn cache_control_to_add<'v>(mut values: impl Iterator<Item = &'v [u8]>) -> Optio
                 || directive.eq_ignore_ascii_case(b"no-cache")
         })
     };
-    (!values.any(is_enough)).then_some("no-cache=\"Set-Cookie\"")
+    let directive = match carrier {
+        Carrier::Cookie => "no-cache=\"Set-Cookie\"",
+        Carrier::Header(_) | Carrier::Bearer => "no-store",
+    };
+    (!values.any(is_enough)).then_some(directive)
 }
 
-/// Whether `Vary` values name the `Cookie` field already, or everything.
-fn varies_by_cookie<'v>(mut values: impl Iterator<Item = &'v [u8]>) -> bool {
+/// Returns `true` if `Vary` values name the request header `by` already, or everything.
+fn varies_by<'v>(by: &str, mut values: impl Iterator<Item = &'v [u8]>) -> bool {
     values.any(|value| {
         value.split(|byte| *byte == b',').any(|field| {
             let field = field.trim_ascii();
-            field == b"*" || field.eq_ignore_ascii_case(b"cookie")
+            field == b"*" || field.eq_ignore_ascii_case(by.as_bytes())
         })
     })
 }
@@ -444,7 +470,9 @@ mod tests {
 
     #[test]
     fn caches_are_told_once() {
-        let add = |values: &[&str]| cache_control_to_add(values.iter().map(|v| v.as_bytes()));
+        let add = |values: &[&str]| {
+            cache_control_to_add(Carrier::Cookie, values.iter().map(|v| v.as_bytes()))
+        };
         assert_eq!(add(&[]), Some("no-cache=\"Set-Cookie\""));
         assert_eq!(
             add(&["public, max-age=60"]),
@@ -452,7 +480,7 @@ mod tests {
         );
         assert_eq!(add(&["private", "max-age=0, No-Store"]), None);
         assert_eq!(add(&["no-cache"]), None);
-        let varies = |values: &[&str]| varies_by_cookie(values.iter().map(|v| v.as_bytes()));
+        let varies = |values: &[&str]| varies_by("Cookie", values.iter().map(|v| v.as_bytes()));
         assert!(varies(&["Accept", "origin, COOKIE"]) && varies(&["*"]));
         assert!(!varies(&["Accept-Cookie"]) && !varies(&[]));
     }

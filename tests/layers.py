@@ -13,7 +13,7 @@ log random finite text profile
 error key value message expiry future
 record
 changes
-cookie settings
+cookie carrier settings
 store
 backend
 manager

@@ -11,6 +11,7 @@ use cookie::SameSite;
 use super::{Inner, Manager, default::Insecure};
 use crate::{
     backend::Backend,
+    carrier::Carrier,
     cookie::{Attributes, SessionCookie},
     error::ConfigError,
     expiry::{Clock, Expiry},
@@ -43,6 +44,7 @@ pub struct Builder {
     on_store_error: OnStoreError,
     commit_on_server_error: bool,
     load_on_demand: bool,
+    carrier: Carrier,
     old: Option<Manager>,
     insecure: Option<Insecure>,
 }
@@ -57,6 +59,7 @@ impl Builder {
             on_store_error: OnStoreError::default(),
             commit_on_server_error: false,
             load_on_demand: false,
+            carrier: Carrier::default(),
             old: None,
             insecure: None,
         }
@@ -133,6 +136,23 @@ impl Builder {
     /// session. Default: `false`.
     pub fn persistent(mut self, persistent: bool) -> Self {
         self.cookie.persistent = persistent;
+        self
+    }
+
+    /// How a session's token travels between client and server. Default: [`Carrier::Cookie`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "cookies")] {
+    /// use session_manager::{Carrier, Key, Manager, SignedCookie};
+    ///
+    /// let manager = Manager::builder(SignedCookie::new(Key::generate()))
+    ///     .carrier(Carrier::Header("x-session"))
+    ///     .build()?;
+    /// # }
+    /// # Ok::<(), session_manager::ConfigError>(())
+    /// ```
+    pub fn carrier(mut self, carrier: Carrier) -> Self {
+        self.carrier = carrier;
         self
     }
 
@@ -258,6 +278,7 @@ impl Builder {
                 return Err(ConfigError::ZeroTimeout { which });
             }
         }
+        self.carrier.check()?;
         if let Some(old) = &self.old {
             for backend in [&*self.backend, old.backend()] {
                 if !backend.can_move() {
@@ -274,6 +295,7 @@ impl Builder {
             on_store_error: self.on_store_error,
             commit_on_server_error: self.commit_on_server_error,
             load_on_demand: self.load_on_demand,
+            carrier: self.carrier,
         };
         let Self {
             backend,

@@ -6,7 +6,9 @@ use std::{future::poll_fn, sync::Arc, task::Poll};
 use crate::log::log;
 use crate::{
     backend::{Commit, CommitOutcome},
+    carrier::Carrier,
     changes::Changes,
+    cookie::SessionCookie,
     error::Error,
     expiry::Timestamp,
     future::BackendFuture,
@@ -19,14 +21,24 @@ use crate::{
 };
 
 /// What a response has to carry for its session.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Headers {
-    /// The `Set-Cookie` value.
-    pub(crate) set_cookie: Option<String>,
+    /// How the session's token travels.
+    pub(crate) carrier: Carrier,
+    /// The value of the header that gives the client a new token or takes it away.
+    pub(crate) token: Option<String>,
     /// Those that remove the cookies of a manager that this one takes over from.
     pub(crate) removed: Vec<String>,
-    /// Whether the response depends on the cookie: `Vary: Cookie`.
+    /// Whether the response depends on the session: `Vary`.
     pub(crate) vary: bool,
+}
+
+impl Headers {
+    /// Returns `true` if the response stays as it is.
+    #[cfg(feature = "actix")]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.token.is_none() && !self.vary
+    }
 }
 
 impl Session {
@@ -139,22 +151,26 @@ impl Session {
     }
 
     pub(super) fn headers(&self, state: &mut State) -> Headers {
-        let cookie = self.0.manager.settings().cookie();
-        let secure = state.head.secure;
-        let set_cookie = match std::mem::replace(&mut state.head.outcome, CommitOutcome::Keep) {
+        let settings = self.0.manager.settings();
+        let (cookie, carrier) = (settings.cookie(), settings.carrier());
+        let (secure, is_cookie) = (state.head.secure, carrier == Carrier::Cookie);
+        let token = match std::mem::replace(&mut state.head.outcome, CommitOutcome::Keep) {
             CommitOutcome::Keep | CommitOutcome::Gone => None,
+            CommitOutcome::Set { token, .. } if !is_cookie => Some(token),
+            CommitOutcome::Remove if !is_cookie => Some(String::new()),
             CommitOutcome::Set { token, expires } => {
                 let expires = state.head.persistent.then_some(expires);
                 Some(cookie.set(&token, secure, state.committed, expires))
             }
             CommitOutcome::Remove => Some(cookie.remove(secure)),
         };
-        let removed = match set_cookie {
+        let removed = match token {
             Some(_) => self.removed(state),
             None => Vec::new(),
         };
         Headers {
-            set_cookie,
+            carrier,
+            token,
             removed,
             vary: state.head.looked,
         }
@@ -164,9 +180,14 @@ impl Session {
     pub(super) fn removed(&self, state: &State) -> Vec<String> {
         let old = self.0.manager.by_age().zip(state.tokens.by_age()).skip(1);
         let sent = old.filter(|(_, tokens)| tokens.own.is_some());
-        let cookie = self.0.manager.settings().cookie();
-        sent.map(|(manager, _)| manager.settings().cookie())
-            .filter(|old| !cookie.replaces(old))
+        let settings = self.0.manager.settings();
+        let is_replaced = |old: &SessionCookie| {
+            settings.carrier() == Carrier::Cookie && settings.cookie().replaces(old)
+        };
+        sent.map(|(manager, _)| manager.settings())
+            .filter(|old| old.carrier() == Carrier::Cookie)
+            .map(Settings::cookie)
+            .filter(|old| !is_replaced(old))
             .map(|old| old.remove(state.head.secure))
             .collect()
     }

@@ -113,7 +113,7 @@ impl<B> Answer for Result<ServiceResponse<B>, actix_web::Error> {
             }
             // Middleware between here and the handler may answer with an error instead of a response.
             // The response that it stands for has to carry the headers.
-            Err(error) if headers == Headers::default() => Err(error),
+            Err(error) if headers.is_empty() => Err(error),
             Err(error) => {
                 let mut response = error.error_response();
                 headers.write(response.headers_mut());
