@@ -48,12 +48,12 @@ pub(crate) mod successor;
 /// [`open`](Self::open) before the handler runs, [`commit`](Self::commit) before the response head
 /// is sent. Reading, writing, flash messages and timeouts are not its business.
 ///
-/// Both methods see the request while they are called; the future that they return owns what it needs,
-/// so that one backend serves frameworks whose requests are not `Send` (actix-web) and frameworks whose
-/// futures must be (tower).
+/// Both methods see the request while they are called; the future that they return owns what it
+/// needs, so that one backend serves frameworks whose requests are not `Send` (actix-web) and
+/// frameworks whose futures must be (tower).
 ///
-/// A session is locked while its backend is called, so none of the methods may use the session or log;
-/// the future that a method returns may do both.
+/// A session is locked while its backend is called, so none of the methods may use the session or
+/// log; the future that a method returns may do both.
 ///
 /// A backend around another one, which counts the sessions that are opened:
 ///
@@ -89,42 +89,43 @@ pub(crate) mod successor;
 /// # }
 /// ```
 pub trait Backend: Send + Sync + 'static {
-    /// What a person would call the backend, such as `signed cookie`.
+    /// Returns the name of the backend for people, such as `signed cookie`.
     fn name(&self) -> &'static str;
 
-    /// Whether a commit reaches the client only with the head of a response, so that a write after
-    /// that is [`Error::HeadSent`]. The default is `true`.
+    /// Returns `true` if a commit reaches the client only with the head of a response, so that a
+    /// write after that is [`Error::HeadSent`]. The default is `true`.
     fn needs_response(&self) -> bool {
         true
     }
 
-    /// Returns `true` if [`open`](Self::open) never waits, as where the cookie itself holds the session.
-    /// It is then called when the handler first looks at the session, without the framework's request,
-    /// and must not return a pending future. A request that does not look costs next to nothing (bench
-    /// `overhead`, rows "no cookie" and "untouched"). The default is `false`.
+    /// Returns `true` if [`open`](Self::open) never waits, as where the cookie itself holds the
+    /// session. It is then called when the handler first looks at the session, without the
+    /// framework's request, and must not return a pending future. A request that does not look
+    /// costs next to nothing (bench `overhead`, rows "no cookie" and "untouched"). The default is
+    /// `false`.
     fn opens_at_once(&self) -> bool {
         false
     }
 
-    /// Whether its sessions can move to another backend, and another's to it
-    /// ([`Builder::migrate_from`](crate::Builder::migrate_from)). Not so where other code keeps them
-    /// ([`OpenOutcome::Live`]). The default is `true`.
+    /// Returns `true` if its sessions can migrate to another backend, and another's to it
+    /// ([`Builder::migrate_from`](crate::Builder::migrate_from)). Not so where other code keeps
+    /// them ([`OpenOutcome::Live`]). The default is `true`.
     fn can_move(&self) -> bool {
         true
     }
 
-    /// Whether a session that was destroyed has to be ended even if no response reaches the client,
-    /// because a record of it is kept. The default is the opposite of
+    /// Returns `true` if a session that was destroyed has to be ended even if no response reaches
+    /// the client, because a record of it is kept. The default is the opposite of
     /// [`needs_response`](Self::needs_response).
     fn keeps_records(&self) -> bool {
         !self.needs_response()
     }
 
-    /// What [`Builder::migrate_from`](crate::Builder::migrate_from) needs to keep its promises to and
-    /// from this backend.
+    /// Returns what [`Builder::migrate_from`](crate::Builder::migrate_from) needs to keep its
+    /// promises to and from this backend.
     ///
-    /// The default is `None`: sessions still migrate, but requests that overlap the migration may each
-    /// make a session, and one that was under way may bring back what a log-out ended.
+    /// The default is `None`: sessions still migrate, but requests that overlap the migration may
+    /// each make a session, and one that was under way may bring back what a log-out ended.
     fn migration(self: Arc<Self>) -> Option<Arc<dyn Migration>> {
         None
     }
@@ -142,7 +143,7 @@ pub trait Backend: Send + Sync + 'static {
         request: OpenRequest<'_>,
     ) -> BackendFuture<'static, Result<OpenOutcome, Error>>;
 
-    /// How much room a session would take of what the backend has for one; `None` if that is not
+    /// Returns how many bytes a session would take, and the backend's limit; `None` if that is not
     /// bounded. A write that would go over the limit is refused where it is made.
     fn size(&self, session: View<'_>, settings: &Settings) -> Option<Size> {
         let _ = (session, settings);
@@ -164,13 +165,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Computes one value of a stored session in one step that no other write comes between: what
     /// [`Session::take`](crate::Session::take) and
-    /// [`Session::update_now`](crate::Session::update_now) need. The default refuses, as a backend must
-    /// that cannot tell which of two overlapping requests was first.
+    /// [`Session::update_now`](crate::Session::update_now) need. The default refuses, as a backend
+    /// must that cannot tell which of two overlapping requests was first.
     ///
     /// # Errors
     ///
-    /// [`Error::NeedsStore`] from a backend that cannot do it; [`Error::Unavailable`] if it could not be
-    /// done, or if the backend cannot tell whether it was; and what [`Exchange::compute`] returns.
+    /// [`Error::NeedsStore`] from a backend that cannot do it; [`Error::Unavailable`] if it could
+    /// not be done, or if the backend cannot tell whether it was; and what [`Exchange::compute`]
+    /// returns.
     fn exchange(
         self: Arc<Self>,
         exchange: Exchange<'_>,
@@ -188,8 +190,8 @@ pub trait Backend: Send + Sync + 'static {
         None
     }
 
-    /// Returns what finds and ends a user's sessions, if this backend has it. Every call on it has the
-    /// time limit of a store call.
+    /// Returns what finds and ends a user's sessions, if this backend has it. Every call on it has
+    /// the time limit of a store call.
     fn users(&self) -> Option<&dyn UserIndex> {
         None
     }
@@ -206,7 +208,7 @@ pub struct OpenRequest<'r> {
     /// The manager's settings.
     pub settings: &'r Settings,
     /// The request as the web framework has it: an `actix_web::HttpRequest`; of a tower service the
-    /// `http::Extensions`; `()` where it is no more at hand.
+    /// `http::Extensions`; `()` after the response.
     pub request: &'r dyn Any,
 }
 
@@ -220,9 +222,9 @@ pub enum OpenOutcome {
     Refused(Refused),
     /// Here it is.
     Loaded(Record),
-    /// The id was replaced by a renewal less than a minute ago, so the client has a newer cookie or is
-    /// about to get it. The session reads as empty; what the request writes is dropped and logged, and
-    /// the response sets no cookie.
+    /// The id was replaced by a renewal less than a minute ago, so the client has a newer cookie or
+    /// is about to get it. The session reads as empty; what the request writes is dropped and
+    /// logged, and the response sets no cookie.
     Renewed,
     /// There is none any more: a log-out left a mark that says so ([`Adopt::bury`]), or a renewal
     /// replaced the id long ago. As [`Nothing`](Self::Nothing), but no older backend is asked.
@@ -234,22 +236,24 @@ pub enum OpenOutcome {
     Live(LiveSession),
 }
 
-/// A session that other code reads and writes during the same request, as `ActixSession` returns it.
+/// A session that other code reads and writes during the same request, as `ActixSession` returns
+/// it.
 #[derive(Clone, Debug)]
 pub struct LiveSession(pub(crate) Arc<dyn Live>);
 
 /// A session that other code reads and writes during the same request, such as another crate's
-/// middleware and its users: nothing is kept back until the commit, so that each sees at once what the
-/// other does.
+/// middleware and its users: nothing is kept back until the commit, so that each sees at once what
+/// the other does.
 pub(crate) trait Live: fmt::Debug + Send + Sync {
-    /// The session as it is now; `None` where it cannot be reached, as from another thread.
+    /// Returns the session as it is now; `None` if it cannot be reached, as from another thread.
     fn read(&self) -> Option<Record>;
 
     /// Does `changes` at once. It must not log: the session is locked, and a log layer may use it.
     fn write(&self, changes: &Changes) -> Written;
 
-    /// Ends the request, in place of [`Backend::commit`]. If not `keep`, what was written is undone,
-    /// but for the end of the session. Returns what is to be logged as an error, if a value was lost.
+    /// Ends the request, in place of [`Backend::commit`]. If not `keep`, what was written is
+    /// undone, but for the end of the session. Returns what is to be logged as an error, if a value
+    /// was lost.
     fn end(&self, keep: bool) -> Option<&'static str>;
 }
 
@@ -296,7 +300,7 @@ pub struct Commit<'r> {
 }
 
 impl Commit<'_> {
-    /// When the session began: now, if this request begins it or renews it.
+    /// Returns when the session began: now, if this request begins or renews it.
     pub fn created(&self) -> Timestamp {
         let begins = self.changes.is_destroyed() || self.changes.is_renewed();
         self.stored
@@ -304,7 +308,7 @@ impl Commit<'_> {
             .map_or(self.now, |stored| stored.created)
     }
 
-    /// When it ends if nobody uses it again.
+    /// Returns when the session expires unless it is used again.
     pub fn expires(&self) -> Timestamp {
         let expiry = self.settings.expiry_for(self.lifetime());
         expiry.deadline(self.created(), self.now)
@@ -321,8 +325,8 @@ impl Commit<'_> {
         self.settings.is_persistent(self.lifetime())
     }
 
-    /// What a store writes for it, and what of that must be computed anew if another request was
-    /// faster. Whom the record answers to, only the backend knows.
+    /// Returns the write for a store, and the updates in it that must be computed again if another
+    /// request was faster. Whom the record answers to, only the backend knows.
     pub(crate) fn to_write(&self) -> (Write, Vec<(Box<str>, Update)>) {
         let write = Write::touch(Verifier::NONE, self.created(), self.now, self.expires());
         let (mut write, updates) = self.changes.to_write(write);
@@ -341,8 +345,8 @@ pub struct Exchange<'r> {
     pub token: Option<&'r str>,
     /// The key of the value.
     pub key: &'r str,
-    /// Returns the new value for the stored one; `None` removes it. It may run more than once; the last
-    /// run is the one that counts.
+    /// Returns the new value for the stored one; `None` removes it. It may run more than once; the
+    /// last run is the one that counts.
     pub compute: Arc<Compute>,
     /// The present moment, by the manager's clock.
     pub now: Timestamp,
@@ -384,8 +388,8 @@ pub enum CommitOutcome {
     },
     /// The client's cookie is removed.
     Remove,
-    /// Somebody ended or renewed the session while the request was served: nothing was written, and
-    /// the client keeps what it has by now.
+    /// Another request ended or renewed the session while this one was served: nothing was written,
+    /// and the client keeps what it has by now.
     Gone,
 }
 

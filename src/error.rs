@@ -4,8 +4,8 @@
 ///
 /// In a response it is opaque: a status and its standard phrase, nothing of what is told here.
 ///
-/// `Debug` prints the same text as `Display`: it is what `main` prints when it returns an error, and
-/// it quotes nothing that was stored.
+/// `Debug` prints the same text as `Display`: it is what `main` prints when it returns an error,
+/// and it quotes nothing that was stored.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -18,23 +18,23 @@ pub enum Error {
     )]
     NotMounted,
 
-    /// The session would take more room than its backend has for one, so nothing was stored and all is
-    /// as it was.
+    /// The session would take more room than its backend has for one, so nothing was stored and all
+    /// is as it was.
     #[error(
         "the session would take {size} bytes, and may take no more than {limit}: store less in it. \
          Browsers set the limit of a cookie, and `ServerSide::max_size` that of a session on the \
          server"
     )]
     TooLarge {
-        /// What it would take, in bytes: of a cookie the whole `Set-Cookie` value, on the server all
-        /// keys and values.
+        /// What it would take, in bytes: of a cookie the whole `Set-Cookie` value, on the server
+        /// all keys and values.
         size: usize,
         /// The most that it may take, in bytes.
         limit: usize,
     },
 
-    /// JSON cannot express the value, or nobody could read it again. What was stored under the key
-    /// before is still there.
+    /// JSON cannot express the value, or the value is nested too deeply to be read again. What was
+    /// stored under the key before is still there.
     #[error(
         "the value for the session key `{key}` cannot be kept as JSON, which has no maps with keys \
          other than strings and no infinite numbers, and is read no deeper than 127 arrays and \
@@ -86,12 +86,12 @@ pub enum Error {
     )]
     ReadOnly,
 
-    /// Somebody ended or renewed the session meanwhile, so what was done to it is dropped.
+    /// Another request ended or renewed the session, so this one's changes are dropped.
     #[error("the session was ended or renewed meanwhile, and what was done to it is dropped")]
     Ended,
 
-    /// Code of the caller that computes from a value changes that value each time it runs: the function
-    /// given to [`update`](crate::Session::update), or the type's `Deserialize`.
+    /// Code of the caller that computes from a value changes that value each time it runs: the
+    /// function given to [`update`](crate::Session::update), or the type's `Deserialize`.
     #[error(
         "the function given to `update`, or the type's `Deserialize`, changes the session key `{key}` \
          itself each time it runs, so that its result never fits: let it only compute"
@@ -148,7 +148,7 @@ pub enum Error {
         backend: &'static str,
     },
 
-    /// The session is loaded on demand, and nobody demanded it.
+    /// The session is loaded on demand, and is not loaded yet.
     #[error(
         "the session is not loaded (`load_on_demand`): take `Session` as an extractor, or call \
          `manager.open(&req).await` first"
@@ -248,8 +248,8 @@ debug_as_display!(Error, ConfigError);
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 pub(crate) use debug_as_display;
 
-/// An error for a log line. The source of [`Error::Unavailable`] belongs to it; that of a value's
-/// errors does not, because it may quote the value.
+/// Formats an error for a log line. The source of [`Error::Unavailable`] belongs to it; that of a
+/// value's errors does not, because it may quote the value.
 pub(crate) fn chain(error: &Error) -> impl std::fmt::Display {
     let mut text = error.to_string();
     if let Error::Unavailable { source } = error {
@@ -264,7 +264,7 @@ pub(crate) fn chain(error: &Error) -> impl std::fmt::Display {
 }
 
 impl Error {
-    /// The HTTP status of a response that stands for the error.
+    /// Returns the HTTP status of a response that stands for the error.
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn status(&self) -> u16 {
         match self {
@@ -273,7 +273,7 @@ impl Error {
         }
     }
 
-    /// The backend failed, and `source` says why.
+    /// Creates [`Error::Unavailable`] from the error of a backend.
     pub fn unavailable(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Unavailable {
             source: Box::new(source),

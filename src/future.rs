@@ -17,13 +17,13 @@ enum State<'a, T> {
 }
 
 impl<'a, T> BackendFuture<'a, T> {
-    /// The result is there.
+    /// Creates a future whose result is there.
     pub fn ready(result: T) -> Self {
         Self(State::Ready(Some(result)))
     }
 
-    /// The result, if it is there or comes when it is asked for once: what answers at once, as a store
-    /// in memory does, is finished where it stands. Whoever waits then asks again, and is woken.
+    /// Polls once; returns the result if it is ready. What answers at once, as a store
+    /// in memory does, is finished where it stands. A caller that waits polls again, and is woken.
     ///
     /// Not to be called with a session locked: a backend may call what the application gave to
     /// [`update`](crate::Session::update).
@@ -31,7 +31,7 @@ impl<'a, T> BackendFuture<'a, T> {
         self.take_now().ok_or(self)
     }
 
-    /// As [`now`](Self::now), and leaves what has still to be waited for.
+    /// Returns the result as [`now`](Self::now) does, and keeps the future if it has to be awaited.
     pub(crate) fn take_now(&mut self) -> Option<T> {
         match &mut self.0 {
             State::Ready(result) => result.take(),
@@ -47,7 +47,7 @@ impl<'a, T> BackendFuture<'a, T> {
         }
     }
 
-    /// The result takes time.
+    /// Creates a future whose result takes time.
     pub fn pending(future: impl Future<Output = T> + Send + 'a) -> Self {
         Self(State::Pending(Box::pin(future)))
     }

@@ -32,11 +32,11 @@ pub use global::{SESSION_MANAGER, Scope, get, is_insecure_default, middleware, s
 /// A handle: clones are the same manager. An application makes one and gives it to
 /// [`manager::set`](set); a library crate takes whatever [`manager::get`](get) gives.
 ///
-/// The methods that take a request find the session that this manager opened for it. The process-wide
-/// manager takes the request's own if it opened none, because a session belongs to its request: a
-/// library that kept a manager from before the application set its own still reads the right session. A
-/// manager that was only mounted with [`middleware`](Self::middleware) never takes another's:
-/// [`Error::NotMounted`].
+/// The methods that take a request find the session that this manager opened for it. The
+/// process-wide manager takes the request's own if it opened none, because a session belongs to its
+/// request: a library that kept a manager from before the application set its own still reads the
+/// right session. A manager that was only mounted with [`middleware`](Self::middleware) never takes
+/// another's: [`Error::NotMounted`].
 ///
 /// ```
 /// # #[cfg(feature = "cookies")] {
@@ -61,9 +61,9 @@ struct Inner {
 }
 
 impl Manager {
-    /// A manager with the builder's defaults: a cookie `_session` with `HttpOnly`, `SameSite=Lax`,
-    /// `Path=/`, and `Secure` (see [`Builder::secure`]); an idle timeout of 24 hours and an absolute one
-    /// of 7 days.
+    /// Creates a manager with the builder's defaults: a cookie `_session` with `HttpOnly`,
+    /// `SameSite=Lax`, `Path=/`, and `Secure` (see [`Builder::secure`]); an idle timeout of 24
+    /// hours and an absolute one of 7 days.
     pub fn new(backend: impl Backend) -> Self {
         let settings = Settings::default();
         Self(Arc::new(Inner {
@@ -75,32 +75,32 @@ impl Manager {
         }))
     }
 
-    /// A manager with settings of your own.
+    /// Returns a builder for a manager with other settings.
     pub fn builder(backend: impl Backend) -> Builder {
         Builder::new(Arc::new(backend))
     }
 
-    /// What a person would call the backend, such as `signed cookie`.
+    /// Returns the name of the backend for people, such as `signed cookie`.
     pub fn backend_name(&self) -> &'static str {
         self.0.backend.name()
     }
 
-    /// The settings.
+    /// Returns the settings.
     pub fn settings(&self) -> &Settings {
         &self.0.settings
     }
 
-    /// Whether this is the default manager and no `SESSION_SECRET` protects its sessions. See
-    /// [`manager::is_insecure_default`](is_insecure_default).
+    /// Returns `true` if this is the default manager and no `SESSION_SECRET` protects its sessions.
+    /// See [`manager::is_insecure_default`](is_insecure_default).
     pub fn is_insecure_default(&self) -> bool {
         self.0.insecure.is_some()
     }
 
-    /// A middleware that opens and commits sessions with this manager.
+    /// Returns a middleware that opens and commits sessions with this manager.
     ///
-    /// [`manager::middleware`](middleware()) follows the process-wide manager instead, which is what
-    /// an application mounts as a rule; this is for a second session beside it, with a cookie name of
-    /// its own: of two under one name the client keeps the outer one's.
+    /// [`manager::middleware`](middleware()) follows the process-wide manager instead, which is
+    /// what an application mounts as a rule; this is for a second session beside it, with a cookie
+    /// name of its own: of two under one name the client keeps the outer one's.
     pub fn middleware(&self) -> Middleware {
         Middleware::fixed(self.clone())
     }
@@ -109,12 +109,12 @@ impl Manager {
         &*self.0.backend
     }
 
-    /// The backend, for a call whose future owns it.
+    /// Returns the backend, for a call whose future owns it.
     pub(crate) fn backend_arc(&self) -> Arc<dyn Backend> {
         Arc::clone(&self.0.backend)
     }
 
-    /// What the default manager has to say when it is used.
+    /// Logs the warning of the default manager, once.
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn warn(&self) {
         if let Some(insecure) = &self.0.insecure {
@@ -156,12 +156,12 @@ impl Manager {
         (tokens, refused)
     }
 
-    /// The manager that this one takes over from.
+    /// Returns the manager that this one migrates sessions from.
     fn old(&self) -> Option<&Self> {
         self.0.old.as_ref()
     }
 
-    /// This manager, and then older and older ones.
+    /// Iterates over this manager and those that it migrates from, the newest first.
     pub(crate) fn by_age(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |manager| manager.old())
     }

@@ -30,20 +30,20 @@ use crate::{error::Error, manager::Manager, message::Message, session::Session};
 /// }
 /// ```
 pub trait HasSession {
-    /// The sessions that middleware opened for the request.
+    /// Returns the sessions that middleware opened for the request.
     ///
     /// # Errors
     ///
     /// [`Error::NotMounted`], if there are none.
     fn sessions(&self) -> Result<Sessions, Error>;
 
-    /// The request's own session: the one that follows the process-wide manager; if none does, the
-    /// one whose middleware is nearest to the handler.
+    /// Returns the request's own session: the one that follows the process-wide manager; if none
+    /// does, the one whose middleware is nearest to the handler.
     ///
     /// # Errors
     ///
     /// [`Error::NotMounted`], if there is none; [`Error::NotLoaded`], if it is loaded on demand and
-    /// nobody demanded it.
+    /// it is not loaded yet.
     fn session(&self) -> Result<Session, Error> {
         self.sessions()?.own().loaded()
     }
@@ -54,14 +54,15 @@ pub trait HasSession {
 /// Any of them leads to all: a manager finds its own session from every handle of the request.
 #[derive(Clone, Debug)]
 pub struct Sessions {
-    /// The one that the handle knows: of a request, the one whose middleware is nearest to the handler.
+    /// The one that the handle knows: of a request, the one whose middleware is nearest to the
+    /// handler.
     known: Session,
     /// Whether the handle is that session itself.
     is_session: bool,
 }
 
 impl Sessions {
-    /// The sessions of a request, of which `nearest` is nearest to the handler.
+    /// Creates the sessions of a request, of which `nearest` is nearest to the handler.
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn new(nearest: Session) -> Self {
         Self {
@@ -70,7 +71,7 @@ impl Sessions {
         }
     }
 
-    /// The session nearest to the handler, and those around it.
+    /// Iterates over the session nearest to the handler and those around it.
     fn iter(&self) -> impl Iterator<Item = Session> {
         let nearest = std::iter::successors(Some(self.known.clone()), Session::inner).last();
         std::iter::successors(nearest, |session| session.outer().cloned())
@@ -81,7 +82,7 @@ impl Sessions {
         &self.known
     }
 
-    /// Whether `manager` opened this session or one around it.
+    /// Returns `true` if `manager` opened this session or one around it.
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn has(&self, manager: &Manager) -> bool {
         let mut around = std::iter::successors(Some(&self.known), |session| session.outer());
@@ -106,7 +107,7 @@ impl Sessions {
             .unwrap_or_else(|| self.known.clone())
     }
 
-    /// The request's own session for an extractor: loaded now, if it is loaded on demand.
+    /// Returns the request's own session for an extractor: loaded now, if it is loaded on demand.
     #[cfg(any(feature = "actix", feature = "axum"))]
     pub(crate) fn extract(
         found: Result<&Self, Error>,
@@ -125,8 +126,8 @@ impl Sessions {
         }
     }
 
-    /// The session that `manager` opened; for one that is or was the process-wide manager, or else the
-    /// request's own.
+    /// Returns the session that `manager` opened; for one that is or was the process-wide manager,
+    /// or else the request's own.
     fn of(&self, manager: &Manager) -> Result<Session, Error> {
         let opened = |session: &Session| session.manager().is(manager);
         if opened(&self.known) {
@@ -142,19 +143,20 @@ impl Sessions {
 
 /// The session of a request, and what is done with it.
 impl Manager {
-    /// Returns the session that this manager opened for `req`. The process-wide manager, and one that
-    /// was it before, returns the request's own session if it opened none.
+    /// Returns the session that this manager opened for `req`. The process-wide manager, and one
+    /// that was it before, returns the request's own session if it opened none.
     ///
     /// # Errors
     ///
-    /// [`Error::NotMounted`] if no middleware opened one; [`Error::NotLoaded`] if the session is loaded
-    /// on demand and was not asked for yet.
+    /// [`Error::NotMounted`] if no middleware opened one; [`Error::NotLoaded`] if the session is
+    /// loaded on demand and was not asked for yet.
     pub fn session(&self, req: &(impl HasSession + ?Sized)) -> Result<Session, Error> {
         req.sessions()?.of(self)?.loaded()
     }
 
-    /// The session of `req`, loaded now if it is loaded on demand
-    /// ([`Builder::load_on_demand`](crate::Builder::load_on_demand)). The `Session` extractor does the same.
+    /// Returns the session of `req`, loaded now if it is loaded on demand
+    /// ([`Builder::load_on_demand`](crate::Builder::load_on_demand)). The `Session` extractor does
+    /// the same.
     ///
     /// # Errors
     ///
@@ -172,7 +174,7 @@ impl Manager {
         }
     }
 
-    /// [`Session::add`] on the session of `req`.
+    /// Calls [`Session::add`] on the session of `req`.
     ///
     /// # Errors
     ///
@@ -186,7 +188,7 @@ impl Manager {
         self.session(req)?.add(key, value)
     }
 
-    /// [`Session::get`] on the session of `req`.
+    /// Calls [`Session::get`] on the session of `req`.
     ///
     /// # Errors
     ///
@@ -199,7 +201,7 @@ impl Manager {
         Ok(self.session(req)?.get(key))
     }
 
-    /// [`Session::pop`] on the session of `req`.
+    /// Calls [`Session::pop`] on the session of `req`.
     ///
     /// # Errors
     ///
@@ -212,7 +214,7 @@ impl Manager {
         Ok(self.session(req)?.pop(key))
     }
 
-    /// [`Session::load`] on the session of `req`.
+    /// Calls [`Session::load`] on the session of `req`.
     ///
     /// # Errors
     ///
@@ -225,7 +227,7 @@ impl Manager {
         self.session(req)?.load(key)
     }
 
-    /// [`Session::pop_load`] on the session of `req`.
+    /// Calls [`Session::pop_load`] on the session of `req`.
     ///
     /// # Errors
     ///
@@ -238,7 +240,7 @@ impl Manager {
         self.session(req)?.pop_load(key)
     }
 
-    /// [`Session::flash`] on the session of `req`.
+    /// Calls [`Session::flash`] on the session of `req`.
     ///
     /// # Errors
     ///
@@ -251,7 +253,7 @@ impl Manager {
         self.session(req)?.flash(message)
     }
 
-    /// [`Session::flashes`] on the session of `req`.
+    /// Calls [`Session::flashes`] on the session of `req`.
     ///
     /// # Errors
     ///
@@ -267,8 +269,8 @@ impl HasSession for Sessions {
     }
 }
 
-/// [`session`](HasSession::session) is the session itself; a manager finds the one that it opened for
-/// the same request.
+/// [`session`](HasSession::session) is the session itself; a manager finds the one that it opened
+/// for the same request.
 impl HasSession for Session {
     fn sessions(&self) -> Result<Sessions, Error> {
         Ok(Sessions {

@@ -87,7 +87,7 @@ struct Inner {
 }
 
 impl Session {
-    /// The manager that opened this session, and that keeps it.
+    /// Returns the manager that opened this session and commits it.
     pub fn manager(&self) -> &Manager {
         &self.0.manager
     }
@@ -96,14 +96,15 @@ impl Session {
     /// JSON.
     ///
     /// Until the response head is sent, a value equal to the known one writes nothing. After that
-    /// ([outside a request](crate#outside-a-request)) it is written: another request may have replaced
-    /// it meanwhile.
+    /// ([outside a request](crate#outside-a-request)) it is written: another request may have
+    /// replaced it meanwhile.
     ///
     /// # Errors
     ///
     /// [`Error::Unserializable`] if JSON cannot express the value or is not read so deep,
     /// [`Error::TooLarge`] if the session would take more room than its backend has,
-    /// [`Error::ReservedKey`], [`Error::HeadSent`] and [`Error::ReadOnly`]. The session is then as it was.
+    /// [`Error::ReservedKey`], [`Error::HeadSent`] and [`Error::ReadOnly`]. The session is then as
+    /// it was.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -119,8 +120,8 @@ impl Session {
         self.insert(&mut self.look(), key, Change::Set(value))
     }
 
-    /// The value under `key`: a string as it was added, anything else as its JSON text. `None` if
-    /// there is none, which is not the same as an empty string.
+    /// Returns the value under `key`: a string as it was added, anything else as its JSON text.
+    /// `None` if there is none, which is not the same as an empty string.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -138,8 +139,8 @@ impl Session {
 
     /// Takes the value under `key` out of the session; in the form that [`get`](Self::get) gives.
     ///
-    /// Two overlapping requests may both get it, because each sees the session as it was when it came.
-    /// [`take`](Self::take) gives a one-time value to exactly one of them.
+    /// Two overlapping requests may both get it, because each sees the session as it was when it
+    /// came. [`take`](Self::take) gives a one-time value to exactly one of them.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -155,8 +156,8 @@ impl Session {
         Some(value)
     }
 
-    /// Reads the value under `key` as a `T`. A string whose content is JSON also loads as a `T` that
-    /// is no string.
+    /// Reads the value under `key` as a `T`. A string whose content is JSON also loads as a `T`
+    /// that is no string.
     ///
     /// # Errors
     ///
@@ -182,8 +183,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::WrongType`], if what is there is no `T`, [`Error::HeadSent`], if it can no longer be
-    /// removed. It then stays where it is.
+    /// [`Error::WrongType`], if what is there is no `T`, [`Error::HeadSent`], if it can no longer
+    /// be removed. It then stays where it is.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -210,8 +211,8 @@ impl Session {
         })
     }
 
-    /// How many flash messages a session keeps, far more than a page can show. Requests that overlap
-    /// may leave more, until the next message.
+    /// How many flash messages a session keeps, far more than a page can show. Requests that
+    /// overlap may leave more, until the next message.
     pub const MAX_FLASHES: usize = 100;
 
     /// Leaves a message for the next page that calls [`flashes`](Self::flashes), in this request or
@@ -281,18 +282,19 @@ impl Session {
 
     /// Replaces the value under `key` by what `f` makes of it, and returns that.
     ///
-    /// Where the backend can (every server-side one), the commit applies `f` anew to what is stored
+    /// Where the backend can (every server-side one), the commit applies `f` again, to what is
+    /// stored
     /// *then*, so that of two overlapping requests neither's update is lost; `f` may therefore run
     /// more than once and should do nothing but compute. In a cookie, the later response wins.
     ///
-    /// The returned value is what this request sees. What the commit stores differs if another request
-    /// was faster; if the result decides something, such as whether there is credit left, ask
-    /// [`update_now`](Self::update_now).
+    /// The returned value is what this request sees. What the commit stores differs if another
+    /// request was faster; if the result decides something, such as whether there is credit left,
+    /// ask [`update_now`](Self::update_now).
     ///
     /// # Errors
     ///
-    /// [`Error::WrongType`], if what is there is no `T`; [`Error::UpdateLoop`], if `f` writes to `key`
-    /// itself each time it runs; and as [`add`](Self::add). The session is then as it was.
+    /// [`Error::WrongType`], if what is there is no `T`; [`Error::UpdateLoop`], if `f` writes to
+    /// `key` itself each time it runs; and as [`add`](Self::add). The session is then as it was.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -333,12 +335,12 @@ impl Session {
         })
     }
 
-    /// Whether there is a value under `key`.
+    /// Returns `true` if there is a value under `key`.
     pub fn contains_key(&self, key: &str) -> bool {
         self.look().view().get(key).is_some()
     }
 
-    /// All keys, sorted. Flash messages are not among them.
+    /// Returns all keys, sorted. Flash messages are not among them.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -354,18 +356,18 @@ impl Session {
         keys
     }
 
-    /// How many values there are. Flash messages do not count.
+    /// Returns the number of values. Flash messages do not count.
     pub fn len(&self) -> usize {
         self.look().own_keys().count()
     }
 
-    /// Whether there is no value. Flash messages do not count.
+    /// Returns `true` if there is no value. Flash messages do not count.
     pub fn is_empty(&self) -> bool {
         self.look().own_keys().next().is_none()
     }
 
-    /// The part of this session whose keys begin with `name` and a dot: where a library crate keeps
-    /// its own.
+    /// Returns the part of this session whose keys begin with `name` and a dot: where a library
+    /// crate keeps its own.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -377,7 +379,7 @@ impl Session {
         Namespace::new(self.clone(), name)
     }
 
-    /// How much room the session takes and how much it has; `None` if the backend sets no limit.
+    /// Returns the size of the session and its limit; `None` if the backend sets no limit.
     pub fn size(&self) -> Option<Size> {
         self.size_of(&self.look())
     }
@@ -404,11 +406,12 @@ impl Session {
         });
     }
 
-    /// Gives the session a new id, the same data, and timeouts that begin anew; the old id is dead.
+    /// Gives the session a new id and restarts its timeouts; the data stays, and the old id opens
+    /// nothing.
     ///
     /// Call it whenever rights change, above all at login: an id planted before is then worth
     /// nothing (session fixation; CVE-2022-25896, OWASP Session Management Cheat Sheet). A cookie
-    /// backend has no id, and writes its cookie anew.
+    /// backend has no id, and writes a new cookie.
     ///
     /// If the store was away when the request came
     /// ([`OnStoreError::Anonymous`](crate::OnStoreError::Anonymous)), the response is 503.
@@ -430,11 +433,11 @@ impl Session {
         }
     }
 
-    /// Ends the session: logging out. What is added afterwards begins a new one.
+    /// Ends the session: the user logs out. What is added afterwards begins a new one.
     ///
-    /// It sticks even if the response is a server error. If the store was away when the request came
-    /// ([`OnStoreError::Anonymous`](crate::OnStoreError::Anonymous)), the session cannot be ended: the
-    /// response is 503, and the client keeps its cookie to log out with later.
+    /// It sticks even if the response is a server error. If the store was away when the request
+    /// came ([`OnStoreError::Anonymous`](crate::OnStoreError::Anonymous)), the session cannot be
+    /// ended: the response is 503, and the client keeps its cookie to log out with later.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -446,9 +449,9 @@ impl Session {
         self.change(|changes| changes.destroy());
     }
 
-    /// Says whose session this is, so that
+    /// Sets the user of this session, so that
     /// [`Manager::user_sessions`](crate::Manager::user_sessions) finds it; at login, as a rule. A
-    /// later call says it anew, and ending the session takes it back.
+    /// later call replaces it, and ending the session removes it.
     ///
     /// # Errors
     ///
@@ -485,8 +488,8 @@ impl Session {
         Ok(())
     }
 
-    /// Notes something that tells this session from the user's others, such as the name of the
-    /// device: [`UserSession::note`](crate::UserSession::note) shows it.
+    /// Stores a note that distinguishes this session from the user's others, such as the name of
+    /// the device: [`UserSession::note`](crate::UserSession::note) shows it.
     ///
     /// # Errors
     ///
@@ -499,9 +502,9 @@ impl Session {
         )
     }
 
-    /// Under which handle [`Manager::user_sessions`](crate::Manager::user_sessions) lists this
-    /// session: no secret, unlike the id in its cookie. `None` before it was first kept, and where
-    /// the backend lists none.
+    /// Returns the handle under which [`Manager::user_sessions`](crate::Manager::user_sessions)
+    /// lists this session: no secret, unlike the id in its cookie. `None` before it was first kept,
+    /// and where the backend lists none.
     pub fn handle(&self) -> Option<String> {
         let state = self.look();
         state.record()?;
@@ -514,21 +517,21 @@ impl Session {
         Some(handle.to_string())
     }
 
-    /// Commits now what was done, for code that outlives the response: a spawned task, a stream.
+    /// Commits the changes now, for code that outlives the response: a spawned task, a stream.
     ///
     /// What it cannot keep stays done here, and the next one keeps it: if the store is away, and if
-    /// nobody waits for the end of this call (a timeout). An update may then count twice, because
-    /// nobody knows whether the store had it already.
+    /// the caller drops this call before its end (a timeout). An update may then count twice,
+    /// because it is not known whether the store had it already.
     ///
-    /// While the response is still to come, a cookie backend has nothing to do here: the cookie goes
-    /// with the response.
+    /// While the response is still to come, a cookie backend has nothing to do here: the cookie
+    /// goes with the response.
     ///
     /// # Errors
     ///
-    /// [`Error::HeadSent`], from then on, if something was done that can no longer reach the client,
-    /// and nothing more is kept; [`Error::Ended`], if somebody ended or renewed the session meanwhile,
-    /// which is then as [`revalidate`](Self::revalidate) says; [`Error::Unavailable`], if the
-    /// backend could not keep it, and [`Error::ReadOnly`].
+    /// [`Error::HeadSent`], from then on, if something was done that can no longer reach the
+    /// client, and nothing more is kept; [`Error::Ended`], if another request ended or renewed the
+    /// session meanwhile, which is then as [`revalidate`](Self::revalidate) says;
+    /// [`Error::Unavailable`], if the backend could not keep it, and [`Error::ReadOnly`].
     ///
     /// ```
     /// # async fn f(session: session_manager::Session) -> Result<(), session_manager::Error> {
@@ -540,19 +543,19 @@ impl Session {
         self.save_all(Keep::All).await
     }
 
-    /// Looks again whether the session is still there, for code that outlives the request in which it
-    /// was opened: a WebSocket, a stream, a long task. What others did to it meanwhile shows from then
-    /// on, and what was done here and not yet saved stays done.
+    /// Checks again whether the session still exists, for code that outlives the request in which
+    /// it was opened: a WebSocket, a stream, a long task. What others did to it meanwhile shows
+    /// from then on, and what was done here and not yet saved stays done.
     ///
     /// A cookie backend keeps nothing that could tell of a logout: there it finds only whether the
     /// session's time is over. A session that was never kept has nothing to lose, and is `Ok`.
     ///
     /// # Errors
     ///
-    /// [`Error::Ended`], if somebody ended or renewed the session or its time is over: it is empty
-    /// from then on, takes no more writes, and what was not saved is dropped. It is also said to whoever
-    /// ended it here. [`Error::Unavailable`], if the backend cannot tell;
-    /// the session is then as it was.
+    /// [`Error::Ended`], if another request ended or renewed the session, or it expired: it is
+    /// empty from then on, takes no more writes, and what was not saved is dropped. It is also said
+    /// to whoever ended it here. [`Error::Unavailable`], if the backend cannot tell; the session is
+    /// then as it was.
     ///
     /// ```
     /// # async fn f(session: session_manager::Session) -> Result<(), session_manager::Error> {
@@ -571,7 +574,7 @@ impl Session {
                 if matches!(state.life, Life::Ended | Life::Removed) {
                     return Err(Error::Ended);
                 }
-                // There is nothing that could have ended, or it is read anew at each look.
+                // There is nothing that could have ended, or it is read again at each look.
                 if state.record().is_none() || state.live.is_some() {
                     return Ok(());
                 }

@@ -91,17 +91,17 @@ mod values;
 /// # }
 /// ```
 pub trait Store: Send + Sync + 'static {
-    /// What a person would call the store, such as `Redis`.
+    /// Returns the name of the store for people, such as `Redis`.
     fn name(&self) -> &'static str;
 
-    /// The record under `id`, whole.
+    /// Returns the whole record under `id`.
     ///
     /// `None` if there is none or its time is over at `now`.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`], if what is stored there is no record of this crate; it is left as it
-    /// is.
+    /// [`StoreError::Corrupt`], if what is stored there is no record of this crate; it is left as
+    /// it is.
     fn load(
         &self,
         id: StoreId,
@@ -118,16 +118,16 @@ pub trait Store: Send + Sync + 'static {
         write: &Write,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Merges `write` into the record under `id`: each key on its own, a key's value replaced whole.
-    /// Keys that `write` does not name stay as whoever wrote last left them.
+    /// Merges `write` into the record under `id`: each key on its own, a key's value replaced
+    /// whole. Keys that `write` does not name keep what the last write gave them.
     ///
     /// Never creates a record: if there is none, or its time is over, that is [`Applied::Gone`]. A
     /// session that was destroyed stays destroyed, whatever was still in flight. A record that
-    /// answers to another than [`Write::verifier`] was renewed meanwhile, and is as good as gone: that
-    /// comes before [`Applied::Conflict`].
+    /// answers to another than [`Write::verifier`] was renewed meanwhile, and is as good as gone:
+    /// that comes before [`Applied::Conflict`].
     ///
-    /// A renewal is a write with a [`Write::new_verifier`]. The record stays where it is, and whoever
-    /// destroys it ends the renewed session as well.
+    /// A renewal is a write with a [`Write::new_verifier`]. The record stays where it is, and
+    /// destroying it ends the renewed session too.
     fn apply(
         &self,
         id: StoreId,
@@ -169,8 +169,8 @@ pub trait UserIndex: Send + Sync {
         now: Timestamp,
     ) -> BackendFuture<'a, Result<Page<SessionSummary>, StoreError>>;
 
-    /// Returns a page of the ids of all records of `user` that are stored, whether or not their time
-    /// is over.
+    /// Returns a page of the ids of all records of `user` that are stored, whether or not their
+    /// time is over.
     ///
     /// # Errors
     ///
@@ -196,8 +196,8 @@ pub trait UserIndex: Send + Sync {
     ) -> BackendFuture<'a, Result<usize, StoreError>>;
 }
 
-/// How many sessions a page has as a rule. A hundred records of a megabyte each are deleted within a
-/// second in every database (`tests/user_sessions.rs`).
+/// How many sessions a page has as a rule. A hundred records of a megabyte each are deleted within
+/// a second in every database (`tests/user_sessions.rs`).
 #[cfg(any(
     feature = "memory",
     feature = "redis",
@@ -212,8 +212,8 @@ const PAGE: usize = 100;
 pub struct Page<T> {
     /// The items of this part.
     pub items: Vec<T>,
-    /// What the next call passes to get the part after it; its form is the index's own. `None` after
-    /// the last part.
+    /// What the next call passes to get the part after it; its form is the index's own. `None`
+    /// after the last part.
     pub next: Option<Vec<u8>>,
 }
 
@@ -316,7 +316,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The store `store` failed, and its client said why.
+    /// Creates [`StoreError::Failed`] from the error of the store's client.
     pub fn failed(
         store: &'static str,
         source: impl std::error::Error + Send + Sync + 'static,

@@ -1,6 +1,6 @@
 //! For tests: the suite that every [`Store`](crate::Store) passes, and sessions without a server.
 //!
-//! Whoever writes a store runs [`check_store`] on it, against the real thing:
+//! The author of a store runs [`check_store`] on it, against the real thing:
 //!
 //! ```
 //! # #[cfg(feature = "memory")] {

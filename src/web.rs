@@ -53,14 +53,14 @@ trait Call {
 
 /// What the service inside answers.
 trait Answer {
-    /// Whether what the request did is kept.
+    /// Returns `true` if the request's changes are committed.
     fn succeeded(&self) -> bool;
 
-    /// The answer with what it has to carry for its session, or in place of it that the session
+    /// Returns the answer with its session's headers; an error in its place if the session
     /// could not be kept.
     fn with(self, headers: Result<Headers, Error>) -> Self;
 
-    /// The answer to a request whose session could not be opened.
+    /// Returns the answer to a request whose session could not be opened.
     fn refused(error: Error) -> Self;
 }
 
@@ -109,8 +109,8 @@ impl Drop for Visit {
 }
 
 impl<S> SessionService<S> {
-    /// The session of a request that begins, whose other sessions are `outer`; `None` if one of
-    /// these is of the same manager.
+    /// Creates the session of a request that begins, whose other sessions are `outer`; `None` if
+    /// one of these is of the same manager.
     fn begin(&self, outer: Option<&Sessions>, is_https: bool) -> Option<Session> {
         let manager = self.middleware.manager();
         if outer.is_some_and(|outer| outer.has(&manager)) {
@@ -128,7 +128,7 @@ impl<S> SessionService<S> {
 }
 
 impl Session {
-    /// Begins to open the session, if that cannot wait until somebody looks.
+    /// Begins to open the session, unless it is opened at the first look.
     fn begin(
         &self,
         head: &dyn RequestHead,
@@ -339,7 +339,7 @@ pub(crate) fn is_to_loopback(host: Option<&[u8]>, has_field: impl Fn(&str) -> bo
     host.is_some_and(is_loopback) && !PROXY_MARKS.into_iter().any(has_field)
 }
 
-/// Whether `host`, as a `Host` header or a URI has it, is this machine as nobody else can be:
+/// Returns `true` if `host`, as a `Host` header or a URI has it, is always this machine:
 /// `localhost` and names below it (RFC 6761), `127.0.0.0/8` or `::1`, with or without a port.
 fn is_loopback(host: &[u8]) -> bool {
     use std::net::{Ipv4Addr, Ipv6Addr};
@@ -361,7 +361,7 @@ fn is_loopback(host: &[u8]) -> bool {
     }
 }
 
-/// A host without its port.
+/// Returns a host without its port.
 fn name_of(host: &[u8]) -> &[u8] {
     match host.iter().rposition(|byte| !byte.is_ascii_digit()) {
         Some(colon) if host[colon] == b':' => &host[..colon],

@@ -9,12 +9,12 @@
 //! lengths  = length of the key, length of the value * 2 + (1 if it is JSON)
 //! ```
 //!
-//! Numbers but the identity are LEB128. The lengths end where their sum equals the bytes that remain;
-//! only one position satisfies this, because the sum grows with each of them and the rest shrinks. All
-//! of it is authenticated, together with the name of the cookie.
+//! Numbers but the identity are LEB128. The lengths end where their sum equals the bytes that
+//! remain; only one position satisfies this, because the sum grows with each of them and the rest
+//! shrinks. All of it is authenticated, together with the name of the cookie.
 //!
-//! The identity tells sessions apart that began in the same millisecond with the same data. A session
-//! that migrates gets its id from it, so two visitors must never share one.
+//! The identity tells sessions apart that began in the same millisecond with the same data. A
+//! session that migrates gets its id from it, so two visitors must never share one.
 
 use std::{
     ops::Range,
@@ -64,8 +64,8 @@ pub(crate) trait Seal: Send + Sync + 'static {
     /// Seals the body.
     fn seal(&self, buffer: &mut Vec<u8>, start: usize);
 
-    /// Checks the buffer with every accepted key. Returns where in it the body lies, and the number of
-    /// the key.
+    /// Checks the buffer with every accepted key. Returns where in it the body lies, and the number
+    /// of the key.
     fn unseal(&self, buffer: &mut [u8], start: usize) -> Result<(Range<usize>, usize), Refused>;
 
     /// Returns the key of that number for the successors of cookies that it made.
@@ -98,8 +98,8 @@ fn open<S: Seal>(seal: &S, token: &str, settings: &Settings) -> Result<(Record, 
 
 impl<S: Seal> Migration for S {
     /// Follows from what stays the same in every cookie of the session: the cookie's name, when the
-    /// session began, and its identity; by a key that follows from the one that made the cookie, which
-    /// every process has that accepts it.
+    /// session began, and its identity; by a key that follows from the one that made the cookie,
+    /// which every process has that accepts it.
     fn successor(&self, token: &str, settings: &Settings) -> Option<String> {
         let (record, key) = open(self, token, settings).ok()?;
         let (mut session, _) = begin(settings, 16);
@@ -229,7 +229,8 @@ fn log_touch_too_large(name: &str, size: usize) {
     }
 }
 
-/// A buffer that begins with the name of the cookie, and where what the cookie holds will begin.
+/// Returns a buffer that begins with the name of the cookie, and where the cookie's content will
+/// begin.
 fn begin(settings: &Settings, capacity: usize) -> (Vec<u8>, usize) {
     let name = settings.cookie_name().as_bytes();
     let start = name.len() + 1;
@@ -246,7 +247,7 @@ const IDENTITY_LEN: usize = 6;
 /// More than most sessions take.
 const USUAL_LEN: usize = 512;
 
-/// How many bytes the lengths and the text take; 0 if there is no entry.
+/// Returns how many bytes the lengths and the text take; 0 if there is no entry.
 fn measure(session: View<'_>) -> usize {
     let bytes = |(key, value): (&str, Value<&str>)| {
         let (key, value) = (key.len(), value.as_str().len());
@@ -285,7 +286,7 @@ fn encode(
     body.append(&mut text);
 }
 
-/// A lifetime as a cookie has it: never longer than it is.
+/// Encodes a lifetime, rounded down.
 fn lifetime(span: Duration) -> u64 {
     let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX) & (u64::MAX >> 1);
     if millis < 16_000 {
@@ -327,7 +328,7 @@ fn decode(mut buffer: Vec<u8>, body: Range<usize>) -> Option<Record> {
     Some(record)
 }
 
-/// The lengths of a key and its value, and whether that is JSON.
+/// Returns the lengths of a key and its value, and whether the value is JSON.
 fn take_lengths(bytes: &mut &[u8]) -> Option<(usize, usize, bool)> {
     let key = usize::try_from(take_varint(bytes)?).ok()?;
     let value = take_varint(bytes)?;

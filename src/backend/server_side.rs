@@ -40,12 +40,12 @@ use crate::{
     store::{Page, SessionSummary, Store, StoreError, UserIndex},
 };
 
-/// For how long a request under an id that a renewal replaced sends no cookie: it was under way when
-/// the login's answer came, and must not replace the login's cookie.
+/// For how long a request under an id that a renewal replaced sends no cookie: it was under way
+/// when the login's answer came, and must not replace the login's cookie.
 const RENEWED: Duration = Duration::from_secs(60);
 
-/// How often a write may find that another one was faster. From the second time on it waits for up to
-/// [`LONGEST_PAUSE`], so that this is half a second.
+/// How often a write may find that another one was faster. From the second time on it waits for up
+/// to [`LONGEST_PAUSE`], so that this is half a second.
 const CONFLICTS: u32 = 32;
 
 const LONGEST_PAUSE: u64 = 32;
@@ -56,8 +56,8 @@ const TURNS: usize = 64;
 /// How often a record that is destroyed may be there again.
 const BURIALS: usize = 100;
 
-/// Keeps each session in a store; its cookie holds nothing but a random id of 48 bytes: 16 that name
-/// the session, and a secret of 32 that every renewal draws anew.
+/// Keeps each session in a store; its cookie holds nothing but a random id of 48 bytes: 16 that
+/// name the session, and a secret of 32 bytes that every renewal replaces.
 ///
 /// What it promises over every [`Store`]:
 ///
@@ -71,9 +71,10 @@ const BURIALS: usize = 100;
 /// - A request without a cookie that writes nothing asks the store nothing. Else one round trip
 ///   opens the session, and one commits it if something changed.
 /// - Every call of the store has a time limit.
-/// - With [`signed_with`](Self::signed_with), a cookie that somebody made up does not reach the store.
+/// - With [`signed_with`](Self::signed_with), a made-up cookie does not reach the store.
 ///
-/// `TowerStore` keeps the first two in one process; what it keeps in several is in its documentation.
+/// `TowerStore` keeps the first two in one process; what it keeps in several is in its
+/// documentation.
 ///
 /// ```
 /// # #[cfg(feature = "memory")] {
@@ -87,18 +88,19 @@ pub struct ServerSide<S> {
     store: S,
     time_limit: Duration,
     max_size: usize,
-    /// What signs ids; without it nobody asks for signatures.
+    /// The key that signs ids; without it, ids have no signature.
     signer: Option<Hmac<Sha256>>,
     /// What signed them before.
     accepted: Vec<Hmac<Sha256>>,
     unsigned_until: Timestamp,
-    /// A session's writes that met another one wait here for each other: of N that overlap each would
-    /// else meet all that are faster, which takes N²/2 calls of the store.
+    /// A session's writes that met another one wait here for each other: of N that overlap each
+    /// would else meet all that are faster, which takes N²/2 calls of the store.
     turns: [Mutex<()>; TURNS],
 }
 
 impl<S: Store> ServerSide<S> {
-    /// How large a session may be unless [`max_size`](Self::max_size) says otherwise, in bytes: 1 MiB.
+    /// How large a session may be unless [`max_size`](Self::max_size) says otherwise, in bytes: 1
+    /// MiB.
     pub const DEFAULT_MAX_SIZE: usize = 1 << 20;
 
     /// Keeps sessions in `store`.
@@ -114,7 +116,7 @@ impl<S: Store> ServerSide<S> {
         }
     }
 
-    /// How long one call of the store may take. Default: 2 seconds.
+    /// Sets how long one call of the store may take. Default: 2 seconds.
     ///
     /// After it the request fails as [`on_store_error`](crate::Builder::on_store_error) says.
     #[must_use]
@@ -123,12 +125,13 @@ impl<S: Store> ServerSide<S> {
         self
     }
 
-    /// How large a session may be, in bytes: all keys, and all values as they are stored, text or JSON
-    /// in UTF-8. Default: [`DEFAULT_MAX_SIZE`](Self::DEFAULT_MAX_SIZE).
+    /// Sets how large a session may be, in bytes: all keys, and all values as they are stored, text
+    /// or JSON in UTF-8. Default: [`DEFAULT_MAX_SIZE`](Self::DEFAULT_MAX_SIZE).
     ///
-    /// A write that would go over it is [`Error::TooLarge`] where it is made, and the session is as it
-    /// was. Requests that overlap each see the session as it was when they came, so that together they
-    /// may go over it; what writes next is told then. A session that was larger before stays readable.
+    /// A write that would go over it is [`Error::TooLarge`] where it is made, and the session is as
+    /// it was. Requests that overlap each see the session as it was when they came, so that
+    /// together they may go over it; what writes next is told then. A session that was larger
+    /// before stays readable.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {
@@ -144,18 +147,18 @@ impl<S: Store> ServerSide<S> {
     }
 
     /// Signs ids, and asks the store for none whose signature is not right: thousands of requests
-    /// with cookies that somebody made up are then answered without it, each for one HMAC per key.
+    /// with made-up cookies are then answered without it, each for one HMAC per key.
     ///
-    /// The id is as hard to guess without a signature; what this keeps off is the load. The signature
-    /// is HMAC-SHA-256, cut to 128 bits, over the cookie's name and the id, and is compared in
-    /// constant time. The cookie's value grows from 64 to 86 characters.
+    /// The id is as hard to guess without a signature; what this keeps off is the load. The
+    /// signature is HMAC-SHA-256, cut to 128 bits, over the cookie's name and the id, and is
+    /// compared in constant time. The cookie's value grows from 64 to 86 characters.
     ///
     /// # On a running site
     ///
-    /// Whoever has a session has a cookie without a signature, which
-    /// [`accept_unsigned_until`](Self::accept_unsigned_until) lets in for a while. A backend without
-    /// a key opens signed cookies too, so that while servers are updated one by one, and should all of
-    /// them go back, nobody is logged out.
+    /// Clients with a session have a cookie without a signature, which
+    /// [`accept_unsigned_until`](Self::accept_unsigned_until) lets in for a while. A backend
+    /// without a key opens signed cookies too, so that while servers are updated one by one, and
+    /// if all processes go back, no user is logged out.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {
@@ -175,8 +178,9 @@ impl<S: Store> ServerSide<S> {
     }
 
     /// Accepts also ids that `old` signed, where [`signed_with`](Self::signed_with) says who signs
-    /// now. Such a cookie is signed anew when its session is next written or touched, so `old` may go
-    /// when the sessions of its time are over ([`absolute_timeout`](crate::Builder::absolute_timeout)).
+    /// now. Such a cookie is signed again when its session is next written or touched, so `old` may
+    /// go when the sessions of its time are over
+    /// ([`absolute_timeout`](crate::Builder::absolute_timeout)).
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {
@@ -195,17 +199,17 @@ impl<S: Store> ServerSide<S> {
     /// Accepts ids without a signature until `last`, for a site that begins to sign. Their cookies
     /// are signed when their session is next written or touched.
     ///
-    /// Until then a cookie that somebody made up asks the store once, as it did before. The moment is
-    /// one that you write down: the day on which the last server began to sign, and the
+    /// Until then a made-up cookie costs one store call, as it did before. The moment
+    /// is one that you write down: the day on which the last server began to sign, and the
     /// [`absolute_timeout`](crate::Builder::absolute_timeout) more, when every session without a
-    /// signature is over. One counted from the start of the process would begin anew with each.
+    /// signature is over. One counted from the start of the process would restart with each.
     #[must_use]
     pub fn accept_unsigned_until(mut self, last: Timestamp) -> Self {
         self.unsigned_until = last;
         self
     }
 
-    /// The id in a cookie, if the store may be asked for it.
+    /// Returns the id in a cookie, if the store may be asked for it.
     fn accepted(&self, token: &str, settings: &Settings) -> Result<SessionId, Refused> {
         let (id, tag) = SessionId::parse(token).ok_or(Refused::Malformed)?;
         let Some(signer) = &self.signer else {
@@ -330,7 +334,7 @@ impl<S: Store> ServerSide<S> {
         }))
     }
 
-    /// Merges a write into the record under `id`. What `updates` computed is computed anew if
+    /// Merges a write into the record under `id`. What `updates` computed is computed again if
     /// another request was faster.
     async fn write(
         &self,
@@ -573,7 +577,7 @@ struct Contended {
     store: &'static str,
 }
 
-/// The reply to a request whose session ended or was renewed meanwhile.
+/// Returns the outcome for a request whose session ended or was renewed meanwhile.
 fn gone() -> CommitOutcome {
     log!(
         WARN,

@@ -24,8 +24,8 @@ impl IdCookie {
     /// Returns the store's id of a session: the SHA-256 of the id's first part, XOR that of the
     /// cookie's name, so that an id copied into a cookie of another name opens nothing.
     ///
-    /// XOR, because `migrate_from` has to end sessions of which it has the store's id alone: from one
-    /// name's id follows the other's.
+    /// XOR, because `migrate_from` has to end sessions of which it has the store's id alone: from
+    /// one name's id follows the other's.
     pub(super) fn stored(&self, id: &SessionId) -> StoreId {
         let id = Sha256::digest(&id.0[..SessionId::ROOT_LEN]).into();
         StoreId::from_bytes(self.name.xor(NameHash(id)).0)
@@ -46,7 +46,7 @@ impl IdCookie {
     }
 }
 
-/// What signs the ids of one cookie.
+/// Returns the HMAC that signs the ids of one cookie.
 pub(super) fn named(key: &Hmac<Sha256>, settings: &Settings) -> Hmac<Sha256> {
     // No name has a byte of zero, so that none goes on in an id.
     key.clone()
@@ -54,7 +54,7 @@ pub(super) fn named(key: &Hmac<Sha256>, settings: &Settings) -> Hmac<Sha256> {
         .chain_update([0])
 }
 
-/// The key that `key` gives for ids.
+/// Derives the key for ids from `key`.
 pub(super) fn id_key(key: &Key) -> Hmac<Sha256> {
     key::hmac(&key.derive("server-side id"))
 }
@@ -63,8 +63,8 @@ pub(super) fn id_key(key: &Key) -> Hmac<Sha256> {
 pub(super) struct SessionId([u8; SessionId::LEN]);
 
 impl SessionId {
-    /// The first bytes name the record for as long as it lives, so that whoever once opened it can
-    /// end it.
+    /// The first bytes name the record for as long as it lives, so that a client that once opened
+    /// it can end it.
     pub(super) const ROOT_LEN: usize = 16;
     /// The others are the secret that opens it, until it is renewed.
     pub(super) const LEN: usize = Self::ROOT_LEN + 32;
@@ -79,14 +79,14 @@ impl SessionId {
         Self(id)
     }
 
-    /// The same record's, with another secret.
+    /// Returns an id of the same record with another secret.
     pub(super) fn renewed(&self) -> Self {
         let mut id = self.0;
         random::fill(&mut id[Self::ROOT_LEN..]);
         Self(id)
     }
 
-    /// The id in a cookie, if it is one, and its signature if it has one. Any other length or
+    /// Returns the id in a cookie, and its signature if it has one. Any other length or
     /// alphabet is refused before the store is asked (GO-2024-2730 is about a store that was).
     pub(super) fn parse(token: &str) -> Option<(Self, Option<[u8; TAG]>)> {
         // The length first, so that nothing long is decoded.
@@ -109,7 +109,7 @@ impl SessionId {
             .is_ok()
     }
 
-    /// As it is in a cookie, without a signature.
+    /// Returns the text of the id in a cookie, without a signature.
     pub(super) fn text(&self) -> String {
         BASE64.encode(self.0)
     }
@@ -118,7 +118,7 @@ impl SessionId {
         Verifier::from_bytes(Sha256::digest(&self.0[Self::ROOT_LEN..]).into())
     }
 
-    /// Whether its secret is the one that opens the record. It is the one place where what a client
+    /// Returns `true` if its secret opens the record. It is the one place where what a client
     /// sent is compared with what is stored; of hashes, and in constant time all the same.
     pub(super) fn matches(&self, verifier: Verifier) -> bool {
         let output = |verifier: Verifier| CtOutput::<Sha256>::new((*verifier.as_bytes()).into());
@@ -126,7 +126,7 @@ impl SessionId {
     }
 }
 
-/// The bytes of a text, if it has exactly as many.
+/// Decodes a text of exactly `LEN` bytes.
 pub(super) fn decode<const LEN: usize>(text: &str) -> Option<[u8; LEN]> {
     let mut bytes = [0; LEN];
     let len = BASE64.decode_slice(text, &mut bytes).ok()?;

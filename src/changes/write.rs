@@ -27,16 +27,17 @@ pub struct Write {
     /// If there is one: write nothing unless the record has this version, and answer
     /// [`Applied::Conflict`].
     pub if_version: Option<u64>,
-    /// When the session begins; only [`Store::create`](crate::Store::create) and a renewal write it.
+    /// When the session begins; only [`Store::create`](crate::Store::create) and a renewal write
+    /// it.
     pub created: Timestamp,
-    /// When it ends if nobody uses it again.
+    /// When the session expires unless it is used again.
     pub expires: Timestamp,
     /// The present moment: when it was last seen.
     pub now: Timestamp,
 }
 
 impl Write {
-    /// A write that does nothing but say when the session ends, and that it was seen.
+    /// Creates a write that only moves when the session expires and was last seen.
     ///
     /// ```
     /// use session_manager::{Timestamp, store::{Verifier, Write}};
@@ -65,25 +66,26 @@ impl Write {
         }
     }
 
-    /// Whether no value and no user is written, so that the version stays; a renewal may be one.
+    /// Returns `true` if it writes no value and no user, so that the version stays; a renewal may
+    /// be one.
     pub fn is_touch(&self) -> bool {
         !self.clear && self.set.is_empty() && self.remove.is_empty() && self.user.is_none()
     }
 
     #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-    /// The keys to set, each with its value.
+    /// Iterates over the keys to set and their values.
     pub(crate) fn values(&self) -> impl Iterator<Item = (&str, Value<&str>)> + Clone {
         self.set
             .iter()
             .map(|(key, value)| (&**key, value.borrowed()))
     }
 
-    /// Whether there is anything in it that a new session would be made for.
+    /// Returns `true` if a new session would be created for it.
     pub(crate) fn begins_a_session(&self) -> bool {
         !self.set.is_empty() || self.user.is_some()
     }
 
-    /// The record that this write creates.
+    /// Returns the record that this write creates.
     ///
     /// ```
     /// use session_manager::{Timestamp, store::{Verifier, Write}};
@@ -102,8 +104,8 @@ impl Write {
 }
 
 impl Record {
-    /// Does to this record what [`Store::apply`](crate::Store::apply) does to the one that is stored; for stores that keep
-    /// records in memory.
+    /// Does to this record what [`Store::apply`](crate::Store::apply) does to the one that is
+    /// stored; for stores that keep records in memory.
     ///
     /// ```
     /// use session_manager::{Timestamp, store::{Applied, Verifier, Write}};
@@ -162,7 +164,7 @@ pub enum Applied {
 }
 
 impl Changes {
-    /// Splits what a request did into what a store writes and what it must compute anew if another
+    /// Splits what a request did into what a store writes and what it must compute again if another
     /// request was faster.
     pub(crate) fn to_write(&self, mut write: Write) -> (Write, Vec<(Box<str>, Update)>) {
         let mut updates = Vec::new();

@@ -65,7 +65,7 @@ impl Builder {
         }
     }
 
-    /// The name of the session cookie. Default: `_session`.
+    /// Sets the name of the session cookie. Default: `_session`.
     ///
     /// A name that begins with `__Host-` keeps other hosts of the same site from planting the
     /// cookie (RFC 6265bis, section 4.1.3.2), and makes it `Secure` in every build.
@@ -74,25 +74,25 @@ impl Builder {
         self
     }
 
-    /// The path below which browsers send the cookie. Default: `/`.
+    /// Sets the path below which browsers send the cookie. Default: `/`.
     pub fn cookie_path(mut self, path: impl Into<String>) -> Self {
         self.cookie.path = path.into();
         self
     }
 
-    /// The domain whose hosts all get the cookie. Default: none, so that only the host that set it
-    /// does.
+    /// Sets the domain whose hosts all get the cookie. Default: none, so that only the host that
+    /// set it does.
     pub fn cookie_domain(mut self, domain: impl Into<String>) -> Self {
         self.cookie.domain = Some(domain.into());
         self
     }
 
-    /// Whether browsers send the cookie over https alone.
+    /// Sets whether browsers send the cookie over https alone.
     ///
     /// Default: `true`. Only a debug build leaves `Secure` out by itself, towards a loopback host
-    /// (`localhost`, `127.0.0.1`, `[::1]`) over plain http and without a proxy's header fields, so that
-    /// a first try works with every client. A debug build is one whose profile is `dev` or inherits
-    /// from it, and has debug assertions.
+    /// (`localhost`, `127.0.0.1`, `[::1]`) over plain http and without a proxy's header fields, so
+    /// that a first try works with every client. A debug build is one whose profile is `dev` or
+    /// inherits from it, and has debug assertions.
     ///
     /// A release build never does: behind a proxy, a loopback host is no sign of a local client. It
     /// logs once what to do instead. For a release build that clients reach over plain http, say
@@ -112,34 +112,34 @@ impl Builder {
         self
     }
 
-    /// Whether scripts in the page cannot read the cookie. Default: `true`.
+    /// Sets whether the cookie is hidden from scripts in the page. Default: `true`.
     pub fn http_only(mut self, http_only: bool) -> Self {
         self.cookie.http_only = http_only;
         self
     }
 
-    /// Whether browsers send the cookie along when another site causes the request. Default:
+    /// Sets whether browsers send the cookie when another site causes the request. Default:
     /// [`SameSite::Lax`], only when a person follows a link.
     pub fn same_site(mut self, same_site: SameSite) -> Self {
         self.cookie.same_site = same_site;
         self
     }
 
-    /// Whether browsers keep one cookie for each site that embeds this one (CHIPS). Default:
+    /// Sets whether browsers keep one cookie for each site that embeds this one (CHIPS). Default:
     /// `false`.
     pub fn partitioned(mut self, partitioned: bool) -> Self {
         self.cookie.partitioned = partitioned;
         self
     }
 
-    /// Whether the cookie survives the end of the browser, by a `Max-Age` that ends with the
+    /// Sets whether the cookie survives the end of the browser, by a `Max-Age` that ends with the
     /// session. Default: `false`.
     pub fn persistent(mut self, persistent: bool) -> Self {
         self.cookie.persistent = persistent;
         self
     }
 
-    /// How a session's token travels between client and server. Default: [`Carrier::Cookie`].
+    /// Sets how a session's token travels between client and server. Default: [`Carrier::Cookie`].
     ///
     /// ```
     /// # #[cfg(feature = "cookies")] {
@@ -156,7 +156,7 @@ impl Builder {
         self
     }
 
-    /// How long a session lasts that nobody uses. Default: 24 hours.
+    /// Sets how long a session lasts without being used. Default: 24 hours.
     ///
     /// Its end moves when it is used, but at most once per twentieth of this time.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
@@ -164,22 +164,22 @@ impl Builder {
         self
     }
 
-    /// How long a session lasts at most, however much it is used. Default: 7 days.
+    /// Sets how long a session lasts at most, even if it is used. Default: 7 days.
     pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
         self.expiry.absolute = timeout;
         self
     }
 
-    /// What happens to a request whose session the backend cannot open. Default:
+    /// Sets what happens to a request whose session the backend cannot open. Default:
     /// [`OnStoreError::Fail`].
     pub fn on_store_error(mut self, policy: OnStoreError) -> Self {
         self.on_store_error = policy;
         self
     }
 
-    /// Whether a session is kept even if the response is a server error (5xx). Default: `false`, so
-    /// that a request which failed half-way leaves nothing half-done; ending a session sticks in
-    /// any case.
+    /// Sets whether a session is saved even if the response is a server error (5xx). Default:
+    /// `false`, so that a request which failed half-way leaves nothing half-done; ending a session
+    /// sticks in any case.
     pub fn commit_on_server_error(mut self, commit: bool) -> Self {
         self.commit_on_server_error = commit;
         self
@@ -194,14 +194,14 @@ impl Builder {
         self
     }
 
-    /// Migrates the sessions of `old`: for an application that changes from cookies to a store, from one
-    /// store, key or cookie name to another, and logs nobody out.
+    /// Migrates the sessions of `old`: for an application that changes from cookies to a store,
+    /// from one store, key or cookie name to another, and logs no user out.
     ///
-    /// A session that only `old` knows is opened there. When it is next written or touched it migrates:
-    /// the new backend keeps it, its old record is destroyed and its old cookie removed. It keeps its
-    /// age, so every session has migrated or ended after the [absolute
-    /// timeout](Self::absolute_timeout), and `migrate_from` can go. `old` may itself migrate from another
-    /// manager.
+    /// A session that only `old` knows is opened there. When it is next written or touched it
+    /// migrates: the new backend keeps it, its old record is destroyed and its old cookie removed.
+    /// It keeps its age, so every session has migrated or ended after the [absolute
+    /// timeout](Self::absolute_timeout), and `migrate_from` can go. `old` may itself migrate from
+    /// another manager.
     ///
     /// To a server-side backend, in one process and in several on the same stores:
     ///
@@ -221,8 +221,8 @@ impl Builder {
     /// - A session that does not fit into a cookie stays where it is, and a write to it is
     ///   [`Error::TooLarge`](crate::Error::TooLarge).
     ///
-    /// Let every process run with `migrate_from` before old cookies are sent to it: a process that has
-    /// only the old manager does not see a session that has migrated.
+    /// Let every process run with `migrate_from` before old cookies are sent to it: a process that
+    /// has only the old manager does not see a session that has migrated.
     ///
     /// ```
     /// # #[cfg(feature = "memory")] {
@@ -239,7 +239,7 @@ impl Builder {
         self
     }
 
-    /// The clock that timeouts are measured with, for tests that move it. Default: the system's.
+    /// Sets the clock that measures timeouts, for tests that move it. Default: the system's.
     ///
     /// ```
     /// # #[cfg(feature = "cookies")] {
@@ -263,12 +263,12 @@ impl Builder {
         self
     }
 
-    /// The manager.
+    /// Builds the manager.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], if a browser would drop the cookie in silence, no session could last, or none
-    /// can move.
+    /// [`ConfigError`], if a browser would drop the cookie in silence, no session could last, or
+    /// none can move.
     pub fn build(self) -> Result<Manager, ConfigError> {
         for (timeout, which) in [
             (self.expiry.idle, "idle"),

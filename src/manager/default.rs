@@ -59,8 +59,8 @@ enum Severity {
     Error,
 }
 
-/// Logs, and where nobody listens to the log, as in a first try, writes to standard error: an
-/// insecure default that nobody hears of is the worse evil.
+/// Logs, and if no subscriber listens, as in a first try, writes to standard error: an
+/// insecure default that is not noticed is worse.
 fn say(severity: Severity, text: &str) {
     match severity {
         #[cfg(feature = "cookies")]
@@ -73,7 +73,7 @@ fn say(severity: Severity, text: &str) {
     #[cfg(not(feature = "tracing"))]
     let heard = false;
     if !heard {
-        #[expect(clippy::print_stderr, reason = "nobody listens to the log")]
+        #[expect(clippy::print_stderr, reason = "no subscriber listens to the log")]
         {
             eprintln!("session-manager: {text}");
         }
@@ -105,7 +105,7 @@ fn default_with(backend: impl crate::backend::Backend, why: Option<Why>) -> Mana
         .expect("the defaults are valid")
 }
 
-/// The default manager's key, and what is wrong with it.
+/// Returns the default manager's key, and why it is insecure.
 #[cfg(feature = "cookies")]
 fn default_key(
     secret: Result<crate::key::Key, crate::key::KeyError>,

@@ -39,7 +39,7 @@ impl MigratingBackend {
         Self { new, old, names }
     }
 
-    /// The id of an old session in the new backend, and the other way round.
+    /// Returns the id of an old session in the new backend, and the other way round.
     fn renamed(&self, id: StoreId) -> StoreId {
         StoreId::from_bytes(self.names.xor(NameHash(*id.as_bytes())).0)
     }
@@ -48,13 +48,13 @@ impl MigratingBackend {
         Arc::clone(&self.new)
     }
 
-    /// What the new backend adopts sessions with, if it keeps records.
+    /// Returns what the new backend adopts sessions with, if it keeps records.
     fn adopt(&self) -> Option<Arc<dyn Adopt>> {
         self.new_arc().migration()?.records()
     }
 
-    /// The successors of the sessions that these cookies of the old manager name, the newest cookie
-    /// first.
+    /// Returns the successors of the sessions that these cookies of the old manager name, the
+    /// newest cookie first.
     fn successors(&self, old: &Tokens) -> Vec<Token> {
         let by_age = self.old.by_age().zip(old.by_age());
         let successors = by_age.filter_map(|(manager, tokens)| successor(manager, tokens.own()?));
@@ -122,7 +122,7 @@ impl MigratingBackend {
         Ok(OpenOutcome::Nothing)
     }
 
-    /// A commit in the old backend.
+    /// Returns a commit for the old backend.
     fn in_old<'c>(&'c self, commit: &'c Owned, changes: &'c Changes) -> Commit<'c> {
         let old = commit.tokens.as_ref();
         let origin = commit.origin.as_ref();
@@ -185,7 +185,7 @@ impl MigratingBackend {
         Ok(without_old_cookie(reply))
     }
 
-    /// Until when an old cookie that was made before `now` may open its session.
+    /// Returns until when an old cookie that was made before `now` may open its session.
     fn buried_until(&self, now: Timestamp) -> Timestamp {
         let until = |old: &Manager| {
             let settings = old.settings();
@@ -277,7 +277,7 @@ impl MigratingBackend {
     }
 }
 
-/// The token in a server-side backend of the session that `token` names at `manager`.
+/// Returns the token in a server-side backend of the session that `token` names at `manager`.
 fn successor(manager: &Manager, token: &str) -> Option<Token> {
     let migration = manager.backend_arc().migration()?;
     let successor = migration.successor(token, manager.settings())?;
@@ -383,7 +383,7 @@ impl Backend for MigratingBackend {
         }
     }
 
-    /// Of a session that has migrated; one that has not is migrated first.
+    /// Serves a session that has migrated; the caller migrates any other one first.
     fn exchange(
         self: Arc<Self>,
         exchange: Exchange<'_>,
@@ -432,7 +432,7 @@ impl Migration for MigratingBackend {
     }
 }
 
-/// If nothing was stored, the cookie is removed.
+/// Removes the cookie if nothing was stored.
 fn without_old_cookie(reply: CommitOutcome) -> CommitOutcome {
     match reply {
         CommitOutcome::Keep => CommitOutcome::Remove,
@@ -468,7 +468,7 @@ impl Owned {
         self.changes.over(Some(&self.stored.entries))
     }
 
-    /// What makes a whole new session of this one.
+    /// Returns the changes that create the whole session again.
     fn all(&self) -> Changes {
         let mut all = Changes::default();
         all.clear();
@@ -484,7 +484,7 @@ impl Owned {
         all
     }
 
-    /// A commit in the new backend, of the session that `token` names there.
+    /// Returns a commit for the new backend, of the session that `token` names there.
     fn here<'c>(&'c self, token: Option<&'c str>, changes: &'c Changes) -> Commit<'c> {
         Commit {
             token,

@@ -16,7 +16,7 @@ use crate::{
 /// The values of a record, by key.
 ///
 /// Opening a session costs the same few allocations however many values it has, and a value is
-/// parsed when somebody asks for it.
+/// parsed when it is read.
 ///
 /// ```
 /// use session_manager::store::{Entries, Value};
@@ -37,12 +37,12 @@ enum Form {
 }
 
 /// Many values: a persistent map, so that a snapshot costs nothing and a change costs what it
-/// changes, however large the session is. Below [`FEW`] values, packing them anew costs no more, and
-/// takes a fifth of the memory (bench `memory_store`).
+/// changes, however large the session is. Below [`FEW`] values, packing them again costs no more,
+/// and takes a fifth of the memory (bench `memory_store`).
 #[cfg(feature = "memory")]
 type Shared = imbl::HashMap<Arc<str>, Value<Arc<str>>>;
 
-/// Without the memory store nobody makes one.
+/// Unused without the memory store.
 #[cfg(not(feature = "memory"))]
 type Shared = std::collections::HashMap<Arc<str>, Value<Arc<str>>>;
 
@@ -57,8 +57,8 @@ struct Packed {
     text: String,
     slots: Vec<Slot>,
     searches: AtomicU32,
-    /// The numbers of the slots, sorted by their keys: whoever reads one key of many does not wait for
-    /// it, and whoever reads them all does not look through all for each.
+    /// The numbers of the slots, sorted by their keys: a read of one key of many does not wait
+    /// for it, and reading all of them is not quadratic.
     index: OnceLock<Box<[u32]>>,
 }
 
@@ -115,8 +115,8 @@ impl Packed {
 
 #[cfg(feature = "cookies")]
 impl Entries {
-    /// Where entries lie: for each, the lengths of key and value in bytes, and whether the value is
-    /// JSON.
+    /// Returns where entries lie, from the lengths of key and value in bytes, and whether the value
+    /// is JSON.
     pub(crate) fn slots(lengths: impl Iterator<Item = (usize, usize, bool)>) -> Option<Slots> {
         let mut slots = Vec::with_capacity(lengths.size_hint().1.unwrap_or_default());
         let mut at = 0_usize;
@@ -144,7 +144,7 @@ impl Entries {
 }
 
 impl Entries {
-    /// The value under `key`.
+    /// Returns the value under `key`.
     pub fn get(&self, key: &str) -> Option<Value<&str>> {
         match &self.0 {
             Form::Packed(packed) => {
@@ -155,7 +155,7 @@ impl Entries {
         }
     }
 
-    /// Every key with its value.
+    /// Iterates over all keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Value<&str>)> + Clone {
         let (packed, shared) = match &self.0 {
             Form::Packed(packed) => (Some(packed), None),
@@ -171,7 +171,7 @@ impl Entries {
         packed.chain(shared.map(|(key, value)| (&**key, value.borrowed())))
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         match &self.0 {
             Form::Packed(packed) => packed.slots.len(),
@@ -179,7 +179,7 @@ impl Entries {
         }
     }
 
-    /// How many bytes keys and values have, which takes no time to tell.
+    /// Returns the size of all keys and values in bytes, in constant time.
     pub(crate) fn bytes(&self) -> usize {
         match &self.0 {
             Form::Packed(packed) => packed.text.len(),
@@ -187,13 +187,13 @@ impl Entries {
         }
     }
 
-    /// Whether there are none.
+    /// Returns `true` if there are no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Removes all entries if `clear`, then those of `remove`, and sets those of `set`. Clones of these
-    /// entries stay as they are.
+    /// Removes all entries if `clear`, then those of `remove`, and sets those of `set`. Clones of
+    /// these entries stay as they are.
     pub(crate) fn merge(&mut self, clear: bool, remove: &[Box<str>], set: &[(Box<str>, Value)]) {
         let (values, bytes) = match &mut self.0 {
             Form::Shared(values, bytes) => (values, bytes),
@@ -204,7 +204,8 @@ impl Entries {
                         || set.iter().any(|(name, _)| **name == *key)
                 };
                 let kept = self.iter().filter(|(key, _)| !is_written(key));
-                // Measured first, so that nothing has to grow (bench `overhead`, row "write three keys").
+                // Measured first, so that nothing has to grow (bench `overhead`, row "write three
+                // keys").
                 let values = kept.chain(set.iter().map(|(key, value)| (&**key, value.borrowed())));
                 let (count, bytes) = values.clone().fold((0, 0), |(count, bytes), (key, value)| {
                     (count + 1, bytes + key.len() + value.as_str().len())

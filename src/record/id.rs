@@ -13,12 +13,12 @@ macro_rules! hash {
         pub struct $name([u8; 32]);
 
         impl $name {
-            /// The one of these 32 bytes.
+            /// Creates one from 32 bytes.
             pub const fn from_bytes(bytes: [u8; 32]) -> Self {
                 Self(bytes)
             }
 
-            /// Its 32 bytes.
+            /// Returns the 32 bytes.
             pub const fn as_bytes(&self) -> &[u8; 32] {
                 &self.0
             }
@@ -38,17 +38,17 @@ hash! {
     /// The name under which a store keeps a session: the SHA-256 of the first part of the id in its
     /// cookie. It stays the same for as long as the session lives, over every renewal.
     ///
-    /// Whoever reads the store learns no id that would open a session, and how long a look-up takes
+    /// A thief of the store learns no id that opens a session, and how long a look-up takes
     /// tells nothing of an id (CVE-2019-16782). It is no secret therefore, and is what
     /// [`UserSession::handle`](crate::UserSession::handle) shows.
     StoreId
 }
 
 hash! {
-    /// Whom a record answers to: the SHA-256 of the second part of the id in the cookie, the secret,
-    /// which every renewal draws anew.
+    /// Whom a record answers to: the SHA-256 of the second part of the id in the cookie, the
+    /// secret, which every renewal replaces.
     ///
-    /// Whoever reads the store learns no secret from it.
+    /// A thief of the store learns no secret from it.
     ///
     /// ```
     /// use session_manager::store::Verifier;
@@ -79,7 +79,8 @@ impl StoreId {
 }
 
 impl Verifier {
-    /// Nobody: no secret is known that has this SHA-256. A [`Record::new`](crate::store::Record::new) answers to nobody.
+    /// The verifier of no client: no secret is known that has this SHA-256. A
+    /// [`Record::new`](crate::store::Record::new) has it.
     pub const NONE: Self = Self::from_bytes([0; 32]);
 
     #[cfg(any(feature = "redis", feature = "tower-sessions"))]
@@ -87,7 +88,7 @@ impl Verifier {
         BASE64.encode(self.0)
     }
 
-    /// The verifier that was written so.
+    /// Parses the text of a verifier.
     #[cfg(any(feature = "redis", feature = "tower-sessions"))]
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];

@@ -84,8 +84,8 @@ impl Session {
         is_untouched
     }
 
-    /// Keeps what the request did, and says what its response has to carry. Called once, before the
-    /// head is sent.
+    /// Commits the request's changes, and returns the headers of its response. Called once, before
+    /// the head is sent.
     pub(crate) fn commit(&self, succeeded: bool) -> BackendFuture<'static, Result<Headers, Error>> {
         let mut state = self.lock();
         let (mut committing, mut waits) = (None, None);
@@ -176,7 +176,8 @@ impl Session {
         }
     }
 
-    /// What removes the cookies that came from managers which this one takes over from.
+    /// Returns the `Set-Cookie` values that remove the cookies of managers that this one migrates
+    /// from.
     pub(super) fn removed(&self, state: &State) -> Vec<String> {
         let old = self.0.manager.by_age().zip(state.tokens.by_age()).skip(1);
         let sent = old.filter(|(_, tokens)| tokens.own.is_some());
@@ -192,9 +193,9 @@ impl Session {
             .collect()
     }
 
-    /// For a request that ends without a response, by a panic or because its client went away:
-    /// ending the session sticks, all else is as if nobody had done it. Whoever still has the session
-    /// goes on as after any response.
+    /// Ends a request without a response: a handler panicked, or the client went away: ending the
+    /// session sticks, all else is dropped. Code that still has the session goes on
+    /// as after any response.
     pub(crate) fn abandon(&self) {
         let mut state = self.lock_unsettled();
         if !state.head.sent && state.life != Life::ReadOnly {
@@ -203,7 +204,7 @@ impl Session {
         }
     }
 
-    /// Ends the session in a task of its own, if somebody began to end it here.
+    /// Ends the session in a spawned task, if this request was ending it.
     pub(super) fn end_anyway(&self, state: &State, keep: Keep) {
         if state.pending.changes.is_destroyed() && self.0.manager.backend().keeps_records() {
             #[cfg(not(feature = "server-side"))]
@@ -224,7 +225,7 @@ impl Session {
         }
     }
 
-    /// Gives the backend what was done, if anything was or a touch is due.
+    /// Begins a commit, if the request changed anything or a touch is due.
     pub(super) fn begin_commit(&self, state: &mut State, keep: Keep) -> Option<Committing> {
         let manager = &self.0.manager;
         let settings = manager.settings();
@@ -269,7 +270,7 @@ impl Session {
         let future = manager.backend_arc().commit(commit);
         state.head.persistent = is_persistent;
         state.committed = now;
-        // What a cookie backend keeps nobody can write to any more.
+        // The changes of a cookie backend are final: the cookie is with the client.
         let undo = (!self.needs_response()).then(|| state.settle());
         if let Some(later) = later.filter(|_| undo.is_some()) {
             state.pending.changes = later;
@@ -284,8 +285,7 @@ impl Session {
         })
     }
 
-    /// Does `f` when the backend is at no commit of this session. What that brings, the next one has to
-    /// know: the id of a session that it begins or renews.
+    /// Runs `f` once no commit is in flight; a commit may assign an id that the next one needs.
     pub(super) fn in_turn<'s, T>(
         &'s self,
         mut f: impl FnMut(&mut State) -> T + 's,
@@ -301,7 +301,7 @@ impl Session {
     }
 }
 
-/// What [`State::settle`] took as done.
+/// The changes that [`State::settle`] treats as stored, and what undoes that.
 #[derive(Clone)]
 pub(super) struct Settled {
     pub(super) changes: Changes,
@@ -312,7 +312,7 @@ pub(super) struct Settled {
 }
 
 impl Settled {
-    /// What is stored when it is done.
+    /// Returns the record as it is stored after the commit.
     pub(super) fn record(&self, settings: &Settings) -> Option<Record> {
         let stored = self.stored.as_ref();
         let commit = Commit {
@@ -347,13 +347,14 @@ pub(super) enum Keep {
     All,
     /// All of it; a touch is made even if it is not due.
     Touch,
-    /// What survives a failed request; all else is as if nobody had done it.
+    /// What survives a failed request; all else is dropped.
     End,
     /// The same; all else is left to the next commit.
     EndFirst,
 }
 
-/// What a response is told of a commit: that somebody ended the session is no fault of its request.
+/// Treats [`Error::Ended`] as success: another request ended the session, and this one did nothing
+/// wrong.
 pub(super) fn answered(result: Result<(), Error>) -> Result<(), Error> {
     match result {
         Err(Error::Ended) => Ok(()),
@@ -361,7 +362,7 @@ pub(super) fn answered(result: Result<(), Error>) -> Result<(), Error> {
     }
 }
 
-/// A commit that the backend is at.
+/// A commit in flight.
 pub(super) struct Committing {
     pub(super) session: Session,
     pub(super) is_over: bool,
@@ -372,8 +373,8 @@ pub(super) struct Committing {
     pub(super) undo: Option<Arc<Settled>>,
 }
 
-/// Nobody waits for the backend any more, so nobody knows what it did. As after an error, the next
-/// commit does it again.
+/// A commit that is dropped may or may not have been done. As after an error, the next commit does
+/// it again.
 impl Drop for Committing {
     fn drop(&mut self) {
         if !self.is_over {
@@ -388,7 +389,7 @@ impl Drop for Committing {
 }
 
 impl Committing {
-    /// What became of it, if the backend says so at once.
+    /// Polls once; returns the result if the backend answers at once.
     pub(super) fn now(mut self) -> Result<Result<(), Error>, Self> {
         match self.future.take_now() {
             Some(result) => Ok(self.take(result)),
@@ -402,7 +403,7 @@ impl Committing {
         self.take(result)
     }
 
-    /// Takes what the backend says.
+    /// Applies the backend's answer.
     pub(super) fn take(mut self, result: Result<CommitOutcome, Error>) -> Result<(), Error> {
         let session = self.session.clone();
         let mut state = session.lock_unsettled();
@@ -410,7 +411,7 @@ impl Committing {
         match result {
             Ok(reply) => {
                 match &reply {
-                    // Nobody asks a cookie backend again before the next request.
+                    // A cookie backend is not asked again before the next request.
                     CommitOutcome::Set { token, .. } if !session.needs_response() => {
                         state.tokens.own = Some(token.as_str().into());
                         state.origin = None;
@@ -446,7 +447,7 @@ impl Committing {
         }
     }
 
-    /// Lets the next one begin, and gives what undoes this one.
+    /// Wakes the next commit, and returns the rollback of this one.
     pub(super) fn let_next(&mut self, state: &mut State) -> Option<Arc<Settled>> {
         self.is_over = true;
         state.let_next();

@@ -18,24 +18,24 @@ use crate::{
 };
 
 impl Session {
-    /// Takes the value under `key` out of the *stored* session and reads it as a `T`: of any number of
-    /// overlapping requests, exactly one gets it. For one-time values, such as a login token.
+    /// Takes the value under `key` out of the *stored* session and reads it as a `T`: of any number
+    /// of overlapping requests, exactly one gets it. For one-time values, such as a login token.
     ///
-    /// It asks the store, and what it does is done at once: a response that is a server error does not
-    /// give the value back. At most one caller gets it, and none if this call is given up or fails with
-    /// [`Error::Unavailable`] after the store took it out. A value that this request itself added, and
-    /// that is not stored yet, is taken from this request. From then on the session shows what others
-    /// wrote, as after [`revalidate`](Self::revalidate).
+    /// It asks the store, and what it does is done at once: a response that is a server error does
+    /// not give the value back. At most one caller gets it, and none if this call is given up or
+    /// fails with [`Error::Unavailable`] after the store took it out. A value that this request
+    /// itself added, and that is not stored yet, is taken from this request. From then on the
+    /// session shows what others wrote, as after [`revalidate`](Self::revalidate).
     ///
-    /// A session that still has to migrate ([`migrate_from`](crate::Builder::migrate_from)) is saved
-    /// first, with all that was done to it.
+    /// A session that still has to migrate ([`migrate_from`](crate::Builder::migrate_from)) is
+    /// saved first, with all that was done to it.
     ///
     /// # Errors
     ///
-    /// [`Error::NeedsStore`] if the backend is not a server-side one; [`Error::WrongType`] if the value
-    /// is not a `T`, and it then stays; [`Error::Ended`] if the session was ended or renewed meanwhile;
-    /// [`Error::Unavailable`] if the store does not answer, or always says that another write was faster;
-    /// [`Error::HeadSent`], [`Error::ReadOnly`] and [`Error::ReservedKey`].
+    /// [`Error::NeedsStore`] if the backend is not a server-side one; [`Error::WrongType`] if the
+    /// value is not a `T`, and it then stays; [`Error::Ended`] if the session was ended or renewed
+    /// meanwhile; [`Error::Unavailable`] if the store does not answer, or always says that another
+    /// write was faster; [`Error::HeadSent`], [`Error::ReadOnly`] and [`Error::ReservedKey`].
     ///
     /// ```
     /// # async fn f(session: session_manager::Session) -> Result<(), session_manager::Error> {
@@ -79,19 +79,19 @@ impl Session {
         Err(self.needs_store())
     }
 
-    /// Replaces the value under `key` in the *stored* session by what `f` makes of it, and returns what
-    /// was stored: not what might be, as [`update`](Self::update) does. For balances and limits, where
-    /// the result decides something.
+    /// Replaces the value under `key` in the *stored* session by what `f` makes of it, and returns
+    /// what was stored: not what might be, as [`update`](Self::update) does. For balances and
+    /// limits, where the result decides something.
     ///
-    /// It asks the store, and what it does is done at once: a response that is a server error does not
-    /// undo it. If this call is given up or fails with [`Error::Unavailable`], it may have been done. `f`
-    /// may run more than once and should do nothing but compute. What this request did to `key` before,
-    /// and did not save yet, counts and is stored with it. From then on the session shows what others
-    /// wrote, as after [`revalidate`](Self::revalidate).
+    /// It asks the store, and what it does is done at once: a response that is a server error does
+    /// not undo it. If this call is given up or fails with [`Error::Unavailable`], it may have been
+    /// done. `f` may run more than once and should do nothing but compute. What this request did to
+    /// `key` before, and did not save yet, counts and is stored with it. From then on the session
+    /// shows what others wrote, as after [`revalidate`](Self::revalidate).
     ///
     /// A session that is not stored yet, still has to migrate
-    /// ([`migrate_from`](crate::Builder::migrate_from)), or was cleared or destroyed by this request, is
-    /// saved first, with all that was done to it.
+    /// ([`migrate_from`](crate::Builder::migrate_from)), or was cleared or destroyed by this
+    /// request, is saved first, with all that was done to it.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl Session {
         for _ in 0..2 {
             match self.in_turn(|state| self.begin_update(state, key)).await? {
                 Begun::SaveFirst => self.save_all(Keep::Touch).await?,
-                // Nobody else knows of the session yet.
+                // No other request knows the session yet.
                 Begun::Here(..) => {
                     let f = Arc::clone(&f);
                     drop(self.update(key, move |value| f(value))?);
@@ -212,7 +212,7 @@ impl Session {
         )
     }
 
-    /// Whether the backend can do it at all, and the session takes part.
+    /// Checks that the backend can do it and the session takes writes.
     pub(super) fn may_exchange(&self, state: &mut State) -> Result<(), Error> {
         state.head.looked = true;
         match state.life {
@@ -305,7 +305,7 @@ impl Exchanging {
     }
 }
 
-/// Nobody waits for the store any more, so it is not known what it did.
+/// An exchange that is dropped may or may not have been done.
 impl Drop for Exchanging {
     fn drop(&mut self) {
         if !self.is_over {

@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl Session {
-    /// The session of a request that begins: nothing of it is known yet.
+    /// Creates the session of a request that begins.
     pub(crate) fn new(
         manager: Manager,
         is_global: bool,
@@ -81,7 +81,7 @@ impl Session {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads what the request says of the session, unless that is done.
+    /// Parses the request head, once.
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn read(&self, request: &dyn RequestHead) {
         let mut state = self.lock_unsettled();
@@ -104,7 +104,7 @@ impl Session {
         state.life = Life::Unopened;
     }
 
-    /// The session, if the backend was asked for it.
+    /// Returns the session if it is loaded.
     pub(crate) fn loaded(self) -> Result<Self, Error> {
         let is_unopened = self.looked_at().life.is_unopened();
         if is_unopened && !self.opens_at_once() {
@@ -114,7 +114,7 @@ impl Session {
         }
     }
 
-    /// Asks the backend, if it was not asked yet.
+    /// Opens the session, unless it is open.
     ///
     /// # Errors
     ///
@@ -138,11 +138,12 @@ impl Session {
         }
     }
 
-    /// Takes what the backend opened. If it failed, the session may read as empty and take no writes.
+    /// Applies what the backend opened. If that failed, the session may read as empty and take no
+    /// writes.
     pub(crate) fn opened(&self, opened: Result<OpenOutcome, Error>) -> Result<(), Error> {
         let mut state = self.lock();
         match opened {
-            // Two who asked at once got the same, and somebody may have written since.
+            // A second caller got the same answer, and the session may have been written since.
             Ok(_) if !state.life.is_unopened() => {}
             Ok(opened) => state.open(opened, &self.0.manager),
             Err(error @ Error::Unavailable { .. })
@@ -157,7 +158,7 @@ impl Session {
         Ok(())
     }
 
-    /// Whether its backend is asked when somebody looks, and not before.
+    /// Returns `true` if the session is loaded on demand.
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn waits_for_demand(&self) -> bool {
         let is_named = || self.lock().tokens.name_a_session();

@@ -1,4 +1,4 @@
-//! What is known of a session while its request is served, and its lock.
+//! The state of a session while its request is served, and its lock.
 
 use std::{
     borrow::Cow,
@@ -105,7 +105,7 @@ pub(super) struct Head {
 }
 
 impl State {
-    /// Takes what the backend opened for the first time.
+    /// Applies what the backend opened for the first time.
     pub(super) fn open(&mut self, opened: OpenOutcome, manager: &Manager) {
         match opened {
             OpenOutcome::Live(LiveSession(live)) => {
@@ -117,7 +117,7 @@ impl State {
         }
     }
 
-    /// Takes what the backend opened, in place of what was known.
+    /// Replaces what is known by what the backend opened.
     pub(super) fn take(&mut self, opened: OpenOutcome, manager: &Manager) {
         let settings = manager.settings();
         self.origin = None;
@@ -154,17 +154,17 @@ impl State {
         waiting.into_iter().flatten().for_each(Waker::wake);
     }
 
-    /// Takes a record that the backend has just read.
+    /// Replaces the record by one that the backend has just read.
     pub(super) fn know(&mut self, record: Option<Record>) {
         self.replace(record);
-        // Others may have written to it since somebody looked.
+        // Other requests may have written to it since the last look.
         self.pending.room = 0;
         self.pending.flashes = None;
     }
 
-    /// Replaces what is known of the record. Updates that are still to be committed were computed from
-    /// another one, so they must be computed again: no stored record has the version 0, and the commit
-    /// finds a conflict.
+    /// Replaces what is known of the record. Updates that are still to be committed were computed
+    /// from another one, so they must be computed again: no stored record has the version 0, and
+    /// the commit finds a conflict.
     pub(super) fn replace(&mut self, mut record: Option<Record>) {
         if let Some(record) = &mut record
             && !self.pending.changes.is_empty()
@@ -182,7 +182,7 @@ impl State {
         self.lines.push(Line::Error(text.into()));
     }
 
-    /// Does to a live session what was done here, where it can be reached.
+    /// Applies the changes to a live session, if it can be reached.
     pub(super) fn write_through(&mut self) {
         let Some(live) = &self.live else { return };
         if self.head.sent || self.pending.changes.is_empty() {
@@ -197,7 +197,7 @@ impl State {
         self.read_through();
     }
 
-    /// Sees what others did to a live session.
+    /// Reads a live session again.
     pub(super) fn read_through(&mut self) {
         if let Some(record) = self.live.as_ref().and_then(|live| live.read()) {
             self.record = Some(record);
@@ -208,7 +208,7 @@ impl State {
         self.record.as_ref()
     }
 
-    /// What was stored and still shows.
+    /// Returns the stored values that this request still sees.
     pub(super) fn visible(&self) -> Option<&crate::record::entries::Entries> {
         self.record()
             .map(|record| &record.entries)
@@ -242,8 +242,8 @@ impl State {
         self.head.lost = true;
     }
 
-    /// Drops what was done under an id that a renewal replaced shortly before. Returns whether anything
-    /// was.
+    /// Drops what was done under an id that a renewal replaced shortly before. Returns whether
+    /// anything was.
     pub(super) fn drop_if_renewed(&mut self) -> bool {
         if self.life != Life::Renewed || self.pending.changes.is_empty() {
             return false;
@@ -256,7 +256,7 @@ impl State {
         true
     }
 
-    /// Somebody else ended it: nothing is left, and nothing that was done here comes back.
+    /// Marks the session as ended by another request, and drops the changes of this one.
     pub(super) fn end(&mut self) {
         self.record = None;
         self.settled = None;
@@ -264,7 +264,7 @@ impl State {
         self.life = Life::Ended;
     }
 
-    /// Takes what was done as done. What it returns undoes that.
+    /// Treats the changes as stored. Returns what undoes that.
     pub(super) fn settle(&mut self) -> Arc<Settled> {
         let settled = Arc::new(Settled {
             changes: std::mem::take(&mut self.pending.changes),
@@ -276,7 +276,7 @@ impl State {
         settled
     }
 
-    /// Shows what was taken as done: not before somebody looks, which after most requests nobody does
+    /// Applies the settled changes to the record: at the next look, which most requests never take
     /// (bench `overhead`, row "write three keys").
     pub(super) fn show_settled(&mut self, settings: &Settings) {
         if let Some(settled) = self.settled.take() {
@@ -295,8 +295,8 @@ impl State {
     }
 }
 
-/// The locked state. What is logged meanwhile is said once it is unlocked: a subscriber of the log may
-/// use the session.
+/// The locked state. Its log lines are written once it is unlocked, because a subscriber of the log
+/// may use the session.
 pub(super) struct Locked<'a> {
     pub(super) state: MutexGuard<'a, State>,
     /// Behind the guard, because fields are dropped in their order.
@@ -343,7 +343,7 @@ impl Drop for Lines {
     }
 }
 
-/// The state in the hands of somebody who reads or writes.
+/// The locked state, for reading or writing the session.
 pub(super) struct Look<'a>(pub(super) Locked<'a>);
 
 impl Deref for Look<'_> {
@@ -369,8 +369,8 @@ impl Drop for Look<'_> {
 }
 
 impl Session {
-    /// Notes that the response depends on the session, because a handler has it: a stream may read it
-    /// when the head is on its way, too late for `Vary: Cookie`.
+    /// Notes that the response depends on the session, because a handler has it: a stream may read
+    /// it when the head is on its way, too late for `Vary: Cookie`.
     pub(crate) fn mark_looked(&self) {
         self.looked_at();
     }
@@ -385,7 +385,8 @@ impl Session {
         self.look().view().get(key).map(Value::into_owned)
     }
 
-    /// Drops the oldest messages over [`MAX_FLASHES`](Self::MAX_FLASHES), and returns how many stay.
+    /// Drops the oldest messages over [`MAX_FLASHES`](Self::MAX_FLASHES), and returns how many
+    /// stay.
     pub(super) fn drop_flashes(&self, state: &mut State) -> usize {
         let mut keys: Vec<String> = state.flash_keys().map(str::to_owned).collect();
         keys.sort_unstable();
@@ -408,23 +409,23 @@ impl Session {
         self.0.manager.backend().needs_response()
     }
 
-    /// The state, with what was committed as what is stored.
+    /// Locks the state, after applying the last commit to the record.
     pub(super) fn lock(&self) -> Locked<'_> {
         let mut state = self.lock_unsettled();
         state.show_settled(self.0.manager.settings());
         state
     }
 
-    /// The state for who does not ask what is stored, whether or not another thread panicked with it:
-    /// every change to it is one step.
+    /// Locks the state without applying a settled commit. Poisoning is ignored: every mutation is
+    /// one step.
     pub(super) fn lock_unsettled(&self) -> Locked<'_> {
         let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         let after = Lines(Vec::new());
         Locked { state, after }
     }
 
-    /// Locks the state for reading or writing the session. The first call opens a session that opens at
-    /// once.
+    /// Locks the state for reading or writing the session. The first call opens a session that
+    /// opens at once.
     pub(super) fn look(&self) -> Look<'_> {
         let mut state = self.looked_at();
         if state.life.is_unopened()
@@ -440,7 +441,7 @@ impl Session {
         Look(state)
     }
 
-    /// The one way in which a value is written.
+    /// Writes a value: the one place that does.
     pub(super) fn insert(&self, state: &mut State, key: &str, change: Change) -> Result<(), Error> {
         self.writable(state)?;
         // After the head, what another request wrote meanwhile goes for it.
@@ -471,7 +472,7 @@ impl Session {
         Ok(())
     }
 
-    /// The one way in which a value is removed.
+    /// Removes a value: the one place that does.
     pub(super) fn remove(&self, state: &mut State, key: &str) {
         if self.writable(state).is_err() {
             state.error(
@@ -489,7 +490,7 @@ impl Session {
         }
     }
 
-    /// The one way in which the session as a whole is changed.
+    /// Changes the session as a whole: the one place that does.
     pub(super) fn change(&self, change: impl FnOnce(&mut Changes)) {
         let mut state = self.look();
         match self.writable(&state) {

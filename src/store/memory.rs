@@ -28,8 +28,8 @@ use crate::{
 };
 
 const SHARDS: usize = 64;
-/// What a session takes beside its values, in bytes: its place in the map, in the list of those used
-/// longest ago, among those that end next, and in the index of users.
+/// What a session takes beside its values, in bytes: its place in the map, in the list of those
+/// used longest ago, among those that end next, and in the index of users.
 const RECORD: usize = 400;
 /// What a value takes beside its text.
 const ENTRY: usize = 64;
@@ -38,15 +38,15 @@ const SWEPT: usize = 4;
 
 /// Keeps sessions in this process's memory: they end with it, and no other process sees them.
 ///
-/// It is bounded by a number of sessions ([`with_capacity`](Self::with_capacity)) and by their bytes
-/// ([`max_bytes`](Self::max_bytes)), so that clients cannot fill the memory (CVE-2015-5143). When one
-/// of the two is reached, a new or growing session evicts others: those whose time is over, then
-/// sessions without a user ([`Session::set_user`](crate::Session::set_user)), then those of users;
-/// among them first what was neither read nor written for longest. Anonymous visitors, however many,
-/// therefore evict one another and not the users who are logged in.
+/// It is bounded by a number of sessions ([`with_capacity`](Self::with_capacity)) and by their
+/// bytes ([`max_bytes`](Self::max_bytes)), so that clients cannot fill the memory (CVE-2015-5143).
+/// When one of the two is reached, a new or growing session evicts others: those whose time is
+/// over, then sessions without a user ([`Session::set_user`](crate::Session::set_user)), then those
+/// of users; among them first what was neither read nor written for longest. Anonymous visitors,
+/// however many, therefore evict one another and not the users who are logged in.
 ///
-/// Sessions whose time is over are removed by the next calls, whatever these do. Clones are the same
-/// store.
+/// Sessions whose time is over are removed by the next calls, whatever these do. Clones are the
+/// same store.
 ///
 /// ```
 /// use session_manager::{Manager, MemoryStore, ServerSide};
@@ -69,8 +69,8 @@ struct Inner {
     shard_bytes: AtomicUsize,
 }
 
-/// Records, roughly the one used longest ago first: one that was used since it last stood there has a
-/// second chance, so that a read moves nothing (bench `memory_store`).
+/// Records, roughly the one used longest ago first: one that was used since it last stood there has
+/// a second chance, so that a read moves nothing (bench `memory_store`).
 type Records = LinkedHashMap<StoreId, Kept, BuildHasherDefault<IdHasher>>;
 
 #[derive(Default)]
@@ -125,8 +125,8 @@ impl Shard {
         Some(kept.record)
     }
 
-    /// Returns where a new record belongs. A tombstone outlives anonymous sessions, because it keeps a
-    /// log-out final.
+    /// Returns where a new record belongs. A tombstone outlives anonymous sessions, because it
+    /// keeps a log-out final.
     fn records_of(&mut self, record: &Record) -> &mut Records {
         match record.user.is_some() || record.verifier == Verifier::NONE {
             true => &mut self.of_users,
@@ -202,13 +202,13 @@ impl Shard {
     }
 }
 
-/// How many bytes a record takes, roughly.
+/// Returns roughly how many bytes a record takes.
 fn size_of(record: &Record) -> usize {
     let user = record.user.as_ref().map_or(0, |user| user.len());
     RECORD + user + record.entries.bytes() + ENTRY * record.entries.len()
 }
 
-/// An id is the output of SHA-256, which nobody can steer: its first bytes are hash enough.
+/// An id is the output of SHA-256, which no client can steer: its first bytes are hash enough.
 #[derive(Default)]
 struct IdHasher(u64);
 
@@ -232,9 +232,9 @@ impl MemoryStore {
     /// How many sessions [`new`](Self::new) has room for.
     pub const DEFAULT_CAPACITY: usize = 1_000_000;
 
-    /// How many bytes sessions may take unless [`max_bytes`](Self::max_bytes) says otherwise: 256 MiB,
-    /// a quarter of a small server's memory, and room for about 400,000 sessions of three short
-    /// values.
+    /// How many bytes sessions may take unless [`max_bytes`](Self::max_bytes) says otherwise: 256
+    /// MiB, a quarter of a small server's memory, and room for about 400,000 sessions of three
+    /// short values.
     pub const DEFAULT_MAX_BYTES: usize = 256 << 20;
 
     /// Returns a store for [`DEFAULT_CAPACITY`](Self::DEFAULT_CAPACITY) sessions.
@@ -256,8 +256,8 @@ impl MemoryStore {
     /// [`DEFAULT_MAX_BYTES`](Self::DEFAULT_MAX_BYTES).
     ///
     /// Counted are keys, values, users and about 400 bytes for each session and 64 for each value,
-    /// which the store itself takes. The bound is kept in 64 parts, and each part holds at least one
-    /// session whatever its size: with less than 64 times
+    /// which the store itself takes. The bound is kept in 64 parts, and each part holds at least
+    /// one session whatever its size: with less than 64 times
     /// [`max_size`](crate::ServerSide::max_size) it may be exceeded by so much.
     #[must_use]
     pub fn max_bytes(self, bytes: usize) -> Self {
@@ -270,12 +270,12 @@ impl MemoryStore {
         self.0.shards.iter().map(|shard| lock(shard).bytes).sum()
     }
 
-    /// How many sessions there are, among them some whose time is over.
+    /// Returns the number of sessions, expired ones among them.
     pub fn len(&self) -> usize {
         self.0.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    /// Whether there are none.
+    /// Returns `true` if there are no sessions.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

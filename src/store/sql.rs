@@ -2,7 +2,7 @@
 //! not.
 //!
 //! One row is one record; its values are one JSON object of strings (see [`values`]), into which
-//! the database merges a write, so that a statement carries what changed and no more.
+//! the database merges a write, so that a statement carries only what changed.
 
 use std::{
     sync::Arc,
@@ -64,21 +64,22 @@ pub(crate) trait Dialect: Driver {
     /// Whether a connection can be lost without an error.
     const HAS_NETWORK: bool = true;
 
-    /// `sql` with the database's own placeholders instead of `?`.
+    /// Returns `sql` with the database's own placeholders instead of `?`.
     fn placeholders(sql: String) -> String {
         sql
     }
 
-    /// What creates the table and its indexes if they are missing, run as one transaction.
+    /// Returns the statements that create the table and its indexes if they are missing, for one
+    /// transaction.
     fn schema(table: &str) -> Vec<String>;
 
     /// Deletes at most `batch` rows whose `expires` is at most the parameter.
     fn sweep(table: &str, batch: u64) -> String;
 
-    /// The pools for a url.
+    /// Creates the pools for a url.
     fn pools(url: &str, lost: &Lost) -> Result<Pools<Self::Db>, sqlx::Error>;
 
-    /// What an error of the database means.
+    /// Returns what an error of the database means.
     fn trouble(error: &dyn DatabaseError) -> Trouble;
 }
 
@@ -248,7 +249,8 @@ impl<D: Dialect> SqlStore<D> {
                 1 => (&self.statements.destroy_of[0], 1),
                 _ => (&self.statements.destroy_of[1], PAGE),
             };
-            // A shorter page names its last record again, so that one statement is prepared for all.
+            // A shorter page names its last record again, so that one statement is prepared for
+            // all.
             let last = std::iter::repeat(&ids[ids.len() - 1]);
             let ids = ids.iter().chain(last).take(len);
             let ids = ids.map(|id| Arg::Bytes(id.as_bytes()));
@@ -278,7 +280,7 @@ impl<D: Dialect> SqlStore<D> {
         if create().await? {
             return Ok(true);
         }
-        // The id is taken, which nobody lives to see by chance. If by a row that nobody is served
+        // The id is taken: collisions do not happen by chance. If by a row that is expired
         // any more, it may go.
         let over = self
             .execute(&self.statements.destroy_over, &[key, now], true)

@@ -10,7 +10,7 @@ use crate::{
     session::Session,
 };
 
-/// A session that nobody has written to yet and nobody keeps: for testing what takes a
+/// Returns a session that is empty and stored nowhere, for testing what takes a
 /// [`HasSession`](crate::HasSession) or a [`Session`], without a server.
 ///
 /// A handler that takes the framework's request finds it there too, if the test puts it in:

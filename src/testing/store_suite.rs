@@ -39,7 +39,7 @@ const SECOND: Verifier = Verifier::from_bytes([2; 32]);
 /// Checks that `store` keeps the contract of [`Store`]: what is stored comes back, requests that
 /// overlap lose nothing, what was destroyed stays destroyed, and time is the caller's.
 ///
-/// It needs a tokio runtime of any kind, and uses ids that nobody else does, so that the store may
+/// It needs a tokio runtime of any kind, and uses ids of its own, so that the store may
 /// hold other sessions meanwhile. Calls that overlap come from threads that it starts.
 ///
 /// # Panics

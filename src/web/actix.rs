@@ -111,8 +111,8 @@ impl<B> Answer for Result<ServiceResponse<B>, actix_web::Error> {
                 headers.write(response.headers_mut());
                 Ok(response)
             }
-            // Middleware between here and the handler may answer with an error instead of a response.
-            // The response that it stands for has to carry the headers.
+            // Middleware between here and the handler may answer with an error instead of a
+            // response. The response that it stands for has to carry the headers.
             Err(error) if headers.is_empty() => Err(error),
             Err(error) => {
                 let mut response = error.error_response();
@@ -138,7 +138,7 @@ impl<'r> Head<'r> {
     }
 }
 
-/// The sessions of a request, which know from here on what it says of them.
+/// Returns the sessions of a request, after parsing its head.
 fn sessions<'e>(
     extensions: &'e Extensions,
     head: &dev::RequestHead,

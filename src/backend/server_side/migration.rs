@@ -119,7 +119,7 @@ impl<S: Store> Adopt for ServerSide<S> {
         now: Timestamp,
         until: Timestamp,
     ) -> BackendFuture<'static, Result<(), Error>> {
-        // It begins before all renewals, so that nobody takes it for one.
+        // It begins before all renewals, so that it is never taken for one.
         let tombstone = Write::touch(Verifier::NONE, Timestamp::from_millis(0), now, until);
         BackendFuture::pending(async move {
             // A request that migrates the session may create it between the two calls, but each of

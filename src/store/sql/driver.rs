@@ -12,7 +12,7 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// Opens a connection, so that a server that is down is found at once; a pool would try on.
     fn reach(pool: &Pool<Self::Db>) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
-    /// How many rows the statement found.
+    /// Runs a statement, and returns how many rows it found.
     fn execute(
         pool: &Pool<Self::Db>,
         lost: &Lost,
@@ -27,7 +27,7 @@ pub(crate) trait Driver: Send + Sync + 'static {
         args: &[Arg<'_>],
     ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send;
 
-    /// The ids that a statement selects.
+    /// Returns the ids that a statement selects.
     fn fetch_ids(
         pool: &Pool<Self::Db>,
         lost: &Lost,

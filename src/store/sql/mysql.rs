@@ -30,18 +30,19 @@ sql_store! {
     ///
     /// Opening a session is one round trip and so is each commit, renewals among them; what is sent
     /// follows what changed, not how large the session is. The first use of a statement on a
-    /// connection prepares it, which is one more; so is the test of a connection that nobody used
-    /// for 5 seconds. The client also tests each connection that it takes back, while nobody waits
-    /// for it. An [`update`](crate::Session::update) that another request was faster than costs three
-    /// more: what became of the record, the session as it is now, and the next try.
+    /// connection prepares it, which is one more; so is the test of a connection that was idle for
+    /// 5 seconds. The client also tests each connection that it takes back, while no caller waits
+    /// for it. An [`update`](crate::Session::update) that another request was faster than costs
+    /// three more: what became of the record, the session as it is now, and the next try.
     ///
-    /// A restart of the server fails no read that it does not keep waiting. It may fail one write, of
-    /// which the client cannot know whether it was done. Connections are renewed as they are needed,
-    /// also if the server takes no more writes after a failover.
+    /// A restart of the server fails no read that it does not keep waiting. It may fail one write,
+    /// of which the client cannot know whether it was done. Connections are renewed as they are
+    /// needed, also if the server takes no more writes after a failover.
     ///
-    /// Sessions must be read where they are written. A proxy that sends reads to replicas breaks two
-    /// promises: a session that was ended (a log-out) opens again until the replica has received it,
-    /// and [`update`](crate::Session::update) computes from an old value and fails after its retries.
+    /// Sessions must be read where they are written. A proxy that sends reads to replicas breaks
+    /// two promises: a session that was ended (a log-out) opens again until the replica has
+    /// received it, and [`update`](crate::Session::update) computes from an old value and fails
+    /// after its retries.
     ///
     /// Rows whose time is over are not served; [`start_sweeping`](Self::start_sweeping) frees their
     /// room. What one request writes must fit the server's `max_allowed_packet`, in MySQL the whole
@@ -91,7 +92,7 @@ impl Dialect for MySql {
         match error.map(MySqlDatabaseError::number) {
             // A deadlock; a row that changed since the statement began, where that is watched.
             Some(1213 | 1020) => Trouble::Undone,
-            // The server goes down, ended the connection, or did so long ago because nobody used it.
+            // The server goes down, ended the connection, or did so long ago because it was idle.
             Some(1053 | 1927 | 4031) => Trouble::Lost,
             // `read_only` and `super_read_only`; InnoDB or a transaction that takes no writes.
             Some(1290 | 1792 | 1836 | 1874) => Trouble::ReadOnly,

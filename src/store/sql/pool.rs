@@ -16,7 +16,7 @@ use super::Dialect;
 /// How long a call waits for a connection of the pool: less than the limit of a call, so that the
 /// error is the one that says why.
 pub(super) const ACQUIRE_LIMIT: Duration = Duration::from_millis(1_500);
-/// A connection that nobody used for this long is tested before it is used.
+/// A connection that was idle for this long is tested before it is used.
 const TESTED_AFTER: Duration = Duration::from_secs(5);
 /// A call that waited this long had time to be answered.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -40,8 +40,8 @@ impl<Db: Database> Clone for Pools<Db> {
 
 /// What was found out about the connections of a pool.
 ///
-/// After a connection was found dead, those that are idle since before then have most likely died of
-/// the same, and each is tested once before it is used. So a restart of the server fails as few
+/// After a connection was found dead, those that are idle since before then have most likely died
+/// of the same, and each is tested once before it is used. So a restart of the server fails as few
 /// calls as possible, and otherwise no call pays for a test.
 #[derive(Clone, Default)]
 pub(crate) struct Lost {
@@ -60,7 +60,7 @@ struct Marks {
 }
 
 impl Lost {
-    /// Of a pool that the application made, and uses too.
+    /// Creates the marks of a pool that the application made.
     pub(super) fn of_shared_pool() -> Self {
         Self {
             is_shared: true,
@@ -85,9 +85,9 @@ impl Lost {
     }
 
     /// Marks all connections for closing because a call that began at `begun` was refused for
-    /// writing. Returns `true` if the call's connection may be older than the mark: another may lead
-    /// to a server that takes writes. Otherwise there is none at present, and connecting for each
-    /// call would only add to its load.
+    /// writing. Returns `true` if the call's connection may be older than the mark: another may
+    /// lead to a server that takes writes. Otherwise there is none at present, and connecting for
+    /// each call would only add to its load.
     pub(super) fn mark_read_only(&self, begun: Instant) -> bool {
         let mut marks = self.marks();
         match marks.read_only {
@@ -105,7 +105,7 @@ impl Lost {
         marked.is_some_and(|marked| marked.elapsed() <= age)
     }
 
-    /// What every pool of this crate begins with.
+    /// Returns the options that every pool of this crate has.
     pub(crate) fn pool_options<Db: Database>(&self) -> PoolOptions<Db> {
         let lost = self.clone();
         PoolOptions::new()

@@ -26,18 +26,19 @@ sql_store! {
     ///
     /// Opening a session is one round trip and so is each commit, renewals among them; what is sent
     /// follows what changed, not how large the session is. The first use of a statement on a
-    /// connection prepares it, which is one more; so is the test of a connection that nobody used
-    /// for 5 seconds. The client also tests each connection that it takes back, while nobody waits
-    /// for it. An [`update`](crate::Session::update) that another request was faster than costs three
-    /// more: what became of the record, the session as it is now, and the next try.
+    /// connection prepares it, which is one more; so is the test of a connection that was idle for
+    /// 5 seconds. The client also tests each connection that it takes back, while no caller waits
+    /// for it. An [`update`](crate::Session::update) that another request was faster than costs
+    /// three more: what became of the record, the session as it is now, and the next try.
     ///
     /// Rows whose time is over are not served; [`start_sweeping`](Self::start_sweeping) frees their
     /// room. A restart of the server fails no read that it does not keep waiting, and connections
     /// are renewed as they are needed, also if the server takes no more writes after a failover.
     ///
-    /// Sessions must be read where they are written. A pooler that sends reads to replicas breaks two
-    /// promises: a session that was ended (a log-out) opens again until the replica has received it,
-    /// and [`update`](crate::Session::update) computes from an old value and fails after its retries.
+    /// Sessions must be read where they are written. A pooler that sends reads to replicas breaks
+    /// two promises: a session that was ended (a log-out) opens again until the replica has
+    /// received it, and [`update`](crate::Session::update) computes from an old value and fails
+    /// after its retries.
     ///
     /// TLS needs the feature `sql-tls`; `?sslmode=verify-full` insists on it. Behind a pooler that
     /// gives out connections by the transaction, use [`from_pool`](Self::from_pool) with

@@ -30,7 +30,7 @@ sql_store! {
     ///
     /// Takes a path or a url: `sqlite:sessions.db`, `sqlite::memory:` (which ends with the store).
     /// The file is created if it is missing, its folder is not. It is in the write-ahead mode: one
-    /// writes and nobody waits to read. A power cut may undo the last writes before it, the end of
+    /// writes, and no reader waits. A power cut may undo the last writes before it, the end of
     /// the process undoes none; who wants it otherwise takes [`from_pool`](Self::from_pool).
     ///
     /// Each operation is one statement. Rows whose time is over are not served;

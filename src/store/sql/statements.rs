@@ -79,7 +79,7 @@ impl Statements {
                     ", ?".repeat(ids - 1)
                 ))
             }),
-            // All but the values, which nobody looks at.
+            // All but the values, which are not read.
             is_live: sql(format!(
                 "SELECT {COLUMNS}, '{{}}' FROM {table} WHERE id = ? AND expires > ?"
             )),
@@ -97,8 +97,8 @@ impl Statements {
     }
 }
 
-/// A number as a column holds it. What is too large for one (a timeout that never ends) is as large
-/// as can be.
+/// Converts a number to a column's type. What is too large for one (a timeout that never ends) is
+/// as large as can be.
 pub(super) fn column(number: u64) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }

@@ -37,7 +37,7 @@ where
             let (runtime, done) = (Handle::current(), done.clone());
             thread::spawn(move || {
                 ready.wait();
-                // Nobody receives it if the suite was given up.
+                // No task receives it if the suite was given up.
                 let _ = done.send(runtime.block_on(task));
             })
         })
