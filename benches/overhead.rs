@@ -4,6 +4,7 @@
 //! ```text
 //! cargo bench --features axum,memory --bench overhead             prints the tables as Markdown
 //! cargo bench --features axum,memory --bench overhead -- --test   checks every case once
+//! benches/instructions.sh                                         counts instructions, on a busy machine
 //! ```
 //!
 //! The applications of one framework serve the same requests: a bare one, and one for each backend
@@ -30,7 +31,8 @@ use std::{
 use actix_web::rt::{System as Runtime, SystemRunner};
 use arc_swap::ArcSwap;
 use common::{
-    Application, Framework, Mounted, REQUESTS, Row, median, name_and_value, print_head, print_row,
+    Application, BARE, Framework, Mounted, REQUESTS, Row, median, name_and_value, print_head,
+    print_row,
     visit::{STORED, Visitor},
 };
 use once_cell::sync::Lazy;
@@ -137,7 +139,37 @@ impl<'a> Side<'a> {
     }
 }
 
-/// The container of the process-wide manager, with an integer instead.
+/// Serves one batch of requests, and nothing else: what `benches/instructions.sh` counts.
+#[inline(never)]
+fn count_batch(batch: Box<dyn FnOnce() + '_>) {
+    batch();
+    // Keeps the call above from becoming a jump, which callgrind does not see the end of.
+    black_box(());
+}
+
+/// Serves one row with one application; `benches/instructions.sh` reads the count at its end.
+#[inline(never)]
+fn count_case(mounted: &Mounted<'_>, row: usize) {
+    mounted.serve(row, count_batch);
+    black_box(());
+}
+
+/// Serves each row with the bare applications and with those of this crate, and prints which.
+fn count(frameworks: &[Side<'_>]) {
+    for side in frameworks {
+        for (application, mounted) in side.applications.iter().zip(&side.mounted) {
+            if application.is_ours() || application.name == BARE {
+                application.enter();
+                for (i, row) in side.rows.iter().enumerate() {
+                    count_case(mounted, i);
+                    println!("{REQUESTS}\t{}\t{}", application.name, row.name);
+                }
+            }
+        }
+    }
+}
+
+/// What the process-wide manager is made of, without a manager.
 static PLAIN: Lazy<ArcSwap<u64>> = Lazy::new(ArcSwap::default);
 
 /// Returns the nanoseconds per call of each way to the process-wide manager, each after its floor.
@@ -164,6 +196,10 @@ fn main() {
     if common::is_test() {
         ways_to_the_manager(1);
         println!("every case passed; nothing was measured");
+        return;
+    }
+    if common::is_asked("--count") {
+        count(&frameworks);
         return;
     }
 

@@ -189,6 +189,11 @@ impl Application {
         }
     }
 
+    /// Returns `true` if the sessions are those of this crate.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.manager.is_some()
+    }
+
     /// Returns `true` if the application has sessions.
     pub(crate) fn has_sessions(&self) -> bool {
         ![BARE, EMPTY].contains(&self.name)
@@ -395,8 +400,12 @@ fn axum_theirs(name: &'static str) -> Application {
 /// Returns `true` if nothing is to be measured: Cargo passes `--bench` to benches, but not if it
 /// runs them as tests.
 pub(crate) fn is_test() -> bool {
-    let is_asked = |flag| env::args().any(|argument| argument == flag);
     is_asked("--test") || !is_asked("--bench")
+}
+
+/// Whether the command line has `flag`.
+pub(crate) fn is_asked(flag: &str) -> bool {
+    env::args().any(|argument| argument == flag)
 }
 
 pub(crate) fn median(numbers: impl Iterator<Item = f64>) -> f64 {
