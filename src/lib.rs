@@ -7,6 +7,7 @@
     not(all(
         feature = "actix-session",
         feature = "cookies",
+        feature = "encrypted",
         feature = "memory",
         feature = "mysql",
         feature = "postgres",
@@ -50,6 +51,7 @@
 //! | list and end a user's sessions | [`Manager::user_sessions`], [`Session::set_user`] |
 //! | keep sessions in the cookie | [`SignedCookie`], [`PrivateCookie`], [`Key`] |
 //! | keep sessions in a store | [`ServerSide`], [`MemoryStore`], [`RedisStore`], [`PostgresStore`], [`MySqlStore`], [`SqliteStore`], [`TowerStore`] |
+//! | encrypt the values in a store | [`Encrypted`] |
 //! | write a store or a backend | [`Store`] and [`store`], [`Backend`] and [`backend`], [`testing::check_store`] |
 //! | keep or leave actix-session | [`ActixSession`], [`ActixSessionCookie`] |
 //! | write a library crate | [`guide`] |
@@ -124,6 +126,7 @@
 //! | `cookies` | yes | [`SignedCookie`], [`PrivateCookie`], and the signed default manager |
 //! | `tracing` | yes | log lines through `tracing`, or through `log` if no subscriber is set |
 //! | `server-side` | | [`ServerSide`], for a [`Store`] of your own |
+//! | `encrypted` | | `server-side`, and [`Encrypted`]: encrypted values in any store |
 //! | `memory`, `redis`, `postgres`, `mysql`, `sqlite` | | `server-side`, and the store of that name |
 //! | `redis-tls`, `sql-tls` | | TLS to Redis, and to PostgreSQL and MySQL |
 //! | `tower-sessions` | | [`TowerStore`]: stores for tower-sessions-core 0.15 |
@@ -187,6 +190,9 @@ pub use message::Message;
 pub use request::{HasSession, Sessions, typed_key::TypedKey, users::UserSession};
 pub use session::{Session, namespace::Namespace};
 pub use settings::OnStoreError;
+#[cfg(feature = "encrypted")]
+#[cfg_attr(docsrs, doc(cfg(feature = "encrypted")))]
+pub use store::encrypted::Encrypted;
 #[cfg(feature = "memory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "memory")))]
 pub use store::memory::MemoryStore;
@@ -219,6 +225,7 @@ pub use web::actix_session::{ActixSession, ActixSessionCookie};
     feature = "actix-session",
     feature = "axum",
     feature = "cookies",
+    feature = "encrypted",
     feature = "memory",
     feature = "redis",
     feature = "sqlite",

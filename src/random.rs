@@ -1,6 +1,6 @@
 //! Random bytes for keys, nonces and ids.
 
-#[cfg(feature = "cookies")]
+#[cfg(any(feature = "cookies", feature = "encrypted"))]
 use std::cell::RefCell;
 
 /// Fills `buffer` from the operating system's random generator.
@@ -17,8 +17,8 @@ pub(crate) fn fill(buffer: &mut [u8]) {
 /// "write three keys").
 ///
 /// A process that forks repeats its parent's nonces. With AES-GCM-SIV that shows only whether two
-/// texts are equal (RFC 8452), and those of two sessions differ in their identity.
-#[cfg(feature = "cookies")]
+/// texts are equal (RFC 8452), and those of two sessions differ in their identity or id.
+#[cfg(any(feature = "cookies", feature = "encrypted"))]
 pub(crate) fn fill_nonce(nonce: &mut [u8]) {
     const SUPPLY: usize = 1024;
 

@@ -20,6 +20,8 @@ pub use sql::SweepHandle;
 
 use crate::{error::Error, expiry::Timestamp, future::BackendFuture};
 
+#[cfg(feature = "encrypted")]
+pub(crate) mod encrypted;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
 #[cfg(feature = "redis")]
