@@ -117,6 +117,24 @@ fn creating_and_deleting_a_record_leave_a_message_each() {
 
 #[test]
 #[ignore = "needs chromium and chromedriver: tests/run.sh"]
+fn a_form_whose_token_is_not_of_this_session_is_refused_and_changes_nothing() {
+    let browser = Browser::start();
+    for token in ["", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+        log_in(&browser);
+        let before = rows(&browser);
+        browser.fill("title", "Forged");
+        browser.script(&format!(
+            "document.querySelectorAll('[name=csrf_token]').forEach(field => field.value = '{token}')"
+        ));
+        browser.press("Create");
+        assert_eq!(status(&browser), 403);
+        browser.open("/admin");
+        assert_eq!(rows(&browser), before);
+    }
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: tests/run.sh"]
 fn after_logging_out_neither_the_address_nor_the_back_button_shows_the_protected_page() {
     let browser = Browser::start();
     log_in(&browser);

@@ -30,13 +30,15 @@ pub struct Auth {
     pub form: fn(&HttpRequest) -> Result<HttpResponse, actix_web::Error>,
     /// The page after logging in.
     pub home: &'static str,
+    /// Runs at login, for other crates that need to know of it.
+    pub at_login: fn(&Session) -> Result<(), Error>,
 }
 
 /// Mounts `/login` and `/logout`.
 pub fn routes(auth: Auth) -> impl FnOnce(&mut web::ServiceConfig) {
     move |app| {
-        // Only a POST changes state. Browsers do not send a `SameSite=Lax` cookie with a POST from
-        // another site.
+        // Only a POST changes state: browsers do not send a `SameSite=Lax` cookie with a POST from
+        // another site, and the application checks the token of every POST.
         app.app_data(web::Data::new(auth))
             .service(web::resource(LOGIN).get(form).post(log_in))
             .route("/logout", web::post().to(log_out));
@@ -88,6 +90,7 @@ async fn log_in(
     }
     // Prevents session fixation: an id that an attacker planted in this browser becomes invalid.
     session.renew();
+    (auth.at_login)(&session)?;
     session.add(USER, &name)?;
     match session.set_user(&name) {
         Ok(()) => session.set_note(&device::name(&req))?,

@@ -7,13 +7,14 @@ use minijinja::context;
 use serde::Deserialize;
 use session_manager::{Error, Message, Session};
 
-use crate::{auth, pages};
+use crate::{auth, csrf, pages};
 
 const PATH: &str = "/devices";
 
 pub fn routes(app: &mut web::ServiceConfig) {
     app.service(
         web::scope(PATH)
+            .wrap(from_fn(csrf::actix::protect))
             .wrap(from_fn(auth::required))
             .route("", web::get().to(show))
             .route("/end", web::post().to(end))

@@ -7,6 +7,8 @@
 //!
 //! - `auth` and `admin` represent library crates. Each calls [`manager::get`] and depends neither on
 //!   the backend nor on the other.
+//! - `csrf` protects the forms. It is the package in `examples/library-authors`, here as a module: as a
+//!   dependency it would turn on features of session-manager in every build of its tests.
 //! - `session_page`, `devices` and `pages` are the application: a page that shows the session, one that
 //!   lists the user's sessions, and the templates, which show all flash messages.
 //!
@@ -30,6 +32,9 @@
 mod admin;
 mod auth;
 mod backend;
+#[path = "../library-authors/csrf/src/lib.rs"]
+#[allow(dead_code, reason = "a crate, of which the demo uses a part")]
+mod csrf;
 mod devices;
 mod pages;
 mod session_page;
@@ -75,6 +80,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         is_right: |name, password| (name, password) == ("ada", "lovelace"),
         form: pages::login,
         home: admin::PATH,
+        at_login: |session| csrf::rotate(session),
     };
     let admin = admin::Admin {
         records: admin::Records::new([
@@ -91,16 +97,22 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let server = HttpServer::new(move || {
         App::new()
             .wrap(manager::middleware())
-            .configure(auth::routes(auth))
+            // Without a login, these redirect before a form is checked.
             .service(
                 web::scope(admin::PATH)
+                    .wrap(from_fn(csrf::actix::protect))
                     .wrap(from_fn(auth::required))
                     .configure(admin::routes(admin.clone())),
             )
-            .configure(session_page::routes)
             .configure(devices::routes)
             .service(web::redirect("/", admin::PATH))
             .route("/style.css", web::get().to(style))
+            .service(
+                web::scope("")
+                    .wrap(from_fn(csrf::actix::protect))
+                    .configure(auth::routes(auth))
+                    .configure(session_page::routes),
+            )
     })
     .bind(&address)
     .map_err(|error| match error.kind() {

@@ -7,12 +7,12 @@ use actix_web::{
     error::ErrorInternalServerError,
     http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ContentType},
 };
-use minijinja::{Environment, Value, context, value::Serde};
+use minijinja::{Environment, ErrorKind, Value, context, value::Serde};
 use session_manager::{HasSession, Session};
 
 use crate::{
     admin::{Overview, Record},
-    auth,
+    auth, csrf,
 };
 
 pub fn login(req: &HttpRequest) -> Result<HttpResponse, Error> {
@@ -39,6 +39,7 @@ pub fn page(req: &HttpRequest, template: &str, context: Value) -> Result<HttpRes
     let context = context! {
         flashes => flashes(session.clone()),
         size => size(session.clone()),
+        csrf_token => csrf_token(session.clone()),
         user => auth::user(req)?,
         backend => session.manager().backend_name(),
         cookie => session.manager().settings().cookie_name(),
@@ -71,6 +72,16 @@ fn flashes(session: Session) -> Value {
 /// Returns a template function for the size, which changes once the flash messages are taken.
 fn size(session: Session) -> Value {
     Value::from_function(move || Value::from(Serde(session.size())))
+}
+
+/// Returns a template function for the hidden field of forms.
+fn csrf_token(session: Session) -> Value {
+    Value::from_function(move || {
+        csrf::token(&session).map_err(|error| {
+            let failed = minijinja::Error::new(ErrorKind::InvalidOperation, "no token for forms");
+            failed.with_source(error)
+        })
+    })
 }
 
 /// The templates. Their names end in `.html`, so minijinja escapes all values.

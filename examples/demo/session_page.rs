@@ -5,7 +5,7 @@ use minijinja::context;
 use serde::Deserialize;
 use session_manager::{Error, Message, Session};
 
-use crate::pages;
+use crate::{csrf, pages};
 
 /// The prefix of keys that visitors choose. Without it, storing `auth.user` would log in as any
 /// user.
@@ -24,6 +24,8 @@ async fn show(req: HttpRequest, session: Session) -> Result<HttpResponse, actix_
     let entries: Vec<_> = session
         .keys()
         .into_iter()
+        // A page that is compressed could reveal the secret (BREACH).
+        .filter(|key| key != csrf::KEY)
         .map(|key| {
             context! {
                 value => session.get(&key),
