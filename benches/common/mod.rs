@@ -190,6 +190,7 @@ impl Application {
     }
 
     /// Returns `true` if the sessions are those of this crate.
+    #[allow(dead_code, reason = "only the bench `overhead` counts instructions")]
     pub(crate) fn is_ours(&self) -> bool {
         self.manager.is_some()
     }
