@@ -249,7 +249,8 @@ impl Answer {
         all.map(|(name, value)| {
             let (name, value) = (name.as_ref().to_ascii_lowercase(), text(value.as_ref()));
             if name == "set-cookie" {
-                watch::keep_cookies(value.as_bytes());
+                // Its attributes, such as a date, are no secret.
+                watch::keep_cookies(value.split(';').next().unwrap_or_default().as_bytes());
             }
             (name, value)
         })

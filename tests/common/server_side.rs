@@ -227,7 +227,7 @@ macro_rules! store_tests {
             a_store_without_an_index_of_users_says_so
         }
     };
-    // What the advisories of other session crates ask of a store. `tests/advisories.rs` runs them on
+    // What the advisories of other session crates ask of a store. `tests/attacks/advisories.rs` runs them on
     // memory, beside those that ask it of the rest of the crate.
     (@group $attributes:tt $run:ident advisories) => {
         store_tests! { @tests $attributes $run advisories
@@ -256,7 +256,7 @@ macro_rules! store_tests {
         #[test]
         $($attribute)*
         fn $test() {
-            crate::$run($crate::common::Web::$web, $crate::common::server_side::$test);
+            super::super::super::$run($crate::common::Web::$web, $crate::common::server_side::$test);
         }
     };
     ($(#[$attribute:meta])* $store:ident, $run:ident: $($group:ident),+ $(,)?) => {
@@ -494,7 +494,7 @@ pub fn an_id_copied_into_a_cookie_of_another_name_opens_nothing<S: Store + Clone
 }
 
 /// From a signed cookie, and from this store under another cookie name, with two processes.
-/// `tests/migrate_races.rs` has all that may overlap, in memory.
+/// `tests/races/migrate.rs` has all that may overlap, in memory.
 pub fn sessions_that_migrate_to_the_store_lose_nothing_and_stay_ended<S: Store + Clone>(
     web: Web,
     store: &S,

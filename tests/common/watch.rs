@@ -181,7 +181,7 @@ pub fn keep_secret(secret: impl AsRef<[u8]>) {
     check(with(|watch| watch.add_key(secret.as_ref())).flatten());
 }
 
-/// No log line may show what this `Cookie` or `Set-Cookie` header holds.
+/// No log line may show what this `Cookie` header holds, or this `Set-Cookie` header without its attributes.
 pub fn keep_cookies(header: &[u8]) {
     for pair in header.split(|byte| *byte == b';') {
         let value = pair.splitn(2, |byte| *byte == b'=').nth(1);

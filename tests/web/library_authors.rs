@@ -1,16 +1,14 @@
 //! What library crates share one session with: namespaces and typed keys.
 
-mod common;
-
 use std::{cell::Cell, rc::Rc, sync::OnceLock};
 
+use crate::common::key;
 use actix_web::{
     App, HttpRequest, Route,
     http::StatusCode,
     test::{self, TestRequest},
     web,
 };
-use common::key;
 use session_manager::{
     Error, HasSession, Manager, Middleware, Namespace, Session, SignedCookie, TypedKey, manager,
     testing,

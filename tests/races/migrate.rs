@@ -1,10 +1,10 @@
 //! Migrations that requests, log-outs and other processes overlap.
 
-mod common;
-
 use std::{sync::mpsc, time::Duration};
 
-use common::{Answer, App, Clock, Gates, Server, Web, Wire, backends, key, on_every_framework};
+use crate::common::{
+    Answer, App, Clock, Gates, Server, Web, Wire, backends, key, on_every_framework,
+};
 use session_manager::{Builder, Error, Manager, MemoryStore, PrivateCookie, ServerSide};
 
 /// The backends that sessions come from. Each call is another process on the same stores.
@@ -349,7 +349,7 @@ fn a_client_that_goes_away_after_a_log_out_has_ended_the_old_record(web: Web) {
     client.send("/leave", &old).unwrap();
     entered.recv().unwrap();
     drop(client);
-    common::until("the old record is gone", || from.store.is_empty());
+    crate::common::until("the old record is gone", || from.store.is_empty());
 }
 
 fn ending_a_users_sessions_ends_one_that_is_migrating(web: Web) {
@@ -367,7 +367,7 @@ fn ending_a_users_sessions_ends_one_that_is_migrating(web: Web) {
         };
         let server = Server::start(web, gates.app().wrap(build().middleware()));
         let manager = build();
-        let end = || common::block_on(manager.destroy_user_sessions("ada")).unwrap();
+        let end = || crate::common::block_on(manager.destroy_user_sessions("ada")).unwrap();
 
         // Before it migrates.
         let cookie = old.raw("/in", &[]).cookie();

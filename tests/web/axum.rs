@@ -1,6 +1,4 @@
-//! What is particular to axum and tower. What they have in common with the others is in `web.rs`.
-
-mod common;
+//! What is particular to axum and tower. What they have in common with the others is in `every_framework.rs`.
 
 use std::{
     convert::Infallible,
@@ -9,6 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use crate::common::{Server, Web, block_on, key};
 use axum::{
     Router,
     extract::Request as AxumRequest,
@@ -17,7 +16,6 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
-use common::{Server, Web, block_on, key};
 use session_manager::{
     Error, HasSession, Manager, MemoryStore, Message, ServerSide, Session, SignedCookie, manager,
     web::SessionService,
@@ -87,7 +85,7 @@ async fn ask<B, S: Service<Request<B>>>(
 /// Does to the session what the path says, in script; a word before it says how the request ends.
 fn script(request: Request<()>) -> Answering {
     let (end, script) = request.uri().path()[1..].split_once('/').unwrap();
-    let page = common::script::run(&request.session().unwrap(), script).unwrap();
+    let page = crate::common::script::run(&request.session().unwrap(), script).unwrap();
     match end {
         "ok" => Box::pin(async { Ok(Response::new(page.body)) }),
         "error" => Box::pin(async { Err("the service is broken") }),
@@ -241,7 +239,7 @@ async fn run(
     session: Session,
     axum::extract::Path(script): axum::extract::Path<String>,
 ) -> Result<String, Error> {
-    Ok(common::script::run(&session, &script)?.body)
+    Ok(crate::common::script::run(&session, &script)?.body)
 }
 
 #[test]

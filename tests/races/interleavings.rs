@@ -3,8 +3,6 @@
 //! order: each call of a store, each poll of a scope, each `set`. What happens inside of one step,
 //! threads try, and Miri as well (`tests/miri.sh`), with fewer of them.
 
-mod common;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -15,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     Answer, App, Web, block_on, current, named, on_every_framework,
     schedule::{Ready, Stepwise, every_schedule, pause, poll, runtime, step},
 };

@@ -1,10 +1,8 @@
 //! One login across actix-web and axum: in one process with any backend, and in two with one key.
 
-mod common;
-
 use std::{env, process::Command};
 
-use common::{Server, Visitor, Web, all_backends, key_of, process::Process};
+use crate::common::{Server, Visitor, Web, all_backends, key_of, process::Process};
 use session_manager::{Key, Manager, SignedCookie};
 
 /// A visitor of an application in actix-web, of one in axum, and of both with one cookie jar.
@@ -68,7 +66,10 @@ fn two_processes_share_the_sessions_of_one_key() {
         };
         let mut child = Command::new(env::current_exe().unwrap());
         child
-            .args(["--exact", "two_processes_share_the_sessions_of_one_key"])
+            .args([
+                "--exact",
+                "one_login::two_processes_share_the_sessions_of_one_key",
+            ])
             .arg("--nocapture")
             .envs([(CHILD, other.name()), (SECRET, secret)]);
         let (_process, address) = Process::start(&mut child, |line| {

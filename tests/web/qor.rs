@@ -1,9 +1,7 @@
 //! What qor/session asks of every backend, of the cookie backends and memory, over HTTP and inside one
 //! request.
 
-mod common;
-
-use common::{App, Request, Server, Web, all_backends, on_every_framework};
+use crate::common::{App, Request, Server, Web, all_backends, on_every_framework};
 use serde::{Deserialize, Serialize};
 use session_manager::{Builder, Error, manager};
 

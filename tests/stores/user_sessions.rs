@@ -1,13 +1,11 @@
 //! A user's sessions, listed and ended through the index of users: in which cases, and how fast.
 
-mod common;
-
 use std::{
     sync::{Arc, OnceLock},
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use common::{Clock, Server, Web, block_on, on_every_framework};
+use crate::common::{Clock, Server, Web, block_on, on_every_framework};
 use session_manager::{
     Manager, MemoryStore, ServerSide, Store, StoreError, Timestamp,
     store::{Applied, Record, StoreId, UserIndex, Value, Verifier, Write},

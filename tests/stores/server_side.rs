@@ -1,7 +1,5 @@
 //! Server-side sessions over HTTP, in memory; and what happens when a store is away.
 
-mod common;
-
 use std::{
     io::Write as _,
     net::TcpStream,
@@ -10,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     App, Clock, Log, Server, Web, Wire, block_on, on_every_framework,
     server_side::{Flaky, How, store_tests},
     until,
@@ -137,7 +135,7 @@ fn ending_a_session_sticks_even_if_the_handler_panics_and_nothing_else_does(web:
     let app = App::new().get("/panic/{script}", move |session, script| {
         let tell = tell.clone();
         async move {
-            let page = common::script::run(&session, &script)?;
+            let page = crate::common::script::run(&session, &script)?;
             tell.send(page.body).unwrap();
             if !script.is_empty() {
                 panic!("as the test asked");
@@ -211,7 +209,7 @@ fn a_session_on_demand_is_not_loaded_before_somebody_asks(web: Web) {
 
 #[test]
 fn a_cookie_backend_cannot_find_a_users_sessions_and_says_why() {
-    let manager = Manager::new(SignedCookie::new(common::key()));
+    let manager = Manager::new(SignedCookie::new(crate::common::key()));
     let found = block_on(manager.user_sessions("ada"));
     let error = found.unwrap_err();
     assert!(matches!(

@@ -1,7 +1,6 @@
-//! What is particular to actix-web. What it has in common with the others is in `web.rs`.
+//! What is particular to actix-web. What it has in common with the others is in `every_framework.rs`.
 
-mod common;
-
+use crate::common::{Server, Web, key};
 use actix_web::{
     App, Error as ActixError, HttpRequest, HttpResponse,
     body::MessageBody,
@@ -10,7 +9,6 @@ use actix_web::{
     middleware::{Next, from_fn},
     web::{self, ServiceConfig},
 };
-use common::{Server, Web, key};
 use session_manager::{HasSession, Manager, Message, Session, SignedCookie, manager};
 
 fn signed() -> Manager {

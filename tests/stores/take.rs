@@ -1,13 +1,11 @@
 //! What is done to the stored session at once: `take` and `update_now`.
 
-mod common;
-
 use std::{
     sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     App, Server, Web, backends, block_on, key, on_every_framework,
     script::{run, run_outside},
     server_side::{Flaky, How, overlapping_updates_cost_calls_in_proportion},
@@ -191,7 +189,7 @@ fn a_token_in_a_session_that_migrates_is_taken_once(web: Web) {
         let cookie = serve_manager(web, &old).raw("/run/add.token.t,add.user.ada", &[]);
         let cookie = cookie.cookie();
         let manager = memory().migrate_from(old).build().unwrap();
-        let gates = common::Gates::new(10);
+        let gates = crate::common::Gates::new(10);
         let server = Server::start(web, gates.app().wrap(manager.middleware()));
         let taken: Vec<_> = std::thread::scope(|scope| {
             let ask = || server.with_cookie("/at-once/take.token,countnow.n", &cookie);

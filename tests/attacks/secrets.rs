@@ -1,15 +1,13 @@
 //! No key, id, cookie, value or password is in a log line, in a `Debug` text or in an error. Every
 //! test of this crate sees to the log lines (`common::watch`); the rest is here.
 
-mod common;
-
 use std::{fmt::Debug, process::Command, sync::Arc};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use common::{
+use crate::common::{
     App, Server, Web, block_on, key, on_every_framework,
     watch::{hex, keep_secret, shows_nothing},
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use session_manager::{
     ActixSession, ActixSessionCookie, Backend, Error, HasSession, Manager, MemoryStore, MySqlStore,
     PostgresStore, PrivateCookie, RedisStore, ServerSide, SignedCookie, SqliteStore, Store,
@@ -199,7 +197,7 @@ fn no_debug_text_of_a_key_an_backend_or_a_store_shows_a_secret() {
 
 fn a_store_that_cannot_be_reached_is_logged_without_its_password_or_the_id(web: Web) {
     keep_secret(PASSWORD);
-    let log = common::Log::of_process();
+    let log = crate::common::Log::of_process();
     let url = |scheme| format!("{scheme}://app:{PASSWORD}@127.0.0.1:1/app");
     // Stores are made where they are used, as their clients ask for.
     let managers = block_on(async {
@@ -258,7 +256,7 @@ const LEAKS: [Leak; 11] = [
         let root = &BASE64.decode(value).unwrap()[..16];
         tracing::info!("sessions:{}", hex(&Sha256::digest(root)));
     }),
-    ("the key", |_| tracing::info!("{:?}", common::SECRET)),
+    ("the key", |_| tracing::info!("{:?}", crate::common::SECRET)),
 ];
 
 #[test]
@@ -274,7 +272,10 @@ fn a_line_that_shows_a_secret_ends_the_process() {
     }
     for (leak, _) in LEAKS {
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "a_line_that_shows_a_secret_ends_the_process"]);
+        child.args([
+            "--exact",
+            "secrets::a_line_that_shows_a_secret_ends_the_process",
+        ]);
         let output = child.env(LEAK, leak).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.success(), leak == "none", "{leak}: {said}");

@@ -1,10 +1,8 @@
 //! Moving house: from one backend, key, cookie or store to another, and nobody is logged out.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     Answer, App, Backend, Clock, Gates, Log, Server, Web, all_backends, key, key_of,
     on_every_framework,
 };

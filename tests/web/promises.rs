@@ -1,14 +1,12 @@
 //! What the cookie backends and memory promise, or the cookie backends alone, over a real server.
 //! `store_http.rs` has the other stores.
 
-mod common;
-
 use std::{
     sync::{Arc, mpsc},
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     Answer, App, Clock, Server, Talk, Web, Wire, all_backends, backends, block_on, key,
     on_every_framework, talker,
 };

@@ -1,18 +1,16 @@
 //! What somebody who means harm can make an application pay: cookies that they made up, sessions that
 //! are too large, too deep or of too many keys.
 
-mod common;
-
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use common::{
+use crate::common::{
     App, Clock, Log, Server, Web, all_backends, backends, block_on, key_of, on_every_framework,
     server_side::Counting,
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use session_manager::{
     Error, Key, Manager, MemoryStore, ServerSide, Session, SignedCookie, Timestamp,
 };

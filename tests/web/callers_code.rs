@@ -1,11 +1,9 @@
 //! Code of the application that runs inside a call of this crate: `Serialize`, `Deserialize`, the
 //! closure of `update`, and what listens to the log. It may use the session.
 
-mod common;
-
 use std::{cell::RefCell, sync::mpsc, time::Duration};
 
-use common::{
+use crate::common::{
     App, Web, block_on, on_every_framework,
     server_side::{Flaky, How},
 };
@@ -100,7 +98,7 @@ fn what_listens_to_the_log_may_use_the_session(web: Web) {
     ends("a log line", move || {
         let _guard = tracing::subscriber::set_default(Listener(heard));
         // Cookies that are refused when the handler looks.
-        let builder = Manager::builder(session_manager::SignedCookie::new(common::key()));
+        let builder = Manager::builder(session_manager::SignedCookie::new(crate::common::key()));
         let app = App::new().get("/look", async |session: Session, _| {
             SESSION.set(Some(session.clone()));
             session.get("key");
@@ -116,7 +114,7 @@ fn what_listens_to_the_log_may_use_the_session(web: Web) {
             async { Ok("kept") }
         });
         // A value that is taken out too late.
-        let signed = Manager::builder(session_manager::SignedCookie::new(common::key()));
+        let signed = Manager::builder(session_manager::SignedCookie::new(crate::common::key()));
         let middleware = signed.build().unwrap().middleware();
         let cookie = block_on(
             app.clone()

@@ -3,23 +3,21 @@
 //!
 //! | advisory | also |
 //! |---|---|
-//! | CVE-2025-46336 | `interleavings.rs`: every order of three requests; `testing::check_store` |
+//! | CVE-2025-46336 | `races/interleavings.rs`: every order of three requests; `testing::check_store` |
 //! | CVE-2026-39324 | `bad_input.rs`, with the log; `fuzz/fuzz_targets/cookies.rs` |
 //! | CVE-2025-47278 | `denial.rs`, for the ids of a site that begins to sign; `properties.rs` |
 //! | CVE-2024-31999 | `common/server_side.rs`: sessions end by the clock in every store |
 //! | GO-2024-2730 | `src/backend/server_side.rs`: whatever is no id |
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{
+    App, Clock, Gates, Log, Server, Web, all_backends, backends, key_of, on_every_framework,
+    server_side::{self, Flaky, How},
+};
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
-use common::{
-    App, Clock, Gates, Log, Server, Web, all_backends, backends, key_of, on_every_framework,
-    server_side::{self, Flaky, How},
 };
 use session_manager::{
     Builder, Error, HasSession, Key, Manager, MemoryStore, OnStoreError, PrivateCookie, ServerSide,

@@ -3,10 +3,8 @@
 //! demand, and while the session migrates.
 //!
 //! Besides where one of them is over, they take turns as often as `SWITCHES` says: once by default, and
-//! twice if nothing goes wrong. `tests/interleavings.rs` has three requests and every switch, and
+//! twice if nothing goes wrong. `interleavings.rs` has three requests and every switch, and
 //! nothing goes wrong there.
-
-mod common;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     Answer, App, Clock, Web, backends,
     schedule::{Fault, Ready, Stepwise, every_schedule, pause, poll, runtime, settle, step},
     setting as setting_of,

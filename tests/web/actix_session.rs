@@ -1,13 +1,12 @@
 //! An application that keeps its sessions with actix-session, and crates that reach them through this
 //! one.
 
-mod common;
-
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, mpsc},
 };
 
+use crate::common::{Log, Server, script};
 use actix_session::{
     SessionMiddleware,
     config::CookieContentSecurity,
@@ -18,7 +17,6 @@ use actix_web::{
     cookie::{Key, time::Duration},
     web::{self, ServiceConfig},
 };
-use common::{Log, Server, script};
 use session_manager::{
     ActixSession, ConfigError, Error, HasSession, Manager, Message, Session, SignedCookie,
 };
@@ -295,7 +293,7 @@ fn what_would_be_lost_is_logged() {
 
 #[test]
 fn it_stands_beside_another_session_on_one_request() {
-    let beside = Manager::builder(SignedCookie::new(common::key())).cookie_name("beside");
+    let beside = Manager::builder(SignedCookie::new(crate::common::key())).cookie_name("beside");
     let beside = beside.build().unwrap();
     let server = serve(&Shelf::default(), move |config| {
         let manager = beside.clone();
@@ -318,11 +316,11 @@ fn it_stands_beside_another_session_on_one_request() {
 #[test]
 fn sessions_that_actix_session_keeps_cannot_move() {
     let theirs = || Manager::new(ActixSession::new());
-    let ours = || Manager::new(SignedCookie::new(common::key()));
+    let ours = || Manager::new(SignedCookie::new(crate::common::key()));
     let to = Manager::builder(ActixSession::new())
         .migrate_from(ours())
         .build();
-    let from = Manager::builder(SignedCookie::new(common::key()))
+    let from = Manager::builder(SignedCookie::new(crate::common::key()))
         .migrate_from(theirs())
         .build();
     for refused in [to, from] {

@@ -1,7 +1,5 @@
 //! Sessions in code that outlives the response head: WebSockets, streams, tasks.
 
-mod common;
-
 use std::{
     io::Write,
     net::TcpStream,
@@ -13,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     App, Clock, Server, Socket, Talk, Web, all_backends, backends, block_on, on_every_framework,
     script::run_outside,
     server_side::{Flaky, How},
