@@ -880,18 +880,18 @@ fn soak(stores: impl FnOnce(&Runtime) -> Vec<(House, Place)>) {
 
 #[test]
 #[ignore = "needs Redis and PostgreSQL: tests/run.sh"]
-fn memory_redis_and_postgresql_keep_what_they_acknowledged_whatever_breaks() {
+fn memory_redis_and_postgresql_lose_no_acknowledged_write() {
     soak(|pools| vec![House::memory(), House::redis(), House::postgres(pools)]);
 }
 
 #[test]
 #[ignore = "needs MariaDB: tests/run.sh"]
-fn mariadb_and_sqlite_keep_what_they_acknowledged_whatever_breaks() {
+fn mariadb_and_sqlite_lose_no_acknowledged_write() {
     soak(|pools| vec![House::mariadb(pools), House::sqlite(pools)]);
 }
 
 #[test]
 #[ignore = "needs Redis: tests/run.sh"]
-fn a_cluster_and_sentinels_keep_what_they_acknowledged_whatever_breaks() {
+fn cluster_and_sentinels_lose_no_acknowledged_write() {
     soak(|_| vec![House::cluster(), House::sentinel()]);
 }

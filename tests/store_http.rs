@@ -165,7 +165,7 @@ impl Drop for Redis {
     }
 }
 
-fn while_redis_is_away_requests_are_503_in_time_and_once_back_no_session_is_lost(web: Web) {
+fn a_redis_outage_is_a_503_in_time_and_loses_no_session(web: Web) {
     let mut redis = Redis::start();
     let url = format!("redis://127.0.0.1:{}", redis.port);
     let store = runtime().block_on(RedisStore::connect(&url)).unwrap();
@@ -211,5 +211,5 @@ fn while_redis_is_away_requests_are_503_in_time_and_once_back_no_session_is_lost
 
 on_every_framework!(
     #[ignore = "needs Redis: tests/run.sh"]
-    while_redis_is_away_requests_are_503_in_time_and_once_back_no_session_is_lost,
+    a_redis_outage_is_a_503_in_time_and_loses_no_session,
 );

@@ -99,7 +99,7 @@ async fn time_to_recover(store: &RedisStore, id: StoreId) -> Duration {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn one_server_keeps_the_contract() {
+async fn one_server_keeps_the_store_contract() {
     testing::check_store(
         RedisStore::connect(&url("SESSION_TEST_REDIS"))
             .await
@@ -110,7 +110,7 @@ async fn one_server_keeps_the_contract() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_cluster_keeps_the_contract() {
+async fn a_cluster_keeps_the_store_contract() {
     let url = url("SESSION_TEST_REDIS_CLUSTER");
     testing::check_store(RedisStore::connect(&url).await.unwrap()).await;
     // By several urls.
@@ -123,14 +123,14 @@ async fn a_cluster_keeps_the_contract() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_master_behind_sentinels_keeps_the_contract() {
+async fn a_master_behind_sentinels_keeps_the_store_contract() {
     let url = url("SESSION_TEST_REDIS_SENTINEL");
     testing::check_store(RedisStore::connect(&url).await.unwrap()).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn the_applications_own_clients_keep_the_contract() {
+async fn the_applications_own_clients_keep_the_store_contract() {
     let url = url("SESSION_TEST_REDIS").replace("redis://", "valkey://");
     testing::check_store(
         RedisStore::connect(&url)
@@ -282,7 +282,7 @@ async fn in_a_cluster_only_a_users_index_takes_more_round_trips() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn what_a_write_sends_follows_what_changed() {
+async fn the_bytes_of_a_write_follow_what_changed() {
     let server = Server::start(&[]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let id = new_id();
@@ -310,7 +310,7 @@ async fn what_a_write_sends_follows_what_changed() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn what_is_no_record_is_an_error_and_left_as_it_is() {
+async fn a_foreign_redis_value_is_corrupt_and_unchanged() {
     let server = Server::start(&[]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let id = new_id();
@@ -354,7 +354,7 @@ async fn what_is_no_record_is_an_error_and_left_as_it_is() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_server_that_forgot_the_scripts_is_told_them_again() {
+async fn scripts_are_loaded_again_after_the_server_forgot_them() {
     let server = Server::start(&[]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let id = new_id();
@@ -382,7 +382,7 @@ fn whole(error: &dyn std::error::Error) -> String {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn no_error_and_no_debug_shows_the_password() {
+async fn no_error_and_no_debug_text_shows_the_password() {
     let server = Server::start(&["--requirepass", "s3cret"]);
     let port = server.port;
     let store = RedisStore::connect(&format!("redis://:s3cret@127.0.0.1:{port}"))
@@ -425,7 +425,7 @@ async fn no_error_and_no_debug_shows_the_password() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_server_that_is_down_at_the_start_is_an_error_at_once() {
+async fn connecting_to_a_server_that_is_down_fails_at_once() {
     let port = free_port();
     for url in [
         format!("redis://127.0.0.1:{port}"),
@@ -448,7 +448,7 @@ async fn a_server_that_is_down_at_the_start_is_an_error_at_once() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn who_connects_lazily_may_start_before_the_server() {
+async fn a_lazy_store_may_start_before_its_server() {
     let mut server = Server::start(&[]);
     server.kill();
     let store = RedisStore::connect_lazy(&server.url()).unwrap();
@@ -459,7 +459,7 @@ async fn who_connects_lazily_may_start_before_the_server() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_killed_server_is_an_error_and_once_back_found_within_a_second() {
+async fn after_a_killed_server_restarts_the_store_recovers_in_a_second() {
     let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let id = new_id();
@@ -489,7 +489,7 @@ async fn a_killed_server_is_an_error_and_once_back_found_within_a_second() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_server_that_hangs_is_well_again_as_soon_as_it_goes_on() {
+async fn after_a_server_stops_hanging_the_store_recovers_at_once() {
     let server = Server::start(&[]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let id = new_id();
@@ -660,7 +660,7 @@ async fn a_failover_of_sentinels_is_followed_within_a_second() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_users_index_ends_with_their_longest_session_and_keeps_no_session_that_is_over() {
+async fn a_users_index_expires_with_their_last_session() {
     let server = Server::start(&[]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let store = store.with_prefix("mine:");
@@ -702,7 +702,7 @@ async fn a_users_index_ends_with_their_longest_session_and_keeps_no_session_that
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_record_whose_time_is_past_by_the_servers_clock_is_kept() {
+async fn a_record_expires_by_the_callers_clock_not_the_servers() {
     let store = RedisStore::connect(&url("SESSION_TEST_REDIS"))
         .await
         .unwrap();
@@ -715,7 +715,7 @@ async fn a_record_whose_time_is_past_by_the_servers_clock_is_kept() {
 
 #[test]
 #[ignore = "needs Redis: tests/run.sh"]
-fn a_runtime_that_ends_takes_the_connection_with_it_and_no_session() {
+fn a_store_reconnects_after_its_runtime_ended() {
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -789,7 +789,7 @@ fn proxy(server: u16) -> (u16, Arc<Mutex<Fault>>) {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_connection_that_carries_nothing_any_more_is_replaced() {
+async fn a_dead_connection_is_replaced() {
     let server = Server::start(&[]);
     let (port, fault) = proxy(server.port);
     let store = RedisStore::connect(&format!("redis://127.0.0.1:{port}"))
@@ -823,7 +823,7 @@ fn connections(port: u16) -> Vec<String> {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn calls_that_are_dropped_early_leave_a_healthy_connection_in_use() {
+async fn cancelled_calls_do_not_replace_a_healthy_connection() {
     let server = Server::start(&[]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let id = new_id();
@@ -851,7 +851,7 @@ async fn calls_that_are_dropped_early_leave_a_healthy_connection_in_use() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_dead_connection_is_found_though_every_call_is_dropped_early() {
+async fn a_dead_connection_is_replaced_even_if_every_call_is_cancelled() {
     let server = Server::start(&[]);
     let (port, fault) = proxy(server.port);
     let store = RedisStore::connect(&format!("redis://127.0.0.1:{port}"))
@@ -873,7 +873,7 @@ async fn a_dead_connection_is_found_though_every_call_is_dropped_early() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_write_whose_answer_was_lost_is_done_once() {
+async fn a_write_whose_reply_was_lost_happens_once() {
     let server = Server::start(&[]);
     let (port, fault) = proxy(server.port);
     let store = RedisStore::connect(&format!("redis://127.0.0.1:{port}"))
@@ -910,7 +910,7 @@ async fn a_write_whose_answer_was_lost_is_done_once() {
 /// What `RedisStore`'s documentation says that a user of Redis needs.
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_user_with_the_documented_rights_may_do_everything() {
+async fn the_documented_redis_rights_suffice() {
     let (single, cluster) = (url("SESSION_TEST_REDIS"), url("SESSION_TEST_REDIS_CLUSTER"));
     let sentinel = url("SESSION_TEST_REDIS_SENTINEL");
     let masters = "sentinel get-master-addr-by-name session";
@@ -947,7 +947,7 @@ async fn a_user_with_the_documented_rights_may_do_everything() {
 #[cfg(feature = "redis-tls")]
 #[test]
 #[ignore = "needs Redis: tests/run.sh"]
-fn over_tls_the_contract_is_kept_with_a_server_that_the_system_trusts_and_no_other() {
+fn over_tls_only_a_server_that_the_system_trusts_is_accepted() {
     // Which certificates the system trusts is read from the environment, so that the test runs itself
     // in a process for each answer.
     if let Ok(url) = env::var("SESSION_TEST_REDIS_TLS") {
@@ -975,7 +975,7 @@ fn over_tls_the_contract_is_kept_with_a_server_that_the_system_trusts_and_no_oth
         let mut test = Command::new(env::current_exe().unwrap());
         test.args([
             "--exact",
-            "over_tls_the_contract_is_kept_with_a_server_that_the_system_trusts_and_no_other",
+            "over_tls_only_a_server_that_the_system_trusts_is_accepted",
             "--ignored",
             "--nocapture",
         ])

@@ -101,7 +101,7 @@ macro_rules! on_each_store {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             $(#[$when])?
-            async fn the_contract_of_a_store_is_kept() {
+            async fn the_store_contract_is_kept() {
                 let (url, _home) = $home;
                 let (store, _) = store(&url).await;
                 testing::check_store(store).await;
@@ -109,7 +109,7 @@ macro_rules! on_each_store {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             $(#[$when])?
-            async fn the_contract_is_kept_on_the_applications_pool() {
+            async fn the_store_contract_is_kept_on_the_applications_pool() {
                 let (url, _home) = $home;
                 let pool = $pool::connect(&url).await.unwrap();
                 let store = $store::from_pool(pool).with_table(&table()).unwrap();
@@ -121,7 +121,7 @@ macro_rules! on_each_store {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             $(#[$when])?
-            async fn processes_that_start_together_all_find_the_table() {
+            async fn processes_that_start_together_create_one_table() {
                 let (url, _home) = $home;
                 for _ in 0..3 {
                     let table = table();
@@ -166,7 +166,7 @@ macro_rules! on_each_store {
 
             #[tokio::test]
             $(#[$when])?
-            async fn a_sweep_deletes_what_is_over_and_nothing_else() {
+            async fn a_sweep_deletes_only_expired_sessions() {
                 let (url, _home) = $home;
                 let (store, _) = store(&url).await;
                 let young = old_and_young(&store, 2_500).await;
@@ -204,7 +204,7 @@ macro_rules! on_each_store {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             $(#[$when])?
-            async fn sweeping_and_writing_at_once_fail_neither() {
+            async fn sweeping_and_writing_at_once_both_succeed() {
                 let (url, _home) = $home;
                 let (store, _) = store(&url).await;
                 let other = store.clone();
@@ -236,7 +236,7 @@ macro_rules! on_each_store {
 
             #[tokio::test]
             $(#[$when])?
-            async fn what_another_program_wrote_is_corrupt_and_stays() {
+            async fn a_foreign_row_is_corrupt_and_unchanged() {
                 let (url, _home) = $home;
                 let (store, table) = store(&url).await;
                 let pool = $pool::connect(&url).await.unwrap();
@@ -315,7 +315,7 @@ macro_rules! on_each_store {
 
             #[tokio::test]
             $(#[$when])?
-            async fn a_timeout_that_never_ends_is_kept() {
+            async fn the_largest_timestamp_is_stored() {
                 let (url, _home) = $home;
                 let (store, _) = store(&url).await;
                 let (id, mut forever) = (id(), write("key", "value"));
@@ -327,7 +327,7 @@ macro_rules! on_each_store {
 
             #[tokio::test]
             $(#[$when])?
-            async fn a_store_that_cannot_be_opened_is_an_error_at_once_and_shows_no_password() {
+            async fn a_failed_connect_is_immediate_and_shows_no_password() {
                 let begun = Instant::now();
                 let error = $store::connect($down).await.unwrap_err();
                 let text = shown(&error);
@@ -352,7 +352,7 @@ macro_rules! on_each_store {
 
             #[test]
             $(#[$when])?
-            fn a_tables_name_is_an_identifier() {
+            fn a_table_name_must_be_an_identifier() {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 runtime.unwrap().block_on(async {
                     let store = $store::connect_lazy($down).unwrap();
@@ -636,7 +636,7 @@ macro_rules! on_each_server {
 
             #[tokio::test]
             #[$when]
-            async fn a_cancelled_call_costs_the_calls_after_it_nothing() {
+            async fn a_cancelled_call_costs_later_calls_nothing() {
                 let (url, counts) = wire::counted(&server($variable));
                 let store = $store::connect(url).await.unwrap();
                 let id = id();
@@ -691,7 +691,7 @@ macro_rules! on_each_server {
             /// As when a firewall forgets connections: no answer, and no error either.
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             #[$when]
-            async fn connections_that_die_without_a_word_are_replaced() {
+            async fn silently_dead_connections_are_replaced() {
                 let (url, way) = wire::counted(&server($variable));
                 let store = $store::connect(url).await.unwrap();
                 let id = id();
@@ -726,7 +726,7 @@ macro_rules! on_each_server {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             #[$when]
-            async fn they_are_replaced_though_every_call_is_cancelled_early() {
+            async fn dead_connections_are_replaced_even_if_every_call_is_cancelled() {
                 let (url, way) = wire::counted(&server($variable));
                 let store = $store::connect(url).await.unwrap();
                 let id = id();
@@ -754,7 +754,7 @@ macro_rules! on_each_server {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             #[$when]
-            async fn a_restart_of_the_server_fails_no_later_call_and_loses_no_session() {
+            async fn a_server_restart_fails_no_later_call_and_loses_no_session() {
                 let server = $server::start();
                 let store = $store::connect(&server.url).await.unwrap();
                 let id = id();
@@ -807,7 +807,7 @@ macro_rules! on_each_server {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             #[$when]
-            async fn a_server_that_was_killed_or_stopped_is_well_again_once_it_is_back() {
+            async fn after_a_kill_or_stop_the_store_recovers_with_the_server() {
                 let server = $server::start();
                 let store = $store::connect(&server.url).await.unwrap();
                 let id = id();
@@ -858,7 +858,7 @@ macro_rules! on_each_server {
             #[cfg(feature = "sql-tls")]
             #[tokio::test]
             #[$when]
-            async fn over_tls_the_contract_is_kept_with_a_server_whose_certificate_is_right_and_no_other() {
+            async fn over_tls_only_a_valid_certificate_is_accepted() {
                 let (ours, others) = (Certificates::make(), Certificates::make());
                 let server = $server::start();
                 let trusting = |ca: &Certificates| {
@@ -883,7 +883,7 @@ macro_rules! on_each_server {
             /// The way leads to another server, while the former one lives on and refuses writes.
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             #[$when]
-            async fn a_failover_that_leaves_a_read_only_server_behind_fails_no_write() {
+            async fn after_a_failover_writes_leave_the_read_only_server() {
                 let (primary, replica) = ($server::start(), $server::start());
                 let url: fn(&$server) -> String = $url;
                 let (primary_url, replica_url) = (url(&primary), url(&replica));
@@ -989,7 +989,7 @@ async fn mysql_is_sent_what_changed_in_one_round_trip() {
 #[cfg(feature = "mysql")]
 #[tokio::test]
 #[ignore = "needs MySQL or MariaDB: tests/run.sh"]
-async fn what_mysql_takes_no_packet_of_is_an_error_and_changes_nothing() {
+async fn a_packet_too_large_for_mysql_is_an_error_without_effect() {
     let url = server("SESSION_TEST_MYSQL");
     let store = session_manager::MySqlStore::connect(&url).await.unwrap();
     let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
@@ -1098,7 +1098,7 @@ mod sqlite_alone {
     use sqlx::{AssertSqlSafe, SqlitePool};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn the_contract_is_kept_in_memory() {
+    async fn the_store_contract_is_kept_in_memory() {
         for url in ["sqlite::memory:", ":memory:", "sqlite://?mode=memory"] {
             let store = SqliteStore::connect(url).await.unwrap();
             testing::check_store(store).await;
@@ -1106,7 +1106,7 @@ mod sqlite_alone {
     }
 
     #[tokio::test]
-    async fn two_stores_in_memory_are_two() {
+    async fn two_stores_in_memory_are_independent() {
         let one = SqliteStore::connect("sqlite::memory:").await.unwrap();
         let two = SqliteStore::connect("sqlite::memory:").await.unwrap();
         let id = id();
@@ -1147,7 +1147,7 @@ mod sqlite_alone {
     }
 
     #[tokio::test]
-    async fn an_index_finds_a_users_sessions_and_those_that_are_over() {
+    async fn queries_by_user_and_by_expiry_use_an_index() {
         let (url, _file) = file();
         SqliteStore::connect(&url).await.unwrap();
         let pool = SqlitePool::connect(&url).await.unwrap();

@@ -215,7 +215,7 @@ fn under_load(
 }
 
 /// Each swap draws a key, and accepts so many that were drawn before.
-fn keys_that_change_all_the_time_lose_nobody(web: Web) {
+fn constant_key_rotation_loses_no_session(web: Web) {
     const ACCEPTED: usize = 100;
     let _alone = alone();
     let mut keys = vec![Key::generate()];
@@ -285,7 +285,7 @@ impl House {
 }
 
 /// Each swap moves all sessions from cookies to Redis, or back.
-fn sessions_that_move_to_and_fro_all_the_time_are_all_there(web: Web) {
+fn migrating_to_redis_and_back_loses_no_session(web: Web) {
     let _alone = alone();
     let house = House::new();
     manager::set(Manager::new(house.in_cookies()));
@@ -308,7 +308,7 @@ fn sessions_that_move_to_and_fro_all_the_time_are_all_there(web: Web) {
 
 /// Each swap builds the same manager anew. A client makes its requests two at a time, but for the one
 /// that moves its session: of several managers that move one session at the same time, each makes one.
-fn sessions_that_move_to_redis_lose_no_update_of_overlapping_requests(web: Web) {
+fn migrating_to_redis_loses_no_overlapping_update(web: Web) {
     let _alone = alone();
     let house = House::new();
     manager::set(house.to_redis());
@@ -328,9 +328,9 @@ fn sessions_that_move_to_redis_lose_no_update_of_overlapping_requests(web: Web) 
 }
 
 on_every_framework! {
-    keys_that_change_all_the_time_lose_nobody,
+    constant_key_rotation_loses_no_session,
     #[ignore = "needs Redis: tests/run.sh"]
-    sessions_that_move_to_and_fro_all_the_time_are_all_there,
+    migrating_to_redis_and_back_loses_no_session,
     #[ignore = "needs Redis: tests/run.sh"]
-    sessions_that_move_to_redis_lose_no_update_of_overlapping_requests,
+    migrating_to_redis_loses_no_overlapping_update,
 }

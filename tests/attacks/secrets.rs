@@ -124,7 +124,7 @@ fn noisy() -> Manager {
     Manager::new(backend)
 }
 
-fn no_debug_text_of_what_a_request_meets_shows_a_secret(web: Web) {
+fn no_debug_text_in_a_request_shows_a_secret(web: Web) {
     keep_secret(VALUE);
     for manager in [
         Manager::new(Noisy(Arc::new(SignedCookie::new(key())), to_the_log)),
@@ -154,7 +154,7 @@ fn no_debug_text_of_what_a_request_meets_shows_a_secret(web: Web) {
 }
 
 #[test]
-fn no_debug_text_of_a_key_an_backend_or_a_store_shows_a_secret() {
+fn no_debug_text_of_a_key_a_backend_or_a_store_shows_a_secret() {
     keep_secret(PASSWORD);
     let secret = std::array::from_fn(|at| at as u8);
     keep_secret(secret);
@@ -195,7 +195,7 @@ fn no_debug_text_of_a_key_an_backend_or_a_store_shows_a_secret() {
     });
 }
 
-fn a_store_that_cannot_be_reached_is_logged_without_its_password_or_the_id(web: Web) {
+fn an_unreachable_store_is_logged_without_password_or_id(web: Web) {
     keep_secret(PASSWORD);
     let log = crate::common::Log::of_process();
     let url = |scheme| format!("{scheme}://app:{PASSWORD}@127.0.0.1:1/app");
@@ -260,7 +260,7 @@ const LEAKS: [Leak; 11] = [
 ];
 
 #[test]
-fn a_line_that_shows_a_secret_ends_the_process() {
+fn a_log_line_that_shows_a_secret_ends_the_process() {
     let leak = leak();
     if !leak.is_empty() {
         let _key = key();
@@ -274,7 +274,7 @@ fn a_line_that_shows_a_secret_ends_the_process() {
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args([
             "--exact",
-            "secrets::a_line_that_shows_a_secret_ends_the_process",
+            "secrets::a_log_line_that_shows_a_secret_ends_the_process",
         ]);
         let output = child.env(LEAK, leak).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
@@ -288,6 +288,6 @@ fn a_line_that_shows_a_secret_ends_the_process() {
 }
 
 on_every_framework!(
-    no_debug_text_of_what_a_request_meets_shows_a_secret,
-    a_store_that_cannot_be_reached_is_logged_without_its_password_or_the_id,
+    no_debug_text_in_a_request_shows_a_secret,
+    an_unreachable_store_is_logged_without_password_or_id,
 );

@@ -547,27 +547,27 @@ macro_rules! tests {
             use super::{Setting::$setting, Wrong, all_pairs};
 
             #[test]
-            fn two_requests_are_explained_by_an_order_of_their_commits() {
+            fn two_disturbed_requests_equal_some_order_of_their_commits() {
                 assert!(all_pairs($setting, Wrong::Nothing) > 500);
             }
 
             #[test]
-            fn a_call_of_the_store_that_fails_undoes_no_other_request() {
+            fn a_failing_store_call_undoes_no_other_request() {
                 assert!(all_pairs($setting, Wrong::StoreFails) > 1_000);
             }
 
             #[test]
-            fn a_client_that_goes_away_leaves_a_session_that_an_order_explains() {
+            fn a_client_disconnect_equals_some_order_of_the_commits() {
                 assert!(all_pairs($setting, Wrong::ClientLeaves) > 1_000);
             }
 
             #[test]
-            fn a_touch_that_becomes_due_meanwhile_loses_nothing() {
+            fn a_touch_that_becomes_due_between_steps_loses_nothing() {
                 assert!(all_pairs($setting, Wrong::HoursPass) > 1_000);
             }
 
             #[test]
-            fn a_session_whose_time_ends_meanwhile_opens_no_more() {
+            fn a_session_that_expires_between_steps_stays_closed() {
                 assert!(all_pairs($setting, Wrong::ADayPasses) > 1_000);
             }
         })+

@@ -153,18 +153,18 @@ async fn keys(store: &impl Store) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_store_for_the_version_before_is_one_too() {
+async fn a_store_for_tower_sessions_0_14_keeps_the_store_contract() {
     let theirs = tower_sessions_memory_store_0_14::MemoryStore::default();
     check_store(TowerStore::new(Tower014::new(theirs))).await;
 }
 
 #[tokio::test]
-async fn their_memory_store_keeps_the_contract_of_a_store() {
+async fn the_tower_sessions_memory_store_keeps_the_store_contract() {
     check_store(TowerStore::new(TheirMemory::default())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn so_does_every_store_whose_calls_overlap_however_it_creates() {
+async fn overlapping_calls_of_a_tower_sessions_store_keep_the_contract() {
     for create in [Create::UnlessTaken, Create::BySaving] {
         let theirs = Puppet {
             create,
@@ -176,7 +176,7 @@ async fn so_does_every_store_whose_calls_overlap_however_it_creates() {
 
 /// It writes to its cache when it is read, which must not bring back what a logout deletes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn so_does_a_store_with_a_cache() {
+async fn a_caching_tower_sessions_store_keeps_the_store_contract() {
     let theirs = CachingSessionStore::new(Puppet::default(), Puppet::default());
     check_store(TowerStore::new(theirs)).await;
 
@@ -195,7 +195,7 @@ async fn so_does_a_store_with_a_cache() {
 }
 
 #[tokio::test]
-async fn what_a_request_that_broke_off_was_saving_comes_before_a_logout() {
+async fn a_cancelled_save_ends_before_a_log_out_begins() {
     let (theirs, gate) = Puppet::gated();
     let store = TowerStore::new(theirs.clone());
     assert!(store.create(ID, &write("key")).await.unwrap());
@@ -215,7 +215,7 @@ async fn what_a_request_that_broke_off_was_saving_comes_before_a_logout() {
 }
 
 #[tokio::test]
-async fn a_call_that_gave_up_waiting_for_its_turn_does_nothing() {
+async fn a_call_cancelled_while_waiting_does_nothing() {
     let (theirs, gate) = Puppet::gated();
     let store = TowerStore::new(theirs);
     assert!(store.create(ID, &write("key")).await.unwrap());
@@ -232,7 +232,7 @@ async fn a_call_that_gave_up_waiting_for_its_turn_does_nothing() {
 }
 
 #[tokio::test]
-async fn a_call_that_hangs_holds_up_its_own_session_alone() {
+async fn a_hanging_call_delays_only_its_own_session() {
     let (theirs, _gate) = Puppet::gated();
     let store = TowerStore::new(theirs.clone());
     assert!(store.create(ID, &write("key")).await.unwrap());
@@ -247,7 +247,7 @@ async fn a_call_that_hangs_holds_up_its_own_session_alone() {
 }
 
 #[tokio::test]
-async fn their_store_is_asked_once_to_open_and_twice_to_write() {
+async fn opening_costs_one_tower_sessions_call_and_writing_two() {
     let theirs = Puppet::default();
     let store = TowerStore::new(theirs.clone());
     assert!(store.create(ID, &write("key")).await.unwrap());
@@ -270,7 +270,7 @@ async fn their_store_is_asked_once_to_open_and_twice_to_write() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_taken_is_refused_whether_they_see_it_or_not() {
+async fn an_id_that_is_in_use_is_refused() {
     let theirs = Puppet {
         create: Create::UnderAnotherId,
         ..Default::default()
@@ -283,7 +283,7 @@ async fn an_id_that_is_taken_is_refused_whether_they_see_it_or_not() {
 }
 
 #[tokio::test]
-async fn of_two_new_sessions_at_once_under_one_id_the_second_is_refused() {
+async fn of_two_sessions_created_under_one_id_one_is_refused() {
     let (mut theirs, gate) = Puppet::gated();
     theirs.create = Create::BySaving;
     let store = TowerStore::new(theirs.clone());
@@ -303,7 +303,7 @@ async fn of_two_new_sessions_at_once_under_one_id_the_second_is_refused() {
 }
 
 #[tokio::test]
-async fn their_record_is_one_string_under_half_a_hash_until_a_minute_after_the_session() {
+async fn a_tower_sessions_record_is_one_string_that_expires() {
     let theirs = TheirMemory::default();
     let store = TowerStore::new(theirs.clone());
     let mut write = write("name");
@@ -338,7 +338,7 @@ async fn their_record_is_one_string_under_half_a_hash_until_a_minute_after_the_s
 }
 
 #[tokio::test]
-async fn what_this_crate_did_not_write_is_corrupt_and_left_alone() {
+async fn a_foreign_tower_sessions_record_is_corrupt_and_unchanged() {
     let theirs = Puppet::default();
     let store = TowerStore::new(theirs.clone());
     assert!(store.create(ID, &write("key")).await.unwrap());
@@ -385,7 +385,7 @@ async fn what_this_crate_did_not_write_is_corrupt_and_left_alone() {
 }
 
 #[tokio::test]
-async fn their_errors_are_the_source_of_ours() {
+async fn errors_keep_the_tower_sessions_error_as_source() {
     let theirs = Puppet::default();
     let store = TowerStore::new(theirs.clone());
     let fail = || {
@@ -413,7 +413,7 @@ async fn their_errors_are_the_source_of_ours() {
 
 /// Two values over one store wait for each other as little as two processes do.
 #[tokio::test]
-async fn in_several_processes_calls_that_do_not_overlap_keep_every_promise() {
+async fn in_two_processes_sequential_calls_keep_the_contract() {
     let theirs = TheirMemory::default();
     let [one, two] = [(); 2].map(|()| TowerStore::new(theirs.clone()));
     assert!(one.create(ID, &write("one")).await.unwrap());
@@ -435,7 +435,7 @@ async fn in_several_processes_calls_that_do_not_overlap_keep_every_promise() {
 
 /// What the table says cannot be kept; if this fails, it can.
 #[tokio::test]
-async fn in_several_processes_a_write_undoes_what_overlaps_it() {
+async fn in_two_processes_a_write_may_undo_an_overlapping_one() {
     let mut renewal = write("renewed");
     renewal.new_verifier = Some(OTHER);
     for overlapped in [Some(write("other")), Some(renewal), None] {
@@ -460,7 +460,7 @@ async fn in_several_processes_a_write_undoes_what_overlaps_it() {
 }
 
 #[test]
-fn an_axum_application_moves_to_a_store_of_this_crate_and_nobody_is_logged_out() {
+fn sessions_migrate_from_tower_sessions_to_a_native_store() {
     async fn count(session: Session) -> Result<String, Error> {
         let count = session.update("count", |count: Option<u32>| count.unwrap_or(0) + 1)?;
         Ok(count.to_string())

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn ending_a_users_sessions_ends_those_of_a_manager_with_longer_timeouts(web: Web) {
+fn ending_a_users_sessions_covers_managers_with_longer_timeouts(web: Web) {
     let (store, clock) = (MemoryStore::new(), Clock::default());
     let manager = |name: &str, days: u32| {
         Manager::builder(ServerSide::new(store.clone()))
@@ -38,7 +38,7 @@ fn ending_a_users_sessions_ends_those_of_a_manager_with_longer_timeouts(web: Web
 
 /// While sessions migrate from one store to another, those that are still in the old one are listed
 /// and ended as well, by their own user alone.
-fn a_session_that_has_not_migrated_is_ended_by_its_user_alone(web: Web) {
+fn only_its_own_user_can_end_an_unmigrated_session(web: Web) {
     let old = || {
         let store = OLD.get_or_init(MemoryStore::new).clone();
         let builder = Manager::builder(ServerSide::new(store)).cookie_name("former");
@@ -85,8 +85,8 @@ fn a_session_that_has_not_migrated_is_ended_by_its_user_alone(web: Web) {
 }
 
 on_every_framework!(
-    ending_a_users_sessions_ends_those_of_a_manager_with_longer_timeouts,
-    a_session_that_has_not_migrated_is_ended_by_its_user_alone,
+    ending_a_users_sessions_covers_managers_with_longer_timeouts,
+    only_its_own_user_can_end_an_unmigrated_session,
 );
 
 /// Returns `bytes` bytes that no database can compress.
@@ -179,7 +179,7 @@ impl<S: Store> Store for Shared<S> {
 ))]
 #[tokio::test]
 #[ignore = "prints figures, and needs every service: tests/run.sh"]
-async fn figures_of_many_sessions_of_one_user() {
+async fn prints_figures_of_many_sessions_of_one_user() {
     use session_manager::{MySqlStore, PostgresStore, RedisStore, SqliteStore};
 
     let url = |variable: &str| std::env::var(variable).unwrap();

@@ -32,7 +32,7 @@ fn count(req: &(impl HasSession + ?Sized)) -> i32 {
 }
 
 #[test]
-fn the_same_session_is_reached_from_middleware_guard_handler_and_response() {
+fn middleware_guard_handler_and_response_share_one_session() {
     async fn middleware(
         req: ServiceRequest,
         next: Next<impl MessageBody>,
@@ -65,7 +65,7 @@ fn the_same_session_is_reached_from_middleware_guard_handler_and_response() {
 }
 
 #[test]
-fn an_error_of_inner_middleware_keeps_the_session_unless_it_is_a_server_error() {
+fn an_error_of_inner_middleware_discards_the_session_only_if_5xx() {
     async fn refuse(
         req: ServiceRequest,
         _: Next<impl MessageBody>,

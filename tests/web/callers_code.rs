@@ -53,7 +53,7 @@ fn memory() -> Manager {
     Manager::new(ServerSide::new(MemoryStore::new()))
 }
 
-fn a_values_own_code_may_use_the_session(web: Web) {
+fn a_values_serde_code_may_use_the_session(web: Web) {
     let app = App::new().get("/nosy", async |session: Session, _| {
         SESSION.set(Some(session.clone()));
         session.add("key", Nosy)?;
@@ -93,7 +93,7 @@ impl Subscriber for Listener {
     fn exit(&self, _: &span::Id) {}
 }
 
-fn what_listens_to_the_log_may_use_the_session(web: Web) {
+fn a_log_subscriber_may_use_the_session(web: Web) {
     let (heard, lines) = mpsc::channel();
     ends("a log line", move || {
         let _guard = tracing::subscriber::set_default(Listener(heard));
@@ -160,7 +160,7 @@ fn what_listens_to_the_log_may_use_the_session(web: Web) {
 /// A value that actix-session lost, because the application purged its session.
 #[cfg(feature = "actix-session")]
 #[test]
-fn what_listens_to_the_log_may_use_a_session_of_actix_session() {
+fn a_log_subscriber_may_use_a_session_of_actix_session() {
     use actix_session::{SessionMiddleware, storage::CookieSessionStore};
     use actix_web::{cookie::Key, test, web};
     use session_manager::ActixSession;
@@ -213,7 +213,7 @@ fn an_update_whose_closure_writes_its_own_key_is_an_error(web: Web) {
 }
 
 on_every_framework!(
-    a_values_own_code_may_use_the_session,
-    what_listens_to_the_log_may_use_the_session,
+    a_values_serde_code_may_use_the_session,
+    a_log_subscriber_may_use_the_session,
     an_update_whose_closure_writes_its_own_key_is_an_error,
 );

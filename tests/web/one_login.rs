@@ -35,7 +35,7 @@ fn log_in_here_and_out_there(way: &str, here: &Visitor, there: &Visitor) {
 }
 
 #[test]
-fn two_applications_in_one_process_share_every_backends_sessions() {
+fn two_frameworks_in_one_process_share_sessions() {
     for (backend, builder) in all_backends() {
         let manager = builder().build().unwrap();
         let [actix, axum] = Web::ALL.map(|web| Server::scripts(web, manager.middleware()));
@@ -49,7 +49,7 @@ const CHILD: &str = "SESSION_MANAGER_TEST_ONE_LOGIN";
 const SECRET: &str = "SESSION_MANAGER_TEST_SECRET";
 
 #[test]
-fn two_processes_share_the_sessions_of_one_key() {
+fn two_processes_with_one_key_share_sessions() {
     if let Ok(web) = env::var(CHILD) {
         return serve_until_killed(&web);
     }
@@ -68,7 +68,7 @@ fn two_processes_share_the_sessions_of_one_key() {
         child
             .args([
                 "--exact",
-                "one_login::two_processes_share_the_sessions_of_one_key",
+                "one_login::two_processes_with_one_key_share_sessions",
             ])
             .arg("--nocapture")
             .envs([(CHILD, other.name()), (SECRET, secret)]);
