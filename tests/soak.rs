@@ -7,10 +7,6 @@
 mod common;
 #[path = "soak/known.rs"]
 mod known;
-#[path = "soak/proxy.rs"]
-mod proxy;
-#[path = "services/servers.rs"]
-mod servers;
 
 use std::{
     alloc::System,
@@ -29,12 +25,13 @@ use std::{
 
 use common::{
     Answer, Server, Stops, Web, Wire,
+    proxy::Proxy,
+    redis,
     server_side::{Flaky, How},
+    servers::{MariaDb, Postgres, Redis, Servers, cli, pid_of, resident, signal, temp_dir},
     setting, watch,
 };
 use known::{Does, Known};
-use proxy::Proxy;
-use servers::{MariaDb, Postgres, Redis, Servers, cli, pid_of, resident, signal, temp_dir};
 use session_manager::{
     Manager, MySqlStore, PostgresStore, RedisStore, ServerSide, SqliteStore, Store,
 };
@@ -109,8 +106,7 @@ impl House {
     fn redis() -> (Self, Place) {
         // So that what was answered outlives a kill.
         let redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
-        let proxy = Proxy::to(redis.port);
-        let url = format!("redis://127.0.0.1:{}", proxy.port);
+        let (url, proxy) = Proxy::before(&redis.url());
         // Connected by the server's own threads.
         let house = Self::new("Redis", || RedisStore::connect_lazy(&url).unwrap());
         (house, Place::Redis(redis, proxy))
@@ -119,10 +115,7 @@ impl House {
     /// `pools` is where the pools of connections do what they do by themselves.
     fn postgres(pools: &Runtime) -> (Self, Place) {
         let postgres = Postgres::start_durable();
-        let (place, _) = postgres.url.rsplit_once('/').unwrap();
-        let (_, port) = place.rsplit_once(':').unwrap();
-        let proxy = Proxy::to(port.parse().unwrap());
-        let url = postgres.url.replace(port, &proxy.port.to_string());
+        let (url, proxy) = Proxy::before(&postgres.url);
         // Makes the table.
         pools.block_on(async { drop(PostgresStore::connect(&postgres.url).await.unwrap()) });
         let _pools = pools.enter();
@@ -146,12 +139,8 @@ impl House {
         let mariadb = MariaDb::start();
         // Which the server's own connections, and the test's, are not of.
         let url = mariadb.app_url();
-        let (_, place) = url.rsplit_once('@').unwrap();
-        let (_, port) = place.split_once(':').unwrap();
-        let (port, _) = port.split_once('/').unwrap();
-        let proxy = Proxy::to(port.parse().unwrap());
         pools.block_on(async { drop(MySqlStore::connect(&url).await.unwrap()) });
-        let url = url.replace(port, &proxy.port.to_string());
+        let (url, proxy) = Proxy::before(&url);
         let _pools = pools.enter();
         let house = Self::new("MariaDB", || MySqlStore::connect_lazy(&url).unwrap());
         (house, Place::MariaDb(mariadb, proxy))
@@ -221,6 +210,21 @@ impl Drop for SqliteFile {
     }
 }
 
+/// Breaks the connections of a store for `span`.
+fn break_connections(proxy: &Proxy, way: &str, span: Duration, dice: &mut Dice) {
+    match way {
+        "500 ms late" => proxy.be_late(span),
+        "replies cut" => {
+            let mut dice = dice.clone();
+            let one_in_three =
+                move |length| (dice.of(3) == 0).then(|| dice.of(length as u64) as usize);
+            proxy.cut_replies(span, one_in_three);
+        }
+        "refused" => proxy.refuse(span),
+        _ => panic!("the proxy cannot break connections so: {way}"),
+    }
+}
+
 /// Where the sessions are, and what breaks it.
 enum Place {
     Memory(Flaky),
@@ -237,12 +241,7 @@ impl Place {
     fn connections(&self) -> (usize, usize) {
         match self {
             Place::Memory(_) | Place::Sqlite(_) => (0, 0),
-            Place::Redis(redis, proxy) => {
-                let list = cli(redis.port, &["client", "list"]);
-                // But for the one that asks.
-                let all = list.lines().filter(|line| !line.contains("cmd=client"));
-                (all.count(), proxy.open())
-            }
+            Place::Redis(redis, proxy) => (redis::connections(redis.port).len(), proxy.open()),
             Place::Many(servers) => (servers.connections(), 0),
             Place::Postgres(postgres, proxy) => {
                 let own = "backend_type = 'client backend' AND pid <> pg_backend_pid()";
@@ -285,7 +284,7 @@ impl Place {
         match self {
             Self::Memory(_) | Self::Sqlite(_) | Self::Many(_) => 0,
             Self::Redis(_, proxy) | Self::Postgres(_, proxy) | Self::MariaDb(_, proxy) => {
-                proxy.cuts()
+                proxy.replies_cut()
             }
         }
     }
@@ -336,7 +335,7 @@ impl Place {
                         redis.stop();
                         redis.restart();
                     }
-                    _ => proxy.breaks(way, span, dice),
+                    _ => break_connections(proxy, way, span, dice),
                 },
                 Place::Postgres(postgres, proxy) => match way {
                     "killed" => {
@@ -350,7 +349,7 @@ impl Place {
                         postgres.signal("CONT");
                     }
                     "restarted" => postgres.restart(),
-                    _ => proxy.breaks(way, span, dice),
+                    _ => break_connections(proxy, way, span, dice),
                 },
                 Place::MariaDb(mariadb, proxy) => match way {
                     "killed" => {
@@ -364,7 +363,7 @@ impl Place {
                         mariadb.signal("CONT");
                     }
                     "restarted" => mariadb.restart(),
-                    _ => proxy.breaks(way, span, dice),
+                    _ => break_connections(proxy, way, span, dice),
                 },
                 Place::Many(servers) => {
                     let masters = servers.masters();

@@ -5,8 +5,6 @@
 //! second it must serve; `tests/long.sh` says a minute and 10,000.
 
 mod common;
-#[path = "services/servers.rs"]
-mod servers;
 
 use std::{
     net::SocketAddr,
@@ -18,8 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Server, Stops, Web, Wire, on_every_framework, setting, watch};
-use servers::Redis;
+use common::{
+    Server, Stops, Web, Wire, on_every_framework,
+    servers::{self, Redis},
+    setting, watch,
+};
 use session_manager::{Key, Manager, RedisStore, ServerSide, SignedCookie, manager};
 
 const EVERY: Duration = Duration::from_millis(10);

@@ -14,13 +14,14 @@ use std::time::Duration;
 use crate::common::{
     App, Clock, Gates, Log, Server, Web, all_backends, backends, key_of, on_every_framework,
     server_side::{self, Flaky, How},
+    whole,
 };
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use session_manager::{
-    Builder, Error, HasSession, Key, Manager, MemoryStore, OnStoreError, PrivateCookie, ServerSide,
+    Builder, HasSession, Key, Manager, MemoryStore, OnStoreError, PrivateCookie, ServerSide,
     SignedCookie,
 };
 
@@ -189,7 +190,7 @@ fn cve_2023_20866_neither_log_nor_error_shows_an_id(web: Web) {
             let manager = in_handler.clone();
             async move {
                 let opened = manager.open(&request).await;
-                Ok(opened.map_or_else(whole, |_| "opened".into()))
+                Ok(opened.map_or_else(|error| whole(&error), |_| "opened".into()))
             }
         });
         let server = Server::start(web, app.wrap(manager.middleware()));
@@ -229,17 +230,6 @@ fn cve_2023_20866_neither_log_nor_error_shows_an_id(web: Web) {
 
 fn secrets_of(cookie: &str) -> String {
     cookie.split_once('=').unwrap().1.to_owned()
-}
-
-/// An error in both its forms, with all its sources.
-fn whole(error: Error) -> String {
-    let mut text = format!("{error:?} {error}");
-    let mut next = std::error::Error::source(&error);
-    while let Some(source) = next {
-        text += &format!(" {source:?} {source}");
-        next = source.source();
-    }
-    text
 }
 
 /// CVE-2025-47278 (Flask): what is written must not be signed with the oldest key.

@@ -10,11 +10,17 @@
 
 pub mod app;
 pub mod process;
+pub mod proxy;
+#[cfg(feature = "server-side")]
+pub mod records;
+pub mod redis;
 #[cfg(feature = "memory")]
 pub mod schedule;
 pub mod script;
 #[cfg(feature = "server-side")]
 pub mod server_side;
+#[path = "../services/servers.rs"]
+pub mod servers;
 pub mod socket;
 pub mod watch;
 pub mod wire;
@@ -405,6 +411,17 @@ impl Gates {
             waiting.await.expect("the slow request came");
         });
     }
+}
+
+/// An error as a log may show it, with its sources.
+pub fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut next = error.source();
+    while let Some(source) = next {
+        text += &format!(" {source} {source:?}");
+        next = source.source();
+    }
+    text
 }
 
 /// Runs a future to its end, in a thread that is no task.

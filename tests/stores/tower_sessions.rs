@@ -3,15 +3,16 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
+use crate::common::records::{FIRST, HOUR, SECOND, now, write};
 use async_trait::async_trait;
 use axum::{Router, routing::get};
 use session_manager::{
     Error, Manager, MemoryStore, ServerSide, Session, Store, StoreError, Timestamp, Tower014,
     TowerStore,
-    store::{Applied, StoreId, Value, Verifier, Write},
+    store::{Applied, StoreId, Value},
     testing::check_store,
 };
 use tokio::{sync::Semaphore, task::JoinHandle};
@@ -22,12 +23,9 @@ use tower_sessions_core::{
 };
 use tower_sessions_memory_store::MemoryStore as TheirMemory;
 
-const HOUR: Duration = Duration::from_secs(3600);
 /// Long enough for a call that nothing holds up.
 const MOMENT: Duration = Duration::from_millis(50);
 const ID: StoreId = StoreId::from_bytes(*b"0123456789abcdef another half   ");
-const HOLDER: Verifier = Verifier::from_bytes([1; 32]);
-const OTHER: Verifier = Verifier::from_bytes([2; 32]);
 
 /// How a store takes a new record.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -119,17 +117,6 @@ impl SessionStore for Puppet {
     }
 }
 
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Timestamp::from_millis(since.as_millis() as u64)
-}
-
-fn write(key: &str) -> Write {
-    let mut write = Write::touch(HOLDER, now(), now(), now().plus(HOUR));
-    write.set = vec![(key.into(), Value::Text("value".into()))];
-    write
-}
-
 /// Runs `call` on another handle of `store`, side by side with the test.
 fn spawn<S, F, T>(store: &S, call: impl FnOnce(S) -> F) -> JoinHandle<T>
 where
@@ -182,7 +169,7 @@ async fn a_caching_tower_sessions_store_keeps_the_store_contract() {
 
     let (cache, gate) = Puppet::gated();
     let store = TowerStore::new(CachingSessionStore::new(cache.clone(), Puppet::default()));
-    assert!(store.create(ID, &write("key")).await.unwrap());
+    assert!(store.create(ID, &write(&[("key", "value")])).await.unwrap());
     cache.delete(&their_id()).await.unwrap();
     let read = spawn(&store, |store| async move { store.load(ID, now()).await });
     cache.until_asked("save").await;
@@ -198,8 +185,8 @@ async fn a_caching_tower_sessions_store_keeps_the_store_contract() {
 async fn a_cancelled_save_ends_before_a_log_out_begins() {
     let (theirs, gate) = Puppet::gated();
     let store = TowerStore::new(theirs.clone());
-    assert!(store.create(ID, &write("key")).await.unwrap());
-    let late = write("late");
+    assert!(store.create(ID, &write(&[("key", "value")])).await.unwrap());
+    let late = write(&[("late", "value")]);
     let broken_off = tokio::time::timeout(MOMENT, store.apply(ID, &late)).await;
     assert!(broken_off.is_err());
     let out = spawn(&store, |store| async move { store.destroy(ID).await });
@@ -218,12 +205,12 @@ async fn a_cancelled_save_ends_before_a_log_out_begins() {
 async fn a_call_cancelled_while_waiting_does_nothing() {
     let (theirs, gate) = Puppet::gated();
     let store = TowerStore::new(theirs);
-    assert!(store.create(ID, &write("key")).await.unwrap());
+    assert!(store.create(ID, &write(&[("key", "value")])).await.unwrap());
     let first = spawn(&store, |store| async move {
-        store.apply(ID, &write("first")).await
+        store.apply(ID, &write(&[("first", "value")])).await
     });
     tokio::task::yield_now().await;
-    let second = write("second");
+    let second = write(&[("second", "value")]);
     let gave_up = tokio::time::timeout(MOMENT, store.apply(ID, &second)).await;
     assert!(gave_up.is_err());
     gate.add_permits(2);
@@ -235,13 +222,18 @@ async fn a_call_cancelled_while_waiting_does_nothing() {
 async fn a_hanging_call_delays_only_its_own_session() {
     let (theirs, _gate) = Puppet::gated();
     let store = TowerStore::new(theirs.clone());
-    assert!(store.create(ID, &write("key")).await.unwrap());
+    assert!(store.create(ID, &write(&[("key", "value")])).await.unwrap());
     let hangs = spawn(&store, |store| async move {
-        store.apply(ID, &write("key")).await
+        store.apply(ID, &write(&[("key", "value")])).await
     });
     theirs.until_asked("save").await;
     let other = StoreId::from_bytes([0xcd; 32]);
-    assert!(store.create(other, &write("key")).await.unwrap());
+    assert!(
+        store
+            .create(other, &write(&[("key", "value")]))
+            .await
+            .unwrap()
+    );
     store.destroy(other).await.unwrap();
     assert!(!hangs.is_finished());
 }
@@ -250,17 +242,17 @@ async fn a_hanging_call_delays_only_its_own_session() {
 async fn opening_costs_one_tower_sessions_call_and_writing_two() {
     let theirs = Puppet::default();
     let store = TowerStore::new(theirs.clone());
-    assert!(store.create(ID, &write("key")).await.unwrap());
+    assert!(store.create(ID, &write(&[("key", "value")])).await.unwrap());
     assert_eq!(theirs.asked(), ["load", "create"], "a new session");
     store.load(ID, now()).await.unwrap();
     assert_eq!(theirs.asked(), ["load"], "opening");
     assert_eq!(
-        store.apply(ID, &write("more")).await.unwrap(),
+        store.apply(ID, &write(&[("more", "value")])).await.unwrap(),
         Applied::Done
     );
     assert_eq!(theirs.asked(), ["load", "save"], "a write");
-    let mut renewal = write("more");
-    renewal.new_verifier = Some(OTHER);
+    let mut renewal = write(&[("more", "value")]);
+    renewal.new_verifier = Some(SECOND);
     assert_eq!(store.apply(ID, &renewal).await.unwrap(), Applied::Done);
     assert_eq!(theirs.asked(), ["load", "save"], "a renewal");
     assert_eq!(store.apply(ID, &renewal).await.unwrap(), Applied::Gone);
@@ -276,7 +268,7 @@ async fn an_id_that_is_in_use_is_refused() {
         ..Default::default()
     };
     let store = TowerStore::new(theirs.clone());
-    assert!(!store.create(ID, &write("key")).await.unwrap());
+    assert!(!store.create(ID, &write(&[("key", "value")])).await.unwrap());
     assert_eq!(theirs.asked(), ["load", "create", "delete"]);
     let memory = format!("{:?}", theirs.memory);
     assert!(!memory.contains("session-manager"), "{memory}");
@@ -289,7 +281,7 @@ async fn of_two_sessions_created_under_one_id_one_is_refused() {
     let store = TowerStore::new(theirs.clone());
     let create = |key: &'static str| {
         spawn(&store, move |store| async move {
-            store.create(ID, &write(key)).await
+            store.create(ID, &write(&[(key, "value")])).await
         })
     };
     let first = create("first");
@@ -306,7 +298,7 @@ async fn of_two_sessions_created_under_one_id_one_is_refused() {
 async fn a_tower_sessions_record_is_one_string_that_expires() {
     let theirs = TheirMemory::default();
     let store = TowerStore::new(theirs.clone());
-    let mut write = write("name");
+    let mut write = write(&[("name", "value")]);
     // Half a second past a whole one.
     let expires = now().plus(HOUR).millis() / 1_000 * 1_000 + 500;
     write.expires = Timestamp::from_millis(expires);
@@ -341,7 +333,7 @@ async fn a_tower_sessions_record_is_one_string_that_expires() {
 async fn a_foreign_tower_sessions_record_is_corrupt_and_unchanged() {
     let theirs = Puppet::default();
     let store = TowerStore::new(theirs.clone());
-    assert!(store.create(ID, &write("key")).await.unwrap());
+    assert!(store.create(ID, &write(&[("key", "value")])).await.unwrap());
     let good = theirs.load(&their_id()).await.unwrap().unwrap();
     let text = good.data["session-manager"].as_str().unwrap();
     let with = |text: &str| HashMap::from([("session-manager".to_owned(), text.into())]);
@@ -371,10 +363,16 @@ async fn a_foreign_tower_sessions_record_is_corrupt_and_unchanged() {
         let is_corrupt = |error| matches!(error, StoreError::Corrupt { .. });
         assert!(is_corrupt(store.load(ID, now()).await.unwrap_err()));
         assert!(is_corrupt(
-            store.create(ID, &write("new")).await.unwrap_err()
+            store
+                .create(ID, &write(&[("new", "value")]))
+                .await
+                .unwrap_err()
         ));
         assert!(is_corrupt(
-            store.apply(ID, &write("new")).await.unwrap_err()
+            store
+                .apply(ID, &write(&[("new", "value")]))
+                .await
+                .unwrap_err()
         ));
         let left = theirs.load(&their_id()).await.unwrap().unwrap();
         assert_eq!(left, bad);
@@ -400,13 +398,23 @@ async fn errors_keep_the_tower_sessions_error_as_source() {
     fail();
     check(store.load(ID, now()).await.unwrap_err());
     fail();
-    check(store.create(ID, &write("key")).await.unwrap_err());
+    check(
+        store
+            .create(ID, &write(&[("key", "value")]))
+            .await
+            .unwrap_err(),
+    );
     fail();
-    check(store.apply(ID, &write("key")).await.unwrap_err());
+    check(
+        store
+            .apply(ID, &write(&[("key", "value")]))
+            .await
+            .unwrap_err(),
+    );
     fail();
     check(store.destroy(ID).await.unwrap_err());
     assert!(
-        store.create(ID, &write("key")).await.unwrap(),
+        store.create(ID, &write(&[("key", "value")])).await.unwrap(),
         "and is back"
     );
 }
@@ -416,19 +424,25 @@ async fn errors_keep_the_tower_sessions_error_as_source() {
 async fn in_two_processes_sequential_calls_keep_the_contract() {
     let theirs = TheirMemory::default();
     let [one, two] = [(); 2].map(|()| TowerStore::new(theirs.clone()));
-    assert!(one.create(ID, &write("one")).await.unwrap());
-    assert!(!two.create(ID, &write("two")).await.unwrap());
-    assert_eq!(two.apply(ID, &write("two")).await.unwrap(), Applied::Done);
-    let mut renewal = write("three");
-    renewal.new_verifier = Some(OTHER);
+    assert!(one.create(ID, &write(&[("one", "value")])).await.unwrap());
+    assert!(!two.create(ID, &write(&[("two", "value")])).await.unwrap());
+    assert_eq!(
+        two.apply(ID, &write(&[("two", "value")])).await.unwrap(),
+        Applied::Done
+    );
+    let mut renewal = write(&[("three", "value")]);
+    renewal.new_verifier = Some(SECOND);
     renewal.if_version = Some(1);
     assert_eq!(one.apply(ID, &renewal).await.unwrap(), Applied::Conflict);
     renewal.if_version = Some(2);
     assert_eq!(one.apply(ID, &renewal).await.unwrap(), Applied::Done);
-    assert_eq!(two.apply(ID, &write("late")).await.unwrap(), Applied::Gone);
+    assert_eq!(
+        two.apply(ID, &write(&[("late", "value")])).await.unwrap(),
+        Applied::Gone
+    );
     assert_eq!(keys(&two).await, ["one", "three", "two"]);
     one.destroy(ID).await.unwrap();
-    renewal.verifier = OTHER;
+    renewal.verifier = SECOND;
     assert_eq!(two.apply(ID, &renewal).await.unwrap(), Applied::Gone);
     assert_eq!(keys(&two).await, [""; 0]);
 }
@@ -436,15 +450,15 @@ async fn in_two_processes_sequential_calls_keep_the_contract() {
 /// What the table says cannot be kept; if this fails, it can.
 #[tokio::test]
 async fn in_two_processes_a_write_may_undo_an_overlapping_one() {
-    let mut renewal = write("renewed");
-    renewal.new_verifier = Some(OTHER);
-    for overlapped in [Some(write("other")), Some(renewal), None] {
+    let mut renewal = write(&[("renewed", "value")]);
+    renewal.new_verifier = Some(SECOND);
+    for overlapped in [Some(write(&[("other", "value")])), Some(renewal), None] {
         let (slow, gate) = Puppet::gated();
         let fast = TowerStore::new(slow.memory.clone());
         let store = TowerStore::new(slow.clone());
-        assert!(store.create(ID, &write("key")).await.unwrap());
+        assert!(store.create(ID, &write(&[("key", "value")])).await.unwrap());
         let late = spawn(&store, |store| async move {
-            store.apply(ID, &write("late")).await
+            store.apply(ID, &write(&[("late", "value")])).await
         });
         slow.until_asked("save").await;
         match overlapped {
@@ -455,7 +469,7 @@ async fn in_two_processes_a_write_may_undo_an_overlapping_one() {
         assert_eq!(late.await.unwrap().unwrap(), Applied::Done);
         assert_eq!(keys(&fast).await, ["key", "late"]);
         let record = fast.load(ID, now()).await.unwrap().unwrap();
-        assert_eq!(record.verifier, HOLDER);
+        assert_eq!(record.verifier, FIRST);
     }
 }
 

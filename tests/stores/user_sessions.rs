@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use crate::common::{Clock, Server, Web, block_on, on_every_framework};
+use crate::common::{Clock, Server, Web, block_on, on_every_framework, records::write};
 use session_manager::{
     Manager, MemoryStore, ServerSide, Store, StoreError, Timestamp,
-    store::{Applied, Record, StoreId, UserIndex, Value, Verifier, Write},
+    store::{Applied, Record, StoreId, UserIndex, Write},
 };
 use tokio::task::JoinSet;
 
@@ -115,11 +115,9 @@ async fn figures<S: Store>(store: S) {
                 for _ in 0..count / 10 {
                     let value = noise(bytes, &mut state);
                     let id: [u8; 32] = noise(32, &mut state).into_bytes().try_into().unwrap();
-                    let now = Timestamp::from_millis(nanos / 1_000_000);
-                    let verifier = Verifier::from_bytes([1; 32]);
-                    let mut write = Write::touch(verifier, now, now, now.plus(DAY));
+                    let mut write = write(&[("key", &value)]);
+                    write.expires = write.now.plus(DAY);
                     write.user = Some(user.clone());
-                    write.set = vec![("key".into(), Value::Text(value.into()))];
                     let id = StoreId::from_bytes(id);
                     assert!(store.create(id, &write).await.unwrap());
                 }
