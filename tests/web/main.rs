@@ -10,9 +10,11 @@ mod actix_session;
 mod axum;
 #[cfg(all(feature = "axum", feature = "memory"))]
 mod callers_code;
+mod carrier;
 mod every_framework;
 #[cfg(feature = "testing")]
 mod library_authors;
+mod lifetime;
 #[cfg(all(feature = "axum", feature = "memory"))]
 mod one_login;
 #[cfg(all(feature = "axum", feature = "memory"))]
