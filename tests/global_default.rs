@@ -1,4 +1,4 @@
-//! The manager of a process in which nobody set one.
+//! The manager of a process that did not set one.
 
 mod common;
 

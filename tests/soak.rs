@@ -83,12 +83,12 @@ impl Dice {
 }
 
 /// One server in each framework over one store, as two processes have.
-struct House {
+struct Service {
     name: &'static str,
     servers: [Server; 2],
 }
 
-impl House {
+impl Service {
     fn new<S: Store>(name: &'static str, mut store: impl FnMut() -> S) -> Self {
         let servers = Web::ALL.map(|web| {
             let manager = Manager::new(ServerSide::new(store()));
@@ -99,8 +99,8 @@ impl House {
 
     fn memory() -> (Self, Place) {
         let store = Flaky::default();
-        let house = Self::new("memory", || store.clone());
-        (house, Place::Memory(store))
+        let service = Self::new("memory", || store.clone());
+        (service, Place::Memory(store))
     }
 
     fn redis() -> (Self, Place) {
@@ -108,8 +108,8 @@ impl House {
         let redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
         let (url, proxy) = Proxy::before(&redis.url());
         // Connected by the server's own threads.
-        let house = Self::new("Redis", || RedisStore::connect_lazy(&url).unwrap());
-        (house, Place::Redis(redis, proxy))
+        let service = Self::new("Redis", || RedisStore::connect_lazy(&url).unwrap());
+        (service, Place::Redis(redis, proxy))
     }
 
     /// `pools` is where the pools of connections do what they do by themselves.
@@ -119,8 +119,8 @@ impl House {
         // Makes the table.
         pools.block_on(async { drop(PostgresStore::connect(&postgres.url).await.unwrap()) });
         let _pools = pools.enter();
-        let house = Self::new("PostgreSQL", || PostgresStore::connect_lazy(&url).unwrap());
-        (house, Place::Postgres(postgres, proxy))
+        let service = Self::new("PostgreSQL", || PostgresStore::connect_lazy(&url).unwrap());
+        (service, Place::Postgres(postgres, proxy))
     }
 
     fn cluster() -> (Self, Place) {
@@ -142,8 +142,8 @@ impl House {
         pools.block_on(async { drop(MySqlStore::connect(&url).await.unwrap()) });
         let (url, proxy) = Proxy::before(&url);
         let _pools = pools.enter();
-        let house = Self::new("MariaDB", || MySqlStore::connect_lazy(&url).unwrap());
-        (house, Place::MariaDb(mariadb, proxy))
+        let service = Self::new("MariaDB", || MySqlStore::connect_lazy(&url).unwrap());
+        (service, Place::MariaDb(mariadb, proxy))
     }
 
     fn sqlite(pools: &Runtime) -> (Self, Place) {
@@ -151,8 +151,8 @@ impl House {
         let path = file.path();
         pools.block_on(async { drop(SqliteStore::connect(&path).await.unwrap()) });
         let _pools = pools.enter();
-        let house = Self::new("SQLite", || SqliteStore::connect_lazy(&path).unwrap());
-        (house, Place::Sqlite(file))
+        let service = Self::new("SQLite", || SqliteStore::connect_lazy(&path).unwrap());
+        (service, Place::Sqlite(file))
     }
 }
 
@@ -395,7 +395,7 @@ impl Place {
         }
     }
 
-    /// Whether nobody holds more connections than it needs: one to Redis for each server, and no more
+    /// Whether no server holds more connections than it needs: one to Redis for each server, and no more
     /// than a pool may have.
     fn is_well(&self) -> bool {
         let (theirs, through) = self.connections();
@@ -426,7 +426,7 @@ struct Figures {
     hung_up: AtomicU64,
     sessions: AtomicU64,
     dead: AtomicU64,
-    /// Sessions that may have been made, though nobody was told.
+    /// Sessions that may have been created although no client received their cookie.
     orphans: AtomicU64,
     /// The slowest 503, in milliseconds.
     slowest: AtomicU64,
@@ -435,23 +435,23 @@ struct Figures {
 /// A visitor, its session, and the cookies of those that it ended.
 struct Client<'a> {
     name: String,
-    house: &'a House,
+    service: &'a Service,
     figures: &'a Figures,
     wires: [Option<(Wire, Instant)>; 2],
     dice: Dice,
     session: Option<Known>,
     /// Cookies that open nothing any more.
     dead: Vec<String>,
-    /// Sessions that nobody asked for: a request on a cookie that had been renewed began them.
+    /// Sessions that a request with an outdated cookie began.
     strays: Vec<String>,
     made: u64,
 }
 
 impl<'a> Client<'a> {
-    fn new(house: &'a House, figures: &'a Figures, number: u64, dice: &mut Dice) -> Self {
+    fn new(service: &'a Service, figures: &'a Figures, number: u64, dice: &mut Dice) -> Self {
         Self {
-            name: format!("{}-{number}", house.name),
-            house,
+            name: format!("{}-{number}", service.name),
+            service,
             figures,
             wires: [None, None],
             dice: Dice(dice.next()),
@@ -462,7 +462,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// A text that is nobody else's and was never before.
+    /// Returns a text that no client used before.
     fn new_text(&mut self) -> String {
         self.made += 1;
         format!("{}-{}", self.name, self.made)
@@ -472,7 +472,7 @@ impl<'a> Client<'a> {
         self.figures.requests.fetch_add(1, SeqCst);
         let wire = self.wires[to].take_if(|(_, used)| used.elapsed() < IDLE);
         let (mut wire, _) =
-            wire.unwrap_or_else(|| (Wire::to(self.house.servers[to].address), Instant::now()));
+            wire.unwrap_or_else(|| (Wire::to(self.service.servers[to].address), Instant::now()));
         wire.send(&format!("/run/{script}"), cookie).unwrap();
         self.wires[to] = Some((wire, Instant::now()));
     }
@@ -710,18 +710,18 @@ impl<'a> Client<'a> {
 /// Clients ask while the stores break for so long, or for a second and nothing does. What they did,
 /// and what happened, for each store.
 fn traffic(
-    houses: &[House],
+    services: &[Service],
     places: &mut [Place],
     dice: &mut Dice,
     breaks: Option<Duration>,
 ) -> Vec<(Figures, BTreeMap<&'static str, u64>)> {
     let (begun, quiet) = (Instant::now(), AtomicBool::new(false));
-    let figures: Vec<_> = houses.iter().map(|_| Figures::default()).collect();
+    let figures: Vec<_> = services.iter().map(|_| Figures::default()).collect();
     let faults = thread::scope(|scope| {
         let mut clients = Vec::new();
-        for (house, figures) in houses.iter().zip(&figures) {
+        for (service, figures) in services.iter().zip(&figures) {
             for number in 0..CLIENTS {
-                let (mut client, quiet) = (Client::new(house, figures, number, dice), &quiet);
+                let (mut client, quiet) = (Client::new(service, figures, number, dice), &quiet);
                 clients.push(scope.spawn(move || {
                     let _stops = Stops(quiet);
                     while !quiet.load(SeqCst) {
@@ -749,7 +749,7 @@ fn traffic(
             })
         });
         let breaking: Vec<_> = breaking.collect();
-        let faults: Vec<_> = breaking.into_iter().map(|house| house.join()).collect();
+        let faults: Vec<_> = breaking.into_iter().map(|service| service.join()).collect();
         quiet.store(true, SeqCst);
         clients
             .into_iter()
@@ -813,7 +813,7 @@ impl Held {
 
 /// Whatever breaks, nothing that was acknowledged is lost, nothing comes back, and no client sees another's
 /// session. The stores are asked at the same time, each by its own clients.
-fn soak(stores: impl FnOnce(&Runtime) -> Vec<(House, Place)>) {
+fn soak(stores: impl FnOnce(&Runtime) -> Vec<(Service, Place)>) {
     // Memory and open files are those of the whole process.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -826,15 +826,15 @@ fn soak(stores: impl FnOnce(&Runtime) -> Vec<(House, Place)>) {
     let mut dice = Dice(seed);
     let mut pools = tokio::runtime::Builder::new_multi_thread();
     let pools = pools.worker_threads(1).enable_all().build().unwrap();
-    let (houses, mut places): (Vec<_>, Vec<_>) = stores(&pools).into_iter().unzip();
+    let (services, mut places): (Vec<_>, Vec<_>) = stores(&pools).into_iter().unzip();
     // So that what is made once is there.
-    traffic(&houses, &mut places, &mut dice, None);
+    traffic(&services, &mut places, &mut dice, None);
     let before = Held::settled(&places);
     let kept: Vec<_> = places.iter().map(Place::kept).collect();
 
     let begun = Instant::now();
     let done = traffic(
-        &houses,
+        &services,
         &mut places,
         &mut dice,
         Some(Duration::from_secs(span)),
@@ -842,13 +842,13 @@ fn soak(stores: impl FnOnce(&Runtime) -> Vec<(House, Place)>) {
     let seconds = begun.elapsed().as_secs();
     let after = Held::settled(&places);
 
-    for (((house, place), kept), (figures, faults)) in
-        houses.iter().zip(&places).zip(kept).zip(done)
+    for (((service, place), kept), (figures, faults)) in
+        services.iter().zip(&places).zip(kept).zip(done)
     {
         let now = place.kept();
         println!(
             "{}: {figures:?} in {seconds} s; {faults:?}; {} replies cut; {kept} records before, {now} after",
-            house.name,
+            service.name,
             place.cuts(),
         );
         let orphans = figures.orphans.into_inner() as usize;
@@ -856,12 +856,12 @@ fn soak(stores: impl FnOnce(&Runtime) -> Vec<(House, Place)>) {
             now <= kept + orphans,
             "{now} records, {orphans} that nobody was told of"
         );
-        // A call may take two seconds, and a request asks no more than twice if nobody is faster.
+        // A call may take two seconds, and without a conflict a request makes at most two.
         let slowest = figures.slowest.into_inner();
         assert!(slowest < 8_000, "a 503 after {slowest} ms");
     }
-    let in_memory = houses.iter().zip(&places);
-    let in_memory = in_memory.filter(|(house, _)| house.name == "memory");
+    let in_memory = services.iter().zip(&places);
+    let in_memory = in_memory.filter(|(service, _)| service.name == "memory");
     let in_memory: usize = in_memory.map(|(_, place)| place.kept()).sum();
     println!("before: {before:?}\nafter:  {after:?}");
     assert_eq!(after.files, before.files, "open files");
@@ -880,17 +880,23 @@ fn soak(stores: impl FnOnce(&Runtime) -> Vec<(House, Place)>) {
 #[test]
 #[ignore = "needs Redis and PostgreSQL: tests/run.sh"]
 fn memory_redis_and_postgresql_lose_no_acknowledged_write() {
-    soak(|pools| vec![House::memory(), House::redis(), House::postgres(pools)]);
+    soak(|pools| {
+        vec![
+            Service::memory(),
+            Service::redis(),
+            Service::postgres(pools),
+        ]
+    });
 }
 
 #[test]
 #[ignore = "needs MariaDB: tests/run.sh"]
 fn mariadb_and_sqlite_lose_no_acknowledged_write() {
-    soak(|pools| vec![House::mariadb(pools), House::sqlite(pools)]);
+    soak(|pools| vec![Service::mariadb(pools), Service::sqlite(pools)]);
 }
 
 #[test]
 #[ignore = "needs Redis: tests/run.sh"]
 fn cluster_and_sentinels_lose_no_acknowledged_write() {
-    soak(|_| vec![House::cluster(), House::sentinel()]);
+    soak(|_| vec![Service::cluster(), Service::sentinel()]);
 }

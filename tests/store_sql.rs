@@ -1,5 +1,4 @@
-//! The SQL stores against real databases. Those that are servers are started by `tests/run.sh`, which
-//! says where they are.
+//! The SQL stores on real databases. `tests/run.sh` starts the servers.
 #![cfg(all(
     feature = "testing",
     any(feature = "postgres", feature = "mysql", feature = "sqlite")
@@ -377,7 +376,7 @@ on_each_store! {
 
 /// The round trips of each operation and the bytes of a commit, on a store whose way to the server
 /// `counts`. A connection that goes back to its pool is tested there, after the answer is delivered
-/// and while nobody waits for it: that is the second turn.
+/// and no caller waits for it: that is the second turn.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 async fn costs_follow_what_changed<S: Store>(store: S, proxy: &Proxy) {
     let settled = async || {
@@ -857,7 +856,7 @@ mod postgres_alone {
         costs_follow_what_changed(store, &proxy).await;
     }
 
-    /// Counted by the server itself, in a database that nobody else uses.
+    /// The server itself counts, in a database that no other test uses.
     #[tokio::test]
     #[ignore = "needs PostgreSQL: tests/run.sh"]
     async fn each_operation_is_one_statement() {

@@ -37,7 +37,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One visitor, who knows what its session must hold.
+/// One client, which knows what its session must hold.
 struct Client {
     id: String,
     /// As many as it has requests under way at once.
@@ -230,7 +230,7 @@ fn constant_key_rotation_loses_no_session(web: Web) {
     let clients: Vec<_> = clients.collect();
     let signed: Vec<_> = clients.iter().map(|client| client.signed.clone()).collect();
     under_load(web, "keys", clients, &AtomicU64::new(0), |swaps| {
-        // However slow this machine is at the moment: whoever has the oldest cookie keeps it.
+        // However slow this machine is: the client with the oldest cookie keeps its session.
         let oldest = signed.iter().map(|signed| signed.load(SeqCst)).min();
         if swaps - oldest.unwrap() + 2 > ACCEPTED as u64 {
             return None;
@@ -246,14 +246,14 @@ fn constant_key_rotation_loses_no_session(web: Web) {
     });
 }
 
-/// A Redis, and what builds managers that keep sessions there and in a cookie.
-struct House {
+/// A Redis, and a key: builds managers that store sessions in one or in a cookie.
+struct Service {
     _redis: Redis,
     store: RedisStore,
     key: Key,
 }
 
-impl House {
+impl Service {
     fn new() -> Self {
         let redis = Redis::start(&[]);
         Self {
@@ -288,8 +288,8 @@ impl House {
 /// Each swap moves all sessions from cookies to Redis, or back.
 fn migrating_to_redis_and_back_loses_no_session(web: Web) {
     let _alone = alone();
-    let house = House::new();
-    manager::set(Manager::new(house.in_cookies()));
+    let service = Service::new();
+    manager::set(Manager::new(service.in_cookies()));
     let server = Server::scripts(web, manager::middleware());
     let clients = (0..LANES * CLIENTS).map(|number| Client::new(&server, number, 1, 4));
     let clients = clients.collect();
@@ -300,21 +300,21 @@ fn migrating_to_redis_and_back_loses_no_session(web: Web) {
         &AtomicU64::new(0),
         |swaps| {
             Some(match swaps % 2 {
-                0 => house.to_redis(),
-                _ => house.to_cookies(),
+                0 => service.to_redis(),
+                _ => service.to_cookies(),
             })
         },
     );
 }
 
-/// Each swap builds the same manager anew. A client makes its requests two at a time, but for the one
+/// Each swap builds the same manager again. A client makes its requests two at a time, but for the one
 /// that moves its session: of several managers that move one session at the same time, each makes one.
 fn migrating_to_redis_loses_no_overlapping_update(web: Web) {
     let _alone = alone();
-    let house = House::new();
-    manager::set(house.to_redis());
+    let service = Service::new();
+    manager::set(service.to_redis());
     let server = Server::scripts(web, manager::middleware());
-    let before = Server::scripts(web, Manager::new(house.in_cookies()).middleware());
+    let before = Server::scripts(web, Manager::new(service.in_cookies()).middleware());
     let clients = (0..LANES * CLIENTS / 2).map(|number| {
         let mut client = Client::new(&server, number, 2, 4);
         client.old = Some((before.address, 256));
@@ -324,7 +324,7 @@ fn migrating_to_redis_loses_no_overlapping_update(web: Web) {
     });
     let clients = clients.collect();
     under_load(web, "cookie to Redis", clients, &AtomicU64::new(0), |_| {
-        Some(house.to_redis())
+        Some(service.to_redis())
     });
 }
 

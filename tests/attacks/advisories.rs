@@ -1,5 +1,5 @@
-//! A test for each advisory against another session crate that asks for one, found by its number. What they
-//! ask of a store is in `common/server_side.rs`, where every store runs it
+//! A test for each advisory against another session crate, named after its number. The tests of stores are
+//! in `common/server_side.rs`, and run on every store.
 //!
 //! | advisory | also |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | CVE-2026-39324 | `bad_input.rs`, with the log; `fuzz/fuzz_targets/cookies.rs` |
 //! | CVE-2025-47278 | `denial.rs`, for the ids of a site that begins to sign; `properties.rs` |
 //! | CVE-2024-31999 | `common/server_side.rs`: sessions end by the clock in every store |
-//! | GO-2024-2730 | `src/backend/server_side.rs`: whatever is no id |
+//! | GO-2024-2730 | `src/backend/server_side.rs`: malformed ids |
 
 use std::time::Duration;
 
@@ -298,7 +298,7 @@ fn cve_2023_30861_every_session_read_sets_vary_cookie(web: Web) {
             "pop.key",
         ] {
             let path = format!("/run/{look}");
-            // Somebody whose session is there, and somebody whose is not.
+            // A client with a session, and one without.
             for answer in [server.raw(&path, &[]), server.with_cookie(&path, &cookie)] {
                 assert_eq!(answer.header("vary"), Some("Cookie"), "{backend}: {look}");
                 assert_eq!(answer.header("cache-control"), None, "{backend}: {look}");

@@ -35,7 +35,7 @@ fn check(web: Web, builder: fn() -> Builder, name: &str, cookie: &[u8], secret_p
         "{name}: the log has the cookie's value"
     );
 
-    // The visitor can begin anew: what is written next replaces the cookie.
+    // The client can begin again: the next write replaces the cookie.
     let anew = server.with_cookie("/run/add.key.new", cookie);
     assert_eq!(
         server.with_cookie("/run/get.key", anew.cookie()).body,

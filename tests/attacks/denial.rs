@@ -1,5 +1,4 @@
-//! What somebody who means harm can make an application pay: cookies that they made up, sessions that
-//! are too large, too deep or of too many keys.
+//! Denial of service: forged cookies, and sessions that are too large, too deep or of too many keys.
 
 use std::{
     collections::HashMap,
@@ -138,7 +137,7 @@ fn a_write_after_a_forged_cookie_gets_a_new_signed_id(web: Web) {
     assert_eq!(server.with_cookie("/run/len", &renewed).body, "0");
 }
 
-/// The next write or touch signs anew; reading alone writes nothing.
+/// The next write or touch signs with the new key; reading writes nothing.
 fn check_signed_anew(site: &Site, server: &Server, old: &str) -> String {
     let read = server.with_cookie("/run/get.key", old);
     assert_eq!((&*read.body, read.set_cookie()), ("value", None));
@@ -182,7 +181,7 @@ fn a_site_begins_to_sign_ids_without_logging_users_out(web: Web) {
     let back = before.with_cookie("/run/renew", &new).cookie();
     assert_eq!(during.with_cookie("/run/get.key", &back).body, "value");
 
-    // Somebody who comes every day for a week, and somebody who keeps the cookie without a signature.
+    // A client that visits every day for a week, and a client that keeps its unsigned cookie.
     let mut visiting = during.with_cookie("/run/renew", &back).cookie();
     let kept = before.raw("/run/add.key.value", &[]).cookie();
     for _ in 0..6 {
@@ -195,7 +194,11 @@ fn a_site_begins_to_sign_ids_without_logging_users_out(web: Web) {
     site.clock.forward(DAY);
     site.store.calls();
     assert_eq!(during.with_cookie("/run/get.key", &kept).body, "none");
-    assert_eq!(site.store.calls(), 0, "the door is closed by itself");
+    assert_eq!(
+        site.store.calls(),
+        0,
+        "unsigned ids are refused after that time"
+    );
 }
 
 fn a_value_nested_too_deeply_is_refused(web: Web) {
@@ -388,8 +391,8 @@ fn steps(web: Web, manager: &Manager, count: usize) -> Vec<(&'static str, Durati
     all.iter().enumerate().map(step).collect()
 }
 
-/// Ten times the keys take ten times as long, or little more; a hundred times were every key to look
-/// at every other. A machine that has other things to do gets more tries.
+/// Ten times the keys take about ten times as long; they would take a hundred times if every key were
+/// compared with every other. A busy machine gets more tries.
 fn check_that_time_follows_the_number_of_keys(web: Web, manager: &Manager) {
     let mut ratios = HashMap::new();
     for _ in 0..8 {

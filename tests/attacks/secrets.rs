@@ -1,5 +1,5 @@
-//! No key, id, cookie, value or password is in a log line, in a `Debug` text or in an error. Every
-//! test of this crate sees to the log lines (`common::watch`); the rest is here.
+//! No key, id, cookie, value or password is in a log line, in a `Debug` text or in an error. The log lines
+//! are watched in every test (`common::watch`); the rest is here.
 
 use std::{fmt::Debug, process::Command, sync::Arc};
 
@@ -26,7 +26,7 @@ fn both(shown: &impl Debug) -> String {
     format!("{shown:?}\n{shown:#?}")
 }
 
-/// A backend or a store that shows all that it is given and gives.
+/// A backend or a store that prints everything that it receives and returns.
 struct Noisy<T>(Arc<T>, fn(&str));
 
 impl<T> Noisy<T> {
@@ -74,7 +74,7 @@ impl<B: Backend> Backend for Noisy<B> {
         let commit = Arc::clone(&self.0).commit(commit);
         BackendFuture::pending(async move {
             commit.await.inspect(|reply| match reply {
-                // On purpose: see the test of the watch.
+                // A leak on purpose, for the test of the watch.
                 CommitOutcome::Set { token, .. } if leak() == "at its birth" => self.say(token),
                 reply => self.say(reply),
             })
@@ -112,12 +112,12 @@ impl<S: Store> Store for Noisy<S> {
     }
 }
 
-/// What is logged is watched.
+/// Logs the text, which the watch checks.
 fn to_the_log(text: &str) {
     tracing::trace!("{text}");
 }
 
-/// A server-side backend of which all is shown.
+/// Returns a server-side backend that prints everything.
 fn noisy() -> Manager {
     let store = Noisy(Arc::new(MemoryStore::new()), to_the_log);
     let backend = Noisy(Arc::new(ServerSide::new(store)), to_the_log);
@@ -225,7 +225,7 @@ fn an_unreachable_store_is_logged_without_password_or_id(web: Web) {
     }
 }
 
-/// Which leak the process that the next test starts is to have.
+/// The variable that names the leak of a child process of the next test.
 const LEAK: &str = "SESSION_MANAGER_TEST_LEAK";
 
 fn leak() -> String {

@@ -1,5 +1,5 @@
-//! Looking into a Redis server: what it was sent, and who is connected. `servers` starts one and sends
-//! raw commands.
+//! The commands that a Redis server received, and its connections. `servers` starts a server and sends raw
+//! commands.
 
 use std::{
     fs,

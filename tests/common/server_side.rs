@@ -1,4 +1,4 @@
-//! What every store must show over a real HTTP server, with requests that are made to overlap.
+//! The tests that every store must pass over a real HTTP server, with requests that overlap.
 
 use std::{
     collections::HashSet,
@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Answer, App, Clock, Gates, Server, Web, backends, block_on};
 
-/// A store that counts what it is asked: each call is one round trip.
+/// A store that counts its calls: each is one round trip.
 #[derive(Clone)]
 pub struct Counting<S> {
     store: Arc<S>,
@@ -38,12 +38,12 @@ impl<S: Store> Counting<S> {
         }
     }
 
-    /// What it was given at each call: ids, verifiers, keys and values.
+    /// Returns what each call received: ids, verifiers, keys and values.
     pub fn seen(&self) -> Vec<Vec<u8>> {
         self.seen.lock().unwrap().clone()
     }
 
-    /// How often it was asked since the last time somebody wanted to know.
+    /// Returns the number of calls since the last time.
     pub fn calls(&self) -> usize {
         self.calls.swap(0, Ordering::SeqCst)
     }
@@ -89,18 +89,18 @@ impl<S: Store> Store for Counting<S> {
     }
 }
 
-/// How a store is away.
+/// How a store is unavailable.
 #[derive(Clone, Copy)]
 pub enum How {
     Hangs,
     Refuses,
     Corrupt,
-    /// It does what it is asked to, and takes its time to say so.
+    /// The call succeeds, and its reply comes late.
     AnswersLate,
 }
 
 impl How {
-    /// What the store of that name says.
+    /// Returns the reply of the store with this name.
     pub async fn answer<T>(self, store: &'static str) -> Result<T, StoreError> {
         match self {
             Self::Hangs | Self::AnswersLate => std::future::pending().await,
@@ -116,7 +116,7 @@ impl How {
     }
 }
 
-/// Memory that is away while a test says so.
+/// A memory store that is unavailable while a test demands it.
 #[cfg(feature = "memory")]
 #[derive(Clone, Default)]
 pub struct Flaky {
@@ -176,7 +176,7 @@ impl Store for Flaky {
     }
 }
 
-/// A server that goes on until the process ends: a pool's connections belong to the runtime of the
+/// Starts a server that runs until the process ends. A pool's connections belong to the runtime of the
 /// worker that opened them, as in an application, and would end with it.
 fn serve<S: Store + Clone>(
     web: Web,
@@ -189,9 +189,9 @@ fn serve<S: Store + Clone>(
     Box::leak(Box::new(Server::start(web, gates.app().wrap(middleware))))
 }
 
-/// Makes one test per behaviour of the groups that are named, in every framework, for one store:
+/// Makes one test for each behaviour of the named groups, in every framework, for one store:
 /// `memory::promises::on_axum::requests_that_overlap_lose_nothing`. `$run` is a function that connects
-/// to the store and calls the behaviour it is given: `fn run(web: Web, behaviour: fn(Web, &MyStore))`.
+/// to the store and calls the behaviour that it receives: `fn run(web: Web, behaviour: fn(Web, &MyStore))`.
 ///
 /// To add a behaviour, write `pub fn name<S: Store + Clone>(web: Web, store: &S)` below, and its name
 /// into the list of one group.
@@ -316,7 +316,7 @@ pub fn requests_that_overlap_lose_nothing<S: Store + Clone>(web: Web, store: &S)
     );
 }
 
-/// What each of fifty requests to one session answers that run `script` at once.
+/// Sends fifty requests at once that run `script` on one session. Returns their bodies.
 fn fifty_at_once<S: Store + Clone>(
     web: Web,
     store: &S,
@@ -352,7 +352,7 @@ pub fn update_now_returns_the_stored_value<S: Store + Clone>(web: Web, store: &S
     assert_eq!(read, "50,ada");
 }
 
-/// One call opens each session and one writes it; of those that met another request, two more.
+/// A request costs one call to open and one to write; a conflict costs two more.
 pub fn overlapping_updates_cost_calls_in_proportion<S: Store + Clone>(web: Web, store: &S) {
     let store = Counting::new(store.clone());
     for (step, most) in [("count", 4), ("countnow", 5)] {
@@ -391,7 +391,7 @@ pub fn cve_2025_46336_a_session_is_not_restored_after_logout<S: Store + Clone>(
             gates.pass();
             let out = server.with_cookie("/run/destroy", &cookie);
             assert!(out.cookie().ends_with('='), "{out:?}");
-            // Far enough that a touch is due.
+            // A touch is due then.
             clock.forward(Duration::from_secs(2 * 60 * 60));
             gates.pass();
             slow.join().unwrap()
@@ -441,7 +441,7 @@ pub fn a_renewal_holds_against_requests_in_flight<S: Store + Clone>(web: Web, st
     }
 }
 
-/// It was under way when the login's answer came.
+/// The request was sent before the client received the new id.
 pub fn a_request_under_the_old_id_does_not_disturb_the_new_one<S: Store + Clone>(
     web: Web,
     store: &S,
@@ -488,7 +488,7 @@ pub fn an_id_in_a_cookie_of_another_name_does_not_open<S: Store + Clone>(web: We
 }
 
 /// From a signed cookie, and from this store under another cookie name, with two processes.
-/// `tests/races/migrate.rs` has all that may overlap, in memory.
+/// `tests/races/migrate.rs` has every overlap, in memory.
 pub fn sessions_migrate_to_the_store_without_loss<S: Store + Clone>(web: Web, store: &S) {
     let signed: fn() -> Builder = || backends()[0].1();
     let renamed = || Manager::builder(ServerSide::new(store.clone())).cookie_name("former");
@@ -620,8 +620,8 @@ pub fn store_calls_stay_within_the_documented_number<S: Store + Clone>(web: Web,
     );
 }
 
-/// CVE-2018-1000519 (aiohttp-session): destroyed, and yet valid. Neither the cookie nor the store has
-/// anything left.
+/// CVE-2018-1000519 (aiohttp-session): a destroyed session stayed valid. Here neither the cookie nor the
+/// store has anything left.
 pub fn cve_2018_1000519_a_destroyed_session_does_not_open<S: Store + Clone>(web: Web, store: &S) {
     let manager = Manager::new(ServerSide::new(store.clone()));
     let (store, to_server) = (store.clone(), manager.middleware());
@@ -648,7 +648,7 @@ pub fn cve_2018_1000519_a_destroyed_session_does_not_open<S: Store + Clone>(web:
     assert_eq!(read.body, "none,0,");
 }
 
-/// The id under which a store keeps the session of this cookie.
+/// Returns the id under which a store has the session of this cookie.
 fn stored_under(cookie: &str) -> StoreId {
     let (name, token) = cookie.split_once('=').unwrap();
     let id = URL_SAFE_NO_PAD.decode(token).unwrap();
@@ -673,8 +673,8 @@ pub fn cve_2023_20862_a_cleared_session_stays_empty<S: Store + Clone>(web: Web, 
     }
 }
 
-/// CVE-2022-25896 (Passport) and CVE-2024-38513 (Fiber): fixation. Unknown, weak and dead ids, and
-/// one that an attacker got from this very site: whoever logs in has another, which the server made.
+/// CVE-2022-25896 (Passport) and CVE-2024-38513 (Fiber): session fixation. For unknown, weak and ended ids,
+/// and one that an attacker got from this site, a login gets a new id that the server made.
 pub fn cve_2022_25896_an_id_made_elsewhere_is_not_adopted<S: Store + Clone>(web: Web, store: &S) {
     let server = serve(web, store, &Gates::new(1), |builder| builder);
     let dead = server.raw("/run/add.user.ada", &[]).cookie();
@@ -696,8 +696,8 @@ pub fn cve_2022_25896_an_id_made_elsewhere_is_not_adopted<S: Store + Clone>(web:
     }
 }
 
-/// CVE-2019-16782 (Rack): a store that looks for the cookie's value tells by its time how much of one
-/// is right. It is given hashes, and nothing of the cookie.
+/// CVE-2019-16782 (Rack): a store that looks up the cookie's value reveals by its timing how much of a guess
+/// is right. Here the store receives hashes only.
 pub fn cve_2019_16782_the_store_never_sees_the_cookies_secret<S: Store + Clone>(
     web: Web,
     store: &S,
@@ -728,8 +728,7 @@ pub fn cve_2019_16782_the_store_never_sees_the_cookies_secret<S: Store + Clone>(
     );
 }
 
-/// GO-2024-2730 (gorilla's file store): a path as a cookie. What is no id is refused before the store
-/// is asked.
+/// GO-2024-2730 (gorilla's file store): a path as a cookie. A malformed id is refused before any store call.
 pub fn go_2024_2730_a_malformed_id_never_reaches_the_store<S: Store + Clone>(web: Web, store: &S) {
     let store = Counting::new(store.clone());
     let manager = Manager::new(ServerSide::new(store.clone()));
@@ -749,7 +748,7 @@ pub fn go_2024_2730_a_malformed_id_never_reaches_the_store<S: Store + Clone>(web
         let answer = server.with_cookie("/run/len,destroy", format!("_session={bad}"));
         assert_eq!(store.calls(), 0, "{bad:.30}: {answer:?}");
     }
-    // No server takes these; what they would pass on is asked here.
+    // HTTP servers refuse these bytes, so that the manager is called directly.
     let megabyte = format!("_session={}", "A".repeat(1 << 20));
     let answer = block_on(app.call_with(web, "/run/len", &megabyte));
     assert_eq!((answer.status, &*answer.body), (200, "0"));
@@ -759,8 +758,8 @@ pub fn go_2024_2730_a_malformed_id_never_reaches_the_store<S: Store + Clone>(web
 
 /// CVE-2015-5143, CVE-2015-5963 and CVE-2015-5964 (Django): filling the store.
 ///
-/// 10,000 requests in one framework and 1,000 in the other: what a store is asked is decided by code
-/// that they share, and the store is the slow part.
+/// 10,000 requests in one framework and 1,000 in the other: the code that calls the store is shared, and
+/// the store is the slow part.
 pub fn cve_2015_5143_reading_requests_create_no_record<S: Store + Clone>(web: Web, store: &S) {
     let store = Counting::new(store.clone());
     let gates = Gates::new(1);

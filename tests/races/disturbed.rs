@@ -1,10 +1,9 @@
-//! Two requests of one session in every order of their steps, while something goes wrong once: a call
-//! of the store fails or answers too late, a client goes away, or the clock moves. On a store, on
-//! demand, and while the session migrates.
+//! Two requests of one session in every order of their steps, with one disturbance: a call of the store
+//! fails or answers too late, a client disconnects, or the clock moves. On a store, on demand, and while
+//! the session migrates.
 //!
-//! Besides where one of them is over, they take turns as often as `SWITCHES` says: once by default, and
-//! twice if nothing goes wrong. `interleavings.rs` has three requests and every switch, and
-//! nothing goes wrong there.
+//! They switch as often as `SWITCHES` says, besides where one of them ends: once by default, and twice
+//! without a disturbance. `interleavings.rs` has three requests and every switch, without disturbances.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,15 +47,15 @@ enum Setting {
     FromMemory,
 }
 
-/// What goes wrong, once and at any step.
+/// The disturbance, once and at any step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Wrong {
     Nothing,
     StoreFails,
     ClientLeaves,
-    /// So far that a touch is due.
+    /// A touch is due then.
     HoursPass,
-    /// So far that the session is over.
+    /// The session has expired then.
     ADayPasses,
 }
 
@@ -221,7 +220,7 @@ impl Request {
         if self.does != EndUser && progress.found != Some(true) || progress.found.is_none() {
             return Vec::new();
         }
-        // A log-out sticks, even if nobody waits for its answer.
+        // A log-out holds, even if the client does not wait for the response.
         let sticks = self.does == Destroy && progress.is_done && self.answer.is_none();
         let all = match self.does {
             AddTwice => vec![Add, AddTwice],

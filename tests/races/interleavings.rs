@@ -1,7 +1,6 @@
-//! What happens at once, in every order in which it can. No tool for this knows the locks that the
-//! crate stands on (those of the standard library and `arc-swap`), so its own steps are what is put in
-//! order: each call of a store, each poll of a scope, each `set`. What happens inside of one step,
-//! threads try, and Miri as well (`tests/miri.sh`), with fewer of them.
+//! Overlapping steps in every order. No model checker supports the locks that this crate uses (those of the
+//! standard library and `arc-swap`), so that the tests order its own steps: each call of a store, each poll
+//! of a scope, each `set`. Threads, and Miri (`tests/miri.sh`), test what happens within one step.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -83,7 +82,7 @@ impl Does {
     }
 
     /// What may be there after one of its writes. The cookie that all began with opens nothing after a
-    /// renewal; who was in by then can still end the session.
+    /// renewal; a request that had opened the session can still end it.
     fn after(self, model: &Model, own: &str) -> Vec<Model> {
         let Some((is_renewed, values)) = model else {
             return vec![None];
@@ -462,7 +461,7 @@ fn a_request_keeps_its_manager_when_another_is_set(web: Web) {
 on_every_framework!(a_request_keeps_its_manager_when_another_is_set);
 
 /// Every thread replaces the manager at once, and others look: each manager is taken out once, by
-/// whoever came next, and nobody who looks ever sees one that was taken out before.
+/// the next `set`, and no reader sees one that was taken out before.
 #[test]
 fn managers_that_are_set_at_once_follow_one_another() {
     const EACH: usize = if cfg!(miri) { 10 } else { 300 };

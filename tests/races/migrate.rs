@@ -1,4 +1,4 @@
-//! Migrations that requests, log-outs and other processes overlap.
+//! Migrations that overlap with requests, log-outs and other processes.
 
 use std::{sync::mpsc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Moving house: from one backend, key, cookie or store to another, and nobody is logged out.
+//! Migrating sessions from one backend, key, cookie or store to another without logging users out.
 
 use std::time::Duration;
 

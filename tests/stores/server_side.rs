@@ -1,4 +1,4 @@
-//! Server-side sessions over HTTP, in memory; and what happens when a store is away.
+//! Server-side sessions over HTTP, in memory, and stores that are unavailable.
 
 use std::{
     io::Write as _,
@@ -221,8 +221,7 @@ fn a_cookie_backend_cannot_list_a_users_sessions_and_says_why() {
     assert!(error.to_string().contains("server-side"));
 }
 
-/// A store that is away in one way or another. Its name tells the log lines of one test from those
-/// of its twin.
+/// A store that is unavailable. Its name is the framework's, so that each test finds its own log lines.
 #[derive(Clone, Copy)]
 struct Away(How, Web);
 
@@ -349,7 +348,7 @@ fn the_next_save_stores_what_a_failed_save_did_not(web: Web) {
     );
 }
 
-/// What is computed anew when another request was faster is the application's own code.
+/// After a conflict the closure runs again, which is the application's own code.
 fn a_retried_update_may_use_the_session_itself(web: Web) {
     let together = Arc::new(Barrier::new(2));
     let app = App::new().get("/count", move |session, _| {

@@ -1,4 +1,4 @@
-//! What is done to the stored session at once: `take` and `update_now`.
+//! `take` and `update_now`, which change the stored session at once.
 
 use std::{
     sync::{Arc, Mutex, mpsc},
@@ -237,7 +237,7 @@ fn namespaces_and_typed_keys_can_take(web: Web) {
     assert_eq!(answer.body, r#"[Some("t"), None, Some("1"), Some("2")]"#);
 }
 
-/// Memory whose calls take a while, so that those of overlapping requests do overlap.
+/// A memory store with slow calls, so that overlapping requests overlap in it.
 #[derive(Clone, Default)]
 struct Slow {
     store: MemoryStore,

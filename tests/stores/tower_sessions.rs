@@ -1,4 +1,4 @@
-//! Sessions in stores of tower-sessions: what each cell of the table of `TowerStore` says.
+//! Sessions in stores for tower-sessions: each cell of the table in the documentation of `TowerStore`.
 
 use std::{
     collections::HashMap,
@@ -38,24 +38,24 @@ enum Create {
     UnderAnotherId,
 }
 
-/// Memory that takes its time, tells what it was asked, and does what a test says.
+/// A slow memory store that records its calls, and fails as a test demands.
 #[derive(Clone, Debug, Default)]
 struct Puppet {
     memory: TheirMemory,
     asked: Arc<Mutex<Vec<&'static str>>>,
     create: Create,
-    /// If there is one: every save takes a permit, which none gives back.
+    /// If set, every save takes a permit and does not return it.
     saves: Option<Arc<Semaphore>>,
     fails: Arc<Mutex<Option<session_store::Error>>>,
 }
 
 impl Puppet {
-    /// What it was asked since the last time somebody wanted to know.
+    /// Returns the calls since the last time.
     fn asked(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
 
-    /// One whose every save waits for a permit.
+    /// Returns a store whose saves wait for a permit.
     fn gated() -> (Self, Arc<Semaphore>) {
         let gate = Arc::new(Semaphore::new(0));
         let puppet = Self {
@@ -73,7 +73,7 @@ impl Puppet {
         }
     }
 
-    /// So that calls overlap wherever they may, and fail where they shall.
+    /// Yields, so that calls overlap, and fails if a test demands it.
     async fn begin(&self, call: &'static str) -> session_store::Result<()> {
         self.asked.lock().unwrap().push(call);
         for _ in 0..3 {
@@ -106,7 +106,7 @@ impl SessionStore for Puppet {
     async fn load(&self, id: &Id) -> session_store::Result<Option<Theirs>> {
         self.begin("load").await?;
         let found = self.memory.load(id).await;
-        // What was read grows old before it is used.
+        // Yields, so that the record may be outdated when it is used.
         tokio::task::yield_now().await;
         found
     }
@@ -117,7 +117,7 @@ impl SessionStore for Puppet {
     }
 }
 
-/// Runs `call` on another handle of `store`, side by side with the test.
+/// Runs `call` on another handle of `store`, in parallel with the test.
 fn spawn<S, F, T>(store: &S, call: impl FnOnce(S) -> F) -> JoinHandle<T>
 where
     S: Store + Clone,
@@ -161,7 +161,7 @@ async fn overlapping_calls_of_a_tower_sessions_store_keep_the_contract() {
     }
 }
 
-/// It writes to its cache when it is read, which must not bring back what a logout deletes.
+/// A read fills the cache, which must not restore what a log-out deletes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caching_tower_sessions_store_keeps_the_store_contract() {
     let theirs = CachingSessionStore::new(Puppet::default(), Puppet::default());
@@ -447,7 +447,7 @@ async fn in_two_processes_sequential_calls_keep_the_contract() {
     assert_eq!(keys(&two).await, [""; 0]);
 }
 
-/// What the table says cannot be kept; if this fails, it can.
+/// The promise that the table says cannot be kept; a failure means that it can be.
 #[tokio::test]
 async fn in_two_processes_a_write_may_undo_an_overlapping_one() {
     let mut renewal = write(&[("renewed", "value")]);

@@ -1,4 +1,4 @@
-//! What is particular to actix-web. What it has in common with the others is in `every_framework.rs`.
+//! What holds on actix-web alone. `every_framework.rs` has what all frameworks share.
 
 use crate::common::{Server, Web, key};
 use actix_web::{

@@ -1,4 +1,4 @@
-//! What is particular to axum and tower. What they have in common with the others is in `every_framework.rs`.
+//! What holds on axum and tower alone. `every_framework.rs` has what all frameworks share.
 
 use std::{
     convert::Infallible,

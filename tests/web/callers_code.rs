@@ -1,5 +1,5 @@
 //! Code of the application that runs inside a call of this crate: `Serialize`, `Deserialize`, the
-//! closure of `update`, and what listens to the log. It may use the session.
+//! closure of `update`, and a log subscriber. It may use the session.
 
 use std::{cell::RefCell, sync::mpsc, time::Duration};
 
@@ -200,7 +200,7 @@ fn an_update_whose_closure_writes_its_own_key_is_an_error(web: Web) {
             matches!(looped, Err(Error::UpdateLoop { .. })),
             "{looped:?}"
         );
-        // Another key is no harm.
+        // A write to another key is allowed.
         let counted = session.update("m", move |m: Option<u64>| {
             other.add("other", m.unwrap_or(0)).unwrap();
             m.unwrap_or(0) + 1

@@ -1,4 +1,4 @@
-//! What every web framework shows, in tests that are written once.
+//! What holds on every web framework, in tests that are written once.
 
 use std::{
     sync::{Arc, Mutex},
@@ -270,7 +270,7 @@ fn headers_that_the_handler_set_are_kept_and_not_repeated(web: Web) {
     assert_eq!(answer.all("set-cookie").count(), 2);
 }
 
-/// A backend whose store is away: it takes its time, and fails.
+/// A backend whose store is unavailable: it fails after a moment.
 struct Away(Web);
 
 impl Backend for Away {
@@ -328,7 +328,7 @@ fn a_failed_open_fails_the_request_or_gives_a_read_only_session(web: Web) {
     assert_eq!(answer.header("vary"), Some("Cookie"));
 }
 
-/// A backend that opens an empty session, and cannot keep it.
+/// A backend that opens an empty session, and fails to store it.
 struct Forgetful;
 
 impl Backend for Forgetful {

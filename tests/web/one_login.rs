@@ -5,7 +5,7 @@ use std::{env, process::Command};
 use crate::common::{Server, Visitor, Web, all_backends, key_of, process::Process};
 use session_manager::{Key, Manager, SignedCookie};
 
-/// A visitor of an application in actix-web, of one in axum, and of both with one cookie jar.
+/// Logs in and out with one cookie jar at two applications, one on each framework.
 fn log_in_here_and_out_there(way: &str, here: &Visitor, there: &Visitor) {
     let both = [here, there];
     for (one, other) in [(here, there), (there, here)] {

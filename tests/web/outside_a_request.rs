@@ -150,7 +150,7 @@ fn a_session_ended_elsewhere_is_read_only_and_not_revived(web: Web) {
         assert_eq!(saves.ask("save"), "ended", "{how}");
         in_a_task.destroy();
         let saved = block_on(in_a_task.save());
-        // Who ends what has ended has what they want; a session renewed elsewhere they end.
+        // Ending an ended session succeeds; a session renewed elsewhere is ended too.
         assert!(
             matches!(saved, Ok(()) | Err(Error::Ended)),
             "{how}: {saved:?}"
