@@ -199,7 +199,7 @@ pub trait UserIndex: Send + Sync {
 }
 
 /// How many sessions a page has as a rule. A hundred records of a megabyte each are deleted within
-/// a second in every database (`tests/user_sessions.rs`).
+/// a second in every database (`tests/stores/user_sessions.rs`).
 #[cfg(any(
     feature = "memory",
     feature = "redis",

@@ -1,6 +1,6 @@
 //! Mistakes that the compiler finds.
 
 #[test]
-fn what_must_not_compile_does_not() {
+fn programs_that_must_not_compile_do_not() {
     trybuild::TestCases::new().compile_fail("tests/compile_fail/*.rs");
 }

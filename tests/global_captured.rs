@@ -8,7 +8,7 @@ use common::{App, Server, Web};
 use session_manager::{Key, Manager, SignedCookie, manager};
 
 #[test]
-fn a_manager_kept_from_before_set_reads_and_writes_the_session_that_the_middleware_opened() {
+fn a_manager_obtained_before_set_uses_the_mounted_session() {
     // Everything that the library does goes through the manager that it kept.
     let library = manager::get();
     let secret = Key::generate();

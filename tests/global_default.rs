@@ -1,4 +1,4 @@
-//! The manager of a process in which nobody set one.
+//! The manager of a process that did not set one.
 
 mod common;
 
@@ -36,7 +36,7 @@ fn alone<F: FnOnce()>(web: Web, secret: Option<&str>, body: F) -> Option<String>
     Some(text)
 }
 
-fn without_a_secret_a_debug_build_signs_with_the_development_key_and_warns_once(web: Web) {
+fn without_a_secret_debug_builds_warn_and_use_a_known_key(web: Web) {
     alone(web, None, || {
         let log = Log::of_process();
         assert!(manager::is_insecure_default());
@@ -61,7 +61,7 @@ fn without_a_secret_a_debug_build_signs_with_the_development_key_and_warns_once(
     });
 }
 
-fn a_short_secret_is_as_good_as_none_and_the_warning_says_how_long_it_must_be(web: Web) {
+fn a_short_secret_counts_as_none_and_the_warning_says_so(web: Web) {
     alone(web, Some("short"), || {
         let log = Log::of_process();
         assert!(manager::is_insecure_default());
@@ -74,7 +74,7 @@ fn a_short_secret_is_as_good_as_none_and_the_warning_says_how_long_it_must_be(we
     });
 }
 
-fn with_a_secret_the_default_signs_with_it_and_is_quiet(web: Web) {
+fn with_a_secret_the_default_signs_with_it_without_a_warning(web: Web) {
     const SECRET: &str = "thirty-two bytes or more, at random";
     alone(web, Some(SECRET), || {
         let log = Log::of_process();
@@ -88,7 +88,7 @@ fn with_a_secret_the_default_signs_with_it_and_is_quiet(web: Web) {
     });
 }
 
-fn a_manager_that_is_set_before_the_first_request_keeps_the_default_quiet(web: Web) {
+fn setting_a_manager_first_avoids_the_default_and_its_warning(web: Web) {
     alone(web, None, || {
         let log = Log::of_process();
         let kept_by_a_library = manager::get();
@@ -100,7 +100,7 @@ fn a_manager_that_is_set_before_the_first_request_keeps_the_default_quiet(web: W
     });
 }
 
-fn where_nobody_listens_to_the_log_the_warning_goes_to_standard_error(web: Web) {
+fn without_a_log_subscriber_the_warning_goes_to_stderr(web: Web) {
     let output = alone(web, None, || {
         watch::nobody_listens();
         let server = Server::scripts(web, manager::middleware());
@@ -119,9 +119,9 @@ fn where_nobody_listens_to_the_log_the_warning_goes_to_standard_error(web: Web) 
 }
 
 on_every_framework!(
-    without_a_secret_a_debug_build_signs_with_the_development_key_and_warns_once,
-    a_short_secret_is_as_good_as_none_and_the_warning_says_how_long_it_must_be,
-    with_a_secret_the_default_signs_with_it_and_is_quiet,
-    a_manager_that_is_set_before_the_first_request_keeps_the_default_quiet,
-    where_nobody_listens_to_the_log_the_warning_goes_to_standard_error,
+    without_a_secret_debug_builds_warn_and_use_a_known_key,
+    a_short_secret_counts_as_none_and_the_warning_says_so,
+    with_a_secret_the_default_signs_with_it_without_a_warning,
+    setting_a_manager_first_avoids_the_default_and_its_warning,
+    without_a_log_subscriber_the_warning_goes_to_stderr,
 );

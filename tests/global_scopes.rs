@@ -35,7 +35,7 @@ fn scopes_in_parallel_each_see_their_own_manager() {
 }
 
 #[test]
-fn scopes_on_one_thread_that_take_turns_each_see_their_own_manager() {
+fn scopes_interleaved_on_one_thread_see_their_own_manager() {
     block_on(async {
         let tasks = (0..8).map(|number| {
             let name = format!("task-{number}");
@@ -54,7 +54,7 @@ fn scopes_on_one_thread_that_take_turns_each_see_their_own_manager() {
 }
 
 #[test]
-fn scopes_nest_and_the_outer_one_comes_back() {
+fn the_outer_scope_returns_after_a_nested_one() {
     manager::with(named("outer"), || {
         manager::with(named("inner"), || assert_eq!(current(), "inner"));
         assert_eq!(current(), "outer");
@@ -63,7 +63,7 @@ fn scopes_nest_and_the_outer_one_comes_back() {
 }
 
 #[test]
-fn a_panic_in_a_scope_brings_the_former_manager_back() {
+fn a_panic_in_a_scope_restores_the_former_manager() {
     manager::with(named("outer"), || {
         let result =
             std::panic::catch_unwind(|| manager::with(named("inner"), || panic!("asked for")));
@@ -81,7 +81,7 @@ fn a_panic_in_a_scope_brings_the_former_manager_back() {
 }
 
 #[test]
-fn a_scope_holds_between_two_polls_for_nobody_else_and_while_its_future_is_dropped() {
+fn a_scope_holds_only_in_its_polls_and_while_it_is_dropped() {
     struct SeenOnDrop(Arc<std::sync::Mutex<String>>);
     impl Drop for SeenOnDrop {
         fn drop(&mut self) {
@@ -107,7 +107,7 @@ fn a_scope_holds_between_two_polls_for_nobody_else_and_while_its_future_is_dropp
     assert_eq!(current(), "_session");
 }
 
-fn an_application_called_in_a_scope_opens_its_sessions_with_the_scopes_manager(web: Web) {
+fn an_application_in_a_scope_uses_the_scopes_manager(web: Web) {
     let app = App::new().wrap(manager::middleware());
     let called = app.call(web, "/run/add.key.value");
     let answer = block_on(manager::scope(named("scoped"), called));
@@ -124,4 +124,4 @@ fn set_within_a_scope_does_not_change_the_scope() {
     assert_eq!(seen, "mine");
 }
 
-on_every_framework!(an_application_called_in_a_scope_opens_its_sessions_with_the_scopes_manager);
+on_every_framework!(an_application_in_a_scope_uses_the_scopes_manager);

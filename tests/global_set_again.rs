@@ -10,7 +10,7 @@ fn manager() -> Manager {
 }
 
 #[test]
-fn replacing_a_manager_that_somebody_else_set_is_logged_with_both_places() {
+fn a_second_set_logs_where_both_managers_were_set() {
     let log = Log::of_process();
     let rotate = || (line!(), manager::set(manager())).0;
     rotate();

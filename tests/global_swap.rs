@@ -16,7 +16,7 @@ fn keys() -> [Key; 2] {
 
 /// All in one test, because the manager is the process's.
 #[test]
-fn replacing_the_manager_while_requests_are_served_harms_none() {
+fn replacing_the_manager_harms_no_request_in_flight() {
     for web in Web::ALL {
         a_request_in_flight_finishes_on_its_manager_and_the_next_begins_on_the_new_one(web);
         swaps_under_load(web);

@@ -29,4 +29,4 @@ miri --lib
 with=(--features actix,axum,cookies,memory,tracing)
 miri "${with[@]}" --lib -- --skip backend::cookies
 miri "${with[@]}" --test global_scopes
-miri "${with[@]}" --test interleavings
+miri "${with[@]}" --test races interleavings::

@@ -441,7 +441,7 @@ async fn follow(web: Web, builder: Builder, is_server_side: bool, visits: &[Visi
     }
 }
 
-fn any_sequence_of_operations_gives_the_same_session_as_on_a_map(web: Web) {
+fn any_operations_give_the_same_session_as_on_a_map(web: Web) {
     check(2, vec(visit(), 1..6), |visits| {
         for (backend, builder) in all_backends() {
             block_on(follow(web, builder(), backend == "memory", &visits));
@@ -595,7 +595,7 @@ fn follow_disturbed(
 }
 
 /// The store fails, the session's time ends, it is opened on demand, and it migrates.
-fn any_sequence_of_operations_that_is_disturbed_gives_the_same_session_as_on_a_map(web: Web) {
+fn any_disturbed_operations_give_the_same_session_as_on_a_map(web: Web) {
     let visits = vec((visit_of_a_user(), around()), 1..7);
     check(
         1,
@@ -622,7 +622,7 @@ fn any_sequence_of_operations_that_is_disturbed_gives_the_same_session_as_on_a_m
 
 #[cfg(feature = "sqlite")]
 #[test]
-fn any_sequence_of_operations_gives_the_same_session_in_sqlite_as_on_a_map() {
+fn any_operations_give_the_same_session_in_sqlite_as_on_a_map() {
     check(2, vec(visit(), 1..6), |visits| {
         block_on(async {
             let store = session_manager::SqliteStore::connect(":memory:").await;
@@ -632,7 +632,7 @@ fn any_sequence_of_operations_gives_the_same_session_in_sqlite_as_on_a_map() {
     });
 }
 
-fn what_was_added_comes_back(web: Web) {
+fn every_added_value_reads_back_equal(web: Web) {
     let entries = vec((".{0,8}", json()), 0..120);
     check(4, entries, |entries| {
         for (_, builder) in all_backends() {
@@ -785,7 +785,7 @@ fn blind_ops(from: i64) -> impl Strategy<Value = Vec<Op>> {
     })
 }
 
-fn two_requests_that_overlap_are_as_one_after_the_other(web: Web) {
+fn two_overlapping_requests_equal_one_after_the_other(web: Web) {
     let before = vec![Op::Add("a".into(), 1.into()), Op::Add("d".into(), 2.into())];
     check(
         1,
@@ -832,7 +832,7 @@ fn orders(a: &[Op], b: &[Op]) -> Vec<Vec<Op>> {
 
 /// Key by key, as the merge is: a request that finds a key as it wants it does not write it, so that
 /// of two keys one may be as if it came first and the other as if it came last.
-fn what_a_key_holds_after_two_requests_some_order_of_their_operations_explains(web: Web) {
+fn after_two_requests_each_key_equals_some_order_of_writes(web: Web) {
     let key = || select(vec!["a", "b"]).prop_map(str::to_owned);
     let value = || (1..3_i64).prop_map(Json::from);
     let op = || {
@@ -875,7 +875,7 @@ fn what_a_key_holds_after_two_requests_some_order_of_their_operations_explains(w
 
 /// What is sent is as long as `size` said, and what is refused would have been longer than a browser
 /// takes.
-fn a_cookie_is_never_longer_than_a_browser_keeps_and_never_refused_before(web: Web) {
+fn a_cookie_may_fill_the_browser_limit_and_never_exceeds_it(web: Web) {
     let content = vec((".{0,40}", ".{0,400}", 0..3_u32), 1..30);
     let cookie = ("[a-z]{1,60}", "/[a-z]{0,60}", 1..1_000_u64, any::<bool>());
     check(
@@ -929,7 +929,7 @@ fn a_cookie_is_never_longer_than_a_browser_keeps_and_never_refused_before(web: W
     );
 }
 
-fn any_list_of_keys_opens_what_its_keys_signed_and_signs_with_the_newest(web: Web) {
+fn any_key_list_opens_old_cookies_and_signs_with_the_newest(web: Web) {
     fn key(number: usize) -> Key {
         key_of([number as u8; 32])
     }
@@ -975,11 +975,11 @@ fn any_list_of_keys_opens_what_its_keys_signed_and_signs_with_the_newest(web: We
 }
 
 on_every_framework!(
-    any_sequence_of_operations_gives_the_same_session_as_on_a_map,
-    any_sequence_of_operations_that_is_disturbed_gives_the_same_session_as_on_a_map,
-    what_was_added_comes_back,
-    two_requests_that_overlap_are_as_one_after_the_other,
-    what_a_key_holds_after_two_requests_some_order_of_their_operations_explains,
-    a_cookie_is_never_longer_than_a_browser_keeps_and_never_refused_before,
-    any_list_of_keys_opens_what_its_keys_signed_and_signs_with_the_newest,
+    any_operations_give_the_same_session_as_on_a_map,
+    any_disturbed_operations_give_the_same_session_as_on_a_map,
+    every_added_value_reads_back_equal,
+    two_overlapping_requests_equal_one_after_the_other,
+    after_two_requests_each_key_equals_some_order_of_writes,
+    a_cookie_may_fill_the_browser_limit_and_never_exceeds_it,
+    any_key_list_opens_old_cookies_and_signs_with_the_newest,
 );

@@ -3,9 +3,6 @@
 mod common;
 
 use std::{
-    net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::{
         OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -13,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Server, Web, on_every_framework, server_side::store_tests};
+use common::{Server, Web, on_every_framework, server_side::store_tests, servers::Redis};
 use session_manager::{Manager, MySqlStore, PostgresStore, RedisStore, ServerSide, SqliteStore};
 use tokio::runtime::Runtime;
 
@@ -86,88 +83,10 @@ store_tests!(
 );
 store_tests!(sqlite, on_sqlite: promises, users, advisories);
 
-/// A Redis of the test's own, which it may break. It keeps what it acknowledged.
-struct Redis {
-    process: Child,
-    port: u16,
-    dir: PathBuf,
-}
-
-impl Redis {
-    fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let dir = std::env::temp_dir().join(format!("session-manager-http-redis-{port}"));
-        std::fs::create_dir_all(&dir).unwrap();
-        let mut redis = Self {
-            process: Self::spawn(port, &dir),
-            port,
-            dir,
-        };
-        redis.wait();
-        redis
-    }
-
-    fn spawn(port: u16, dir: &Path) -> Child {
-        let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
-        command
-            .args(["--appendfsync", "always", "--port", &port.to_string()])
-            .arg("--dir")
-            .arg(dir);
-        command
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed")
-    }
-
-    /// Until it answers.
-    fn wait(&mut self) {
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(
-                begun.elapsed() < Duration::from_secs(10),
-                "redis-server did not start"
-            );
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.process = Self::spawn(self.port, &self.dir);
-        self.wait();
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.process.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.kill();
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-fn while_redis_is_away_requests_are_503_in_time_and_once_back_no_session_is_lost(web: Web) {
-    let mut redis = Redis::start();
-    let url = format!("redis://127.0.0.1:{}", redis.port);
+fn a_redis_outage_is_a_503_in_time_and_loses_no_session(web: Web) {
+    // It keeps what it acknowledged.
+    let mut redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let url = redis.url();
     let store = runtime().block_on(RedisStore::connect(&url)).unwrap();
     let manager = Manager::new(ServerSide::new(store));
     let server = Server::scripts(web, manager.middleware());
@@ -203,13 +122,13 @@ fn while_redis_is_away_requests_are_503_in_time_and_once_back_no_session_is_lost
     is_away();
     redis.restart();
     is_back();
-    redis.signal("-STOP");
+    redis.signal("STOP");
     is_away();
-    redis.signal("-CONT");
+    redis.signal("CONT");
     is_back();
 }
 
 on_every_framework!(
     #[ignore = "needs Redis: tests/run.sh"]
-    while_redis_is_away_requests_are_503_in_time_and_once_back_no_session_is_lost,
+    a_redis_outage_is_a_503_in_time_and_loses_no_session,
 );

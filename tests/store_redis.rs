@@ -1,18 +1,14 @@
 //! `RedisStore` against real servers: `tests/run.sh` starts them.
 
-#[path = "services/servers.rs"]
-mod servers;
+mod common;
 
 use std::{
-    env, fs,
-    io::{Read, Write as _},
-    net::{TcpListener, TcpStream},
-    path::PathBuf,
+    env,
     pin::pin,
-    process::{Child, Command},
+    process::Command,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Waker},
     thread,
@@ -20,58 +16,25 @@ use std::{
 };
 
 #[cfg(feature = "redis-tls")]
-use servers::Certificates;
-use servers::{
-    Redis as Server, Servers, cli, free_port, pid_of, port_of, ports_of, signal, temp_dir,
+use common::servers::Certificates;
+use common::{
+    proxy::Proxy,
+    records::{FIRST, HOUR, SECOND, new_id, now, renewal, write, write_of},
+    redis::{Monitor, connections},
+    servers::{Redis, Servers, cli, free_port, pid_of, port_of, ports_of, signal},
+    whole,
 };
 use session_manager::{
     RedisStore, Store, StoreError, Timestamp,
-    store::{Applied, StoreId, Value, Verifier, Write},
+    store::{Applied, StoreId, Value, Write},
     testing,
 };
 
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-const HOUR: Duration = Duration::from_secs(3600);
-const FIRST: Verifier = Verifier::from_bytes([1; 32]);
-const SECOND: Verifier = Verifier::from_bytes([2; 32]);
 /// The time limit that `ServerSide` gives every call.
 const LIMIT: Duration = Duration::from_secs(2);
 
 fn url(variable: &str) -> String {
     env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run tests/run.sh"))
-}
-
-fn new_id() -> StoreId {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let mut bytes = [7; 32];
-    bytes[..8].copy_from_slice(&COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-    let nanos = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_nanos();
-    bytes[8..24].copy_from_slice(&nanos.to_be_bytes());
-    StoreId::from_bytes(bytes)
-}
-
-fn write(set: &[(&str, &str)]) -> Write {
-    let mut write = Write::touch(FIRST, NOW, NOW, NOW.plus(HOUR));
-    write.set = set
-        .iter()
-        .map(|(key, value)| ((*key).into(), Value::Text((*value).into())))
-        .collect();
-    write
-}
-
-fn write_of(user: &str) -> Write {
-    let mut write = write(&[("key", "value")]);
-    write.user = Some(user.into());
-    write
-}
-
-fn renewal(set: &[(&str, &str)]) -> Write {
-    let mut write = write(set);
-    write.new_verifier = Some(SECOND);
-    write
 }
 
 /// As `ServerSide` calls a store.
@@ -87,7 +50,7 @@ async fn limited<T>(
 /// Calls until the store answers; how long that took.
 async fn time_to_recover(store: &RedisStore, id: StoreId) -> Duration {
     let since = Instant::now();
-    while limited(store.load(id, NOW)).await.is_err() {
+    while limited(store.load(id, now())).await.is_err() {
         assert!(
             since.elapsed() < Duration::from_secs(20),
             "the store recovers"
@@ -99,7 +62,7 @@ async fn time_to_recover(store: &RedisStore, id: StoreId) -> Duration {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn one_server_keeps_the_contract() {
+async fn one_server_keeps_the_store_contract() {
     testing::check_store(
         RedisStore::connect(&url("SESSION_TEST_REDIS"))
             .await
@@ -110,7 +73,7 @@ async fn one_server_keeps_the_contract() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_cluster_keeps_the_contract() {
+async fn a_cluster_keeps_the_store_contract() {
     let url = url("SESSION_TEST_REDIS_CLUSTER");
     testing::check_store(RedisStore::connect(&url).await.unwrap()).await;
     // By several urls.
@@ -123,14 +86,14 @@ async fn a_cluster_keeps_the_contract() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_master_behind_sentinels_keeps_the_contract() {
+async fn a_master_behind_sentinels_keeps_the_store_contract() {
     let url = url("SESSION_TEST_REDIS_SENTINEL");
     testing::check_store(RedisStore::connect(&url).await.unwrap()).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn the_applications_own_clients_keep_the_contract() {
+async fn the_applications_own_clients_keep_the_store_contract() {
     let url = url("SESSION_TEST_REDIS").replace("redis://", "valkey://");
     testing::check_store(
         RedisStore::connect(&url)
@@ -145,65 +108,15 @@ async fn the_applications_own_clients_keep_the_contract() {
     testing::check_store(RedisStore::from_connection_manager(manager)).await;
 }
 
-/// What clients send to a server, line by line, without what its scripts do.
-struct Monitor(Child, PathBuf);
-
-impl Monitor {
-    fn start(port: u16) -> Self {
-        let path = temp_dir().join("monitor");
-        let file = fs::File::create(&path).unwrap();
-        let process = Command::new("redis-cli")
-            .args(["-p", &port.to_string(), "monitor"])
-            .stdout(file)
-            .spawn()
-            .unwrap();
-        let monitor = Self(process, path);
-        monitor.wait_for("OK");
-        monitor
-    }
-
-    fn wait_for(&self, text: &str) -> String {
-        let since = Instant::now();
-        loop {
-            let seen = fs::read_to_string(&self.1).unwrap();
-            if seen.contains(text) {
-                return seen;
-            }
-            assert!(
-                since.elapsed() < Duration::from_secs(5),
-                "MONITOR shows {text}"
-            );
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn stop(mut self, port: u16) -> Vec<String> {
-        cli(port, &["echo", "the last one"]);
-        let seen = self.wait_for("the last one");
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-        let _ = fs::remove_dir_all(self.1.parent().unwrap());
-        seen.lines()
-            .filter(|line| line.contains("] \"") && !line.contains(" lua] "))
-            .filter(|line| {
-                !["the last one", "\"HELLO\"", "\"CLIENT\"", "\"COMMAND\""]
-                    .iter()
-                    .any(|no| line.contains(no))
-            })
-            .map(str::to_owned)
-            .collect()
-    }
-}
-
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
 async fn on_one_server_every_operation_is_one_round_trip() {
-    let server = Server::start(&[]);
+    let server = Redis::start(&[]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let round = |store: RedisStore| async move {
         let id = new_id();
         assert!(store.create(id, &write_of("ada")).await.unwrap());
-        assert!(store.load(id, NOW).await.unwrap().is_some());
+        assert!(store.load(id, now()).await.unwrap().is_some());
         assert_eq!(
             store.apply(id, &write(&[("a", "b")])).await.unwrap(),
             Applied::Done
@@ -219,7 +132,7 @@ async fn on_one_server_every_operation_is_one_round_trip() {
     round(store.clone()).await;
     let monitor = Monitor::start(server.port);
     round(store.clone()).await;
-    let seen = monitor.stop(server.port);
+    let seen = monitor.stop();
     let commands: Vec<_> = seen
         .iter()
         .map(|line| line.split('"').nth(1).unwrap())
@@ -266,12 +179,11 @@ async fn in_a_cluster_only_a_users_index_takes_more_round_trips() {
                 (_, Some(write)) => {
                     assert_eq!(store.apply(id, write).await.unwrap(), Applied::Done);
                 }
-                ("load", None) => assert!(store.load(id, NOW).await.unwrap().is_some()),
+                ("load", None) => assert!(store.load(id, now()).await.unwrap().is_some()),
                 _ => store.destroy(id).await.unwrap(),
             }
             if is_counted {
-                let seen = monitors.into_iter().zip(&ports);
-                let seen = seen.flat_map(|(monitor, port)| monitor.stop(*port));
+                let seen = monitors.into_iter().flat_map(Monitor::stop);
                 let id = id.to_string();
                 let round_trips = seen.filter(|line| line.contains(&id)).count();
                 assert_eq!(round_trips, *expected, "{what} {write:?}");
@@ -282,8 +194,8 @@ async fn in_a_cluster_only_a_users_index_takes_more_round_trips() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn what_a_write_sends_follows_what_changed() {
-    let server = Server::start(&[]);
+async fn the_bytes_of_a_write_follow_what_changed() {
+    let server = Redis::start(&[]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let id = new_id();
     let keys: Vec<_> = (0..1_000).map(|n| format!("key{n}")).collect();
@@ -294,24 +206,27 @@ async fn what_a_write_sends_follows_what_changed() {
     assert_eq!(store.apply(id, &one).await.unwrap(), Applied::Done);
     let monitor = Monitor::start(server.port);
     assert_eq!(store.apply(id, &one).await.unwrap(), Applied::Done);
-    let seen = monitor.stop(server.port);
+    let seen = monitor.stop();
     assert_eq!(seen.len(), 1);
     println!("{} bytes", seen[0].len());
     assert!(seen[0].len() < 600, "{} bytes", seen[0].len());
-    let record = store.load(id, NOW).await.unwrap().unwrap();
+    let record = store.load(id, now()).await.unwrap().unwrap();
     assert_eq!(record.entries.len(), 1_000);
     assert_eq!(record.entries.get("key7"), Some(Value::Text("new")));
 
     let mut clear = write(&[("a", "b")]);
     clear.clear = true;
     assert_eq!(store.apply(id, &clear).await.unwrap(), Applied::Done);
-    assert_eq!(store.load(id, NOW).await.unwrap().unwrap().entries.len(), 1);
+    assert_eq!(
+        store.load(id, now()).await.unwrap().unwrap().entries.len(),
+        1
+    );
 }
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn what_is_no_record_is_an_error_and_left_as_it_is() {
-    let server = Server::start(&[]);
+async fn a_foreign_redis_value_is_corrupt_and_unchanged() {
+    let server = Redis::start(&[]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let id = new_id();
     let key = format!("session:{{{id}}}");
@@ -344,7 +259,7 @@ async fn what_is_no_record_is_an_error_and_left_as_it_is() {
                 )
             };
         }
-        check!("load", store.load(id, NOW));
+        check!("load", store.load(id, now()));
         check!("create", store.create(id, &change));
         check!("apply", store.apply(id, &change));
         check!("renew", store.apply(id, &renewal(&[])));
@@ -354,8 +269,8 @@ async fn what_is_no_record_is_an_error_and_left_as_it_is() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_server_that_forgot_the_scripts_is_told_them_again() {
-    let server = Server::start(&[]);
+async fn scripts_are_loaded_again_after_the_server_forgot_them() {
+    let server = Redis::start(&[]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let id = new_id();
     assert!(store.create(id, &write(&[])).await.unwrap());
@@ -366,24 +281,13 @@ async fn a_server_that_forgot_the_scripts_is_told_them_again() {
         Applied::Done
     );
     store.destroy(id).await.unwrap();
-    assert!(store.load(id, NOW).await.unwrap().is_none());
-}
-
-/// An error as a log may show it, sources and all.
-fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = format!("{error} {error:?}");
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(" {error} {error:?}");
-        source = error.source();
-    }
-    text
+    assert!(store.load(id, now()).await.unwrap().is_none());
 }
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn no_error_and_no_debug_shows_the_password() {
-    let server = Server::start(&["--requirepass", "s3cret"]);
+async fn no_error_and_no_debug_text_shows_the_password() {
+    let server = Redis::start(&["--requirepass", "s3cret"]);
     let port = server.port;
     let store = RedisStore::connect(&format!("redis://:s3cret@127.0.0.1:{port}"))
         .await
@@ -417,7 +321,7 @@ async fn no_error_and_no_debug_shows_the_password() {
         assert!(error.contains(sign), "{url}: {error}");
         if let Ok(store) = RedisStore::connect_lazy(&url) {
             assert!(!format!("{store:?}").contains("s3crex"));
-            let error = whole(&store.load(new_id(), NOW).await.unwrap_err());
+            let error = whole(&store.load(new_id(), now()).await.unwrap_err());
             assert!(!error.contains("s3crex"), "{error}");
         }
     }
@@ -425,7 +329,7 @@ async fn no_error_and_no_debug_shows_the_password() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_server_that_is_down_at_the_start_is_an_error_at_once() {
+async fn connecting_to_a_server_that_is_down_fails_at_once() {
     let port = free_port();
     for url in [
         format!("redis://127.0.0.1:{port}"),
@@ -439,7 +343,7 @@ async fn a_server_that_is_down_at_the_start_is_an_error_at_once() {
         assert!(took < Duration::from_millis(500), "{url}: {took:?}");
         assert!(whole(&error).contains(&port.to_string()), "it says where");
     }
-    let server = Server::start(&[]);
+    let server = Redis::start(&[]);
     server.signal("STOP");
     let since = Instant::now();
     RedisStore::connect(&server.url()).await.unwrap_err();
@@ -448,19 +352,19 @@ async fn a_server_that_is_down_at_the_start_is_an_error_at_once() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn who_connects_lazily_may_start_before_the_server() {
-    let mut server = Server::start(&[]);
+async fn a_lazy_store_may_start_before_its_server() {
+    let mut server = Redis::start(&[]);
     server.kill();
     let store = RedisStore::connect_lazy(&server.url()).unwrap();
-    assert!(store.load(new_id(), NOW).await.is_err());
+    assert!(store.load(new_id(), now()).await.is_err());
     server.restart();
     assert!(time_to_recover(&store, new_id()).await < Duration::from_millis(500));
 }
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_killed_server_is_an_error_and_once_back_found_within_a_second() {
-    let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+async fn after_a_killed_server_restarts_the_store_recovers_in_a_second() {
+    let mut server = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let id = new_id();
     assert!(store.create(id, &write(&[("key", "value")])).await.unwrap());
@@ -477,20 +381,20 @@ async fn a_killed_server_is_an_error_and_once_back_found_within_a_second() {
         server.restart();
         if !calls_meanwhile {
             // Not even one request fails for what happened while there was none.
-            assert!(store.load(id, NOW).await.unwrap().is_some());
+            assert!(store.load(id, now()).await.unwrap().is_some());
         }
         let took = time_to_recover(&store, id).await;
         println!("away {away} s, called meanwhile: {calls_meanwhile}: recovered in {took:?}");
         assert!(took < Duration::from_millis(500), "{took:?}");
-        let record = store.load(id, NOW).await.unwrap().expect("it was kept");
+        let record = store.load(id, now()).await.unwrap().expect("it was kept");
         assert_eq!(record.entries.get("key"), Some(Value::Text("value")));
     }
 }
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_server_that_hangs_is_well_again_as_soon_as_it_goes_on() {
-    let server = Server::start(&[]);
+async fn after_a_server_stops_hanging_the_store_recovers_at_once() {
+    let server = Redis::start(&[]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let id = new_id();
     assert!(store.create(id, &write(&[("key", "value")])).await.unwrap());
@@ -503,7 +407,7 @@ async fn a_server_that_hangs_is_well_again_as_soon_as_it_goes_on() {
                 tokio::spawn(async move {
                     while down.elapsed() < Duration::from_secs(seconds) {
                         let since = Instant::now();
-                        let _ = limited(store.load(id, NOW)).await;
+                        let _ = limited(store.load(id, now())).await;
                         let took = since.elapsed();
                         assert!(took < LIMIT + Duration::from_millis(200), "{took:?}");
                         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -585,7 +489,7 @@ async fn a_failover_in_a_cluster_is_followed_within_a_second() {
                 while !recovered.load(Ordering::SeqCst) && down.elapsed() < Duration::from_secs(20)
                 {
                     let since = Instant::now();
-                    let _ = limited(store.load(id, NOW)).await;
+                    let _ = limited(store.load(id, now())).await;
                     assert!(since.elapsed() < LIMIT + Duration::from_millis(200));
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
@@ -603,7 +507,7 @@ async fn a_failover_in_a_cluster_is_followed_within_a_second() {
         assert!(slowest < Duration::from_millis(800), "{slowest:?}");
         for id in &ids {
             assert!(
-                store.load(*id, NOW).await.unwrap().is_some(),
+                store.load(*id, now()).await.unwrap().is_some(),
                 "no session is lost"
             );
             assert_eq!(store.apply(*id, &write(&[])).await.unwrap(), Applied::Done);
@@ -632,7 +536,7 @@ async fn a_failover_of_sentinels_is_followed_within_a_second() {
     let down = Instant::now();
     let new = loop {
         let since = Instant::now();
-        let _ = limited(store.load(id, NOW)).await;
+        let _ = limited(store.load(id, now())).await;
         assert!(since.elapsed() < LIMIT + Duration::from_millis(200));
         let now = master();
         if now != old && cli(now, &["role"]).starts_with("master") {
@@ -652,7 +556,7 @@ async fn a_failover_of_sentinels_is_followed_within_a_second() {
     println!("the store {took:?} more");
     assert!(took < Duration::from_millis(800), "{took:?}");
     assert!(
-        store.load(id, NOW).await.unwrap().is_some(),
+        store.load(id, now()).await.unwrap().is_some(),
         "no session is lost"
     );
     assert_eq!(store.apply(id, &write(&[])).await.unwrap(), Applied::Done);
@@ -660,22 +564,22 @@ async fn a_failover_of_sentinels_is_followed_within_a_second() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_users_index_ends_with_their_longest_session_and_keeps_no_session_that_is_over() {
-    let server = Server::start(&[]);
+async fn a_users_index_expires_with_their_last_session() {
+    let server = Redis::start(&[]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let store = store.with_prefix("mine:");
     let count = || cli(server.port, &["dbsize"]).parse::<u32>().unwrap();
     let (one, two) = (new_id(), new_id());
-    let mut long = write_of("ada");
-    long.expires = NOW.plus(2 * HOUR);
+    let (mut long, short) = (write_of("ada"), write_of("ada"));
+    long.expires = long.now.plus(2 * HOUR);
     assert!(store.create(one, &long).await.unwrap());
-    assert!(store.create(two, &write_of("ada")).await.unwrap());
+    assert!(store.create(two, &short).await.unwrap());
     assert_eq!(count(), 3);
     let keys = cli(server.port, &["keys", "mine:user:*"]);
     let ttl: u64 = cli(server.port, &["ttl", &keys]).parse().unwrap();
     assert!((7_200..=7_260).contains(&ttl), "{ttl} s");
     let index = store.users().unwrap();
-    let later = NOW.plus(HOUR);
+    let later = short.expires;
     let page = index.sessions_of("ada", &[], later).await.unwrap();
     assert_eq!(page.items.len(), 1, "what is over is not listed");
     let three = new_id();
@@ -702,7 +606,7 @@ async fn a_users_index_ends_with_their_longest_session_and_keeps_no_session_that
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_record_whose_time_is_past_by_the_servers_clock_is_kept() {
+async fn a_record_expires_by_the_callers_clock_not_the_servers() {
     let store = RedisStore::connect(&url("SESSION_TEST_REDIS"))
         .await
         .unwrap();
@@ -715,7 +619,7 @@ async fn a_record_whose_time_is_past_by_the_servers_clock_is_kept() {
 
 #[test]
 #[ignore = "needs Redis: tests/run.sh"]
-fn a_runtime_that_ends_takes_the_connection_with_it_and_no_session() {
+fn a_store_reconnects_after_its_runtime_ended() {
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -744,62 +648,17 @@ fn a_runtime_that_ends_takes_the_connection_with_it_and_no_session() {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    None,
-    /// The next answer is lost, and its connection with it.
-    Lose,
-    /// The connections that there are carry nothing any more, and stay open.
-    Swallow,
-}
-
-/// Between the store and a server.
-fn proxy(server: u16) -> (u16, Arc<Mutex<Fault>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let fault = Arc::new(Mutex::new(Fault::None));
-    let told = Arc::clone(&fault);
-    thread::spawn(move || {
-        for client in listener.incoming() {
-            let (mut client, told) = (client.unwrap(), Arc::clone(&told));
-            // Whatever is wrong, new connections are well.
-            *told.lock().unwrap() = Fault::None;
-            let mut server = TcpStream::connect(("127.0.0.1", server)).unwrap();
-            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            thread::spawn(move || std::io::copy(&mut from, &mut to));
-            thread::spawn(move || {
-                let mut buffer = [0; 65_536];
-                let mut swallows = false;
-                while let Ok(length @ 1..) = server.read(&mut buffer) {
-                    let fault = std::mem::replace(&mut *told.lock().unwrap(), Fault::None);
-                    swallows |= fault == Fault::Swallow;
-                    if fault == Fault::Lose {
-                        let _ = client.shutdown(std::net::Shutdown::Both);
-                        return;
-                    }
-                    if !swallows {
-                        let _ = client.write_all(&buffer[..length]);
-                    }
-                }
-            });
-        }
-    });
-    (port, fault)
-}
-
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_connection_that_carries_nothing_any_more_is_replaced() {
-    let server = Server::start(&[]);
-    let (port, fault) = proxy(server.port);
-    let store = RedisStore::connect(&format!("redis://127.0.0.1:{port}"))
-        .await
-        .unwrap();
+async fn a_dead_connection_is_replaced() {
+    let server = Redis::start(&[]);
+    let (url, proxy) = Proxy::before(&server.url());
+    let store = RedisStore::connect(&url).await.unwrap();
     let id = new_id();
     assert!(store.create(id, &write(&[])).await.unwrap());
-    *fault.lock().unwrap() = Fault::Swallow;
-    assert!(matches!(limited(store.load(id, NOW)).await, Err(None)));
-    assert!(limited(store.load(id, NOW)).await.unwrap().is_some());
+    proxy.silence();
+    assert!(matches!(limited(store.load(id, now())).await, Err(None)));
+    assert!(limited(store.load(id, now())).await.unwrap().is_some());
 }
 
 /// Sends each of `count` calls and drops it before its answer can arrive, as an HTTP/2 client does that
@@ -807,24 +666,15 @@ async fn a_connection_that_carries_nothing_any_more_is_replaced() {
 fn drop_early(store: &RedisStore, id: StoreId, count: u32) {
     let mut context = Context::from_waker(Waker::noop());
     for _ in 0..count {
-        let call = pin!(store.load(id, NOW));
+        let call = pin!(store.load(id, now()));
         assert!(call.poll(&mut context).is_pending());
     }
 }
 
-/// The ids of the connections to a server, but for the one that asks.
-fn connections(port: u16) -> Vec<String> {
-    let list = cli(port, &["client", "list"]);
-    let lines = list.lines().filter(|line| !line.contains("cmd=client"));
-    lines
-        .map(|line| line.split(' ').next().unwrap().to_owned())
-        .collect()
-}
-
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn calls_that_are_dropped_early_leave_a_healthy_connection_in_use() {
-    let server = Server::start(&[]);
+async fn cancelled_calls_do_not_replace_a_healthy_connection() {
+    let server = Redis::start(&[]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let id = new_id();
     assert!(store.create(id, &write(&[])).await.unwrap());
@@ -832,7 +682,7 @@ async fn calls_that_are_dropped_early_leave_a_healthy_connection_in_use() {
     assert_eq!(cli(server.port, &["config", "resetstat"]), "OK");
     for count in [1, 5, 50] {
         drop_early(&store, id, count);
-        assert!(store.load(id, NOW).await.unwrap().is_some());
+        assert!(store.load(id, now()).await.unwrap().is_some());
         assert_eq!(connections(server.port), before, "{count} dropped");
     }
     // One check at a time, in the background.
@@ -851,18 +701,16 @@ async fn calls_that_are_dropped_early_leave_a_healthy_connection_in_use() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_dead_connection_is_found_though_every_call_is_dropped_early() {
-    let server = Server::start(&[]);
-    let (port, fault) = proxy(server.port);
-    let store = RedisStore::connect(&format!("redis://127.0.0.1:{port}"))
-        .await
-        .unwrap();
+async fn a_dead_connection_is_replaced_even_if_every_call_is_cancelled() {
+    let server = Redis::start(&[]);
+    let (url, proxy) = Proxy::before(&server.url());
+    let store = RedisStore::connect(&url).await.unwrap();
     let id = new_id();
     assert!(store.create(id, &write(&[])).await.unwrap());
-    *fault.lock().unwrap() = Fault::Swallow;
+    proxy.silence();
     let since = Instant::now();
     let early = Duration::from_millis(50);
-    while tokio::time::timeout(early, store.load(id, NOW))
+    while tokio::time::timeout(early, store.load(id, now()))
         .await
         .is_err()
     {
@@ -873,44 +721,41 @@ async fn a_dead_connection_is_found_though_every_call_is_dropped_early() {
 
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_write_whose_answer_was_lost_is_done_once() {
-    let server = Server::start(&[]);
-    let (port, fault) = proxy(server.port);
-    let store = RedisStore::connect(&format!("redis://127.0.0.1:{port}"))
-        .await
-        .unwrap();
+async fn a_write_whose_reply_was_lost_happens_once() {
+    let server = Redis::start(&[]);
+    let (url, proxy) = Proxy::before(&server.url());
+    let store = RedisStore::connect(&url).await.unwrap();
     // So that the server knows the scripts.
     let id = new_id();
     assert!(store.create(id, &write(&[])).await.unwrap());
     assert_eq!(store.apply(id, &write(&[])).await.unwrap(), Applied::Done);
     store.destroy(id).await.unwrap();
 
-    let lost = || *fault.lock().unwrap() = Fault::Lose;
-    lost();
+    proxy.lose_next_reply();
     assert!(store.create(id, &write(&[("a", "1")])).await.unwrap());
     let mut change = write(&[("a", "2")]);
     change.if_version = Some(1);
-    lost();
+    proxy.lose_next_reply();
     assert_eq!(store.apply(id, &change).await.unwrap(), Applied::Done);
-    assert_eq!(store.load(id, NOW).await.unwrap().unwrap().version, 2);
-    lost();
+    assert_eq!(store.load(id, now()).await.unwrap().unwrap().version, 2);
+    proxy.lose_next_reply();
     let change = renewal(&[("a", "3")]);
     assert_eq!(store.apply(id, &change).await.unwrap(), Applied::Done);
-    let record = store.load(id, NOW).await.unwrap().unwrap();
+    let record = store.load(id, now()).await.unwrap().unwrap();
     assert_eq!((record.version, record.verifier), (3, SECOND));
     assert_eq!(
         store.apply(id, &change).await.unwrap(),
         Applied::Gone,
         "the same once more is another write"
     );
-    lost();
+    proxy.lose_next_reply();
     store.destroy(id).await.unwrap();
 }
 
 /// What `RedisStore`'s documentation says that a user of Redis needs.
 #[tokio::test]
 #[ignore = "needs Redis: tests/run.sh"]
-async fn a_user_with_the_documented_rights_may_do_everything() {
+async fn the_documented_redis_rights_suffice() {
     let (single, cluster) = (url("SESSION_TEST_REDIS"), url("SESSION_TEST_REDIS_CLUSTER"));
     let sentinel = url("SESSION_TEST_REDIS_SENTINEL");
     let masters = "sentinel get-master-addr-by-name session";
@@ -947,7 +792,7 @@ async fn a_user_with_the_documented_rights_may_do_everything() {
 #[cfg(feature = "redis-tls")]
 #[test]
 #[ignore = "needs Redis: tests/run.sh"]
-fn over_tls_the_contract_is_kept_with_a_server_that_the_system_trusts_and_no_other() {
+fn over_tls_only_a_server_that_the_system_trusts_is_accepted() {
     // Which certificates the system trusts is read from the environment, so that the test runs itself
     // in a process for each answer.
     if let Ok(url) = env::var("SESSION_TEST_REDIS_TLS") {
@@ -959,7 +804,7 @@ fn over_tls_the_contract_is_kept_with_a_server_that_the_system_trusts_and_no_oth
     let certificates = Certificates::make();
     let file = |name: &str| certificates.path(name);
     let (port, ca) = (free_port(), file("ca.pem"));
-    let _server = Server::start(&[
+    let _server = Redis::start(&[
         "--tls-port",
         &port.to_string(),
         "--tls-cert-file",
@@ -975,7 +820,7 @@ fn over_tls_the_contract_is_kept_with_a_server_that_the_system_trusts_and_no_oth
         let mut test = Command::new(env::current_exe().unwrap());
         test.args([
             "--exact",
-            "over_tls_the_contract_is_kept_with_a_server_that_the_system_trusts_and_no_other",
+            "over_tls_only_a_server_that_the_system_trusts_is_accepted",
             "--ignored",
             "--nocapture",
         ])

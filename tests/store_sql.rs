@@ -1,56 +1,27 @@
-//! The SQL stores against real databases. Those that are servers are started by `tests/run.sh`, which
-//! says where they are.
+//! The SQL stores on real databases. `tests/run.sh` starts the servers.
 #![cfg(all(
     feature = "testing",
     any(feature = "postgres", feature = "mysql", feature = "sqlite")
 ))]
 
+mod common;
+
+use std::time::{Duration, Instant};
+
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-#[path = "services/servers.rs"]
-mod servers;
-
-use std::{
-    error::Error as _,
-    sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+use common::proxy::Proxy;
+use common::{
+    records::{FIRST, HOUR, SECOND, new_id, now, unique, write},
+    whole,
 };
-
 use session_manager::{
     Store, StoreError, Timestamp,
-    store::{Applied, StoreId, UserIndex, Value, Verifier, Write},
+    store::{Applied, StoreId, UserIndex, Value, Write},
     testing,
 };
 
-const HOUR: Duration = Duration::from_secs(3600);
-const FIRST: Verifier = Verifier::from_bytes([1; 32]);
-const SECOND: Verifier = Verifier::from_bytes([2; 32]);
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Timestamp::from_millis(since.as_millis().try_into().unwrap())
-}
-
-/// A number that no other call in any test of this run gets.
-fn unique() -> u64 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    u64::from(std::process::id()) << 24 | u64::from(next)
-}
-
-fn id() -> StoreId {
-    let mut bytes = [7; 32];
-    bytes[..8].copy_from_slice(&unique().to_be_bytes());
-    StoreId::from_bytes(bytes)
-}
-
 fn table() -> String {
     format!("t_{}", unique())
-}
-
-fn write(key: &str, value: &str) -> Write {
-    let mut write = Write::touch(FIRST, now(), now(), now().plus(HOUR));
-    write.set = vec![(key.into(), Value::Text(value.into()))];
-    write
 }
 
 #[allow(dead_code, reason = "SQLite is no server")]
@@ -59,26 +30,20 @@ fn server(variable: &str) -> String {
         .unwrap_or_else(|_| panic!("{variable} is not set: tests/run.sh starts what it names"))
 }
 
-/// Everything that an error shows, its sources included.
-fn shown(error: &StoreError) -> String {
-    let mut shown = format!("{error} {error:?}");
-    let mut source = error.source();
-    while let Some(error) = source {
-        shown.push_str(&format!(" {error} {error:?}"));
-        source = error.source();
-    }
-    shown
-}
-
 /// `n` records whose time is over, and the id of one that lives.
 async fn old_and_young<S: Store>(store: &S, n: usize) -> StoreId {
-    let mut old = write("key", "value");
+    let mut old = write(&[("key", "value")]);
     (old.now, old.expires) = (Timestamp::from_millis(1_000), Timestamp::from_millis(2_000));
     for _ in 0..n {
-        assert!(store.create(id(), &old).await.unwrap());
+        assert!(store.create(new_id(), &old).await.unwrap());
     }
-    let young = id();
-    assert!(store.create(young, &write("key", "value")).await.unwrap());
+    let young = new_id();
+    assert!(
+        store
+            .create(young, &write(&[("key", "value")]))
+            .await
+            .unwrap()
+    );
     young
 }
 
@@ -101,7 +66,7 @@ macro_rules! on_each_store {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             $(#[$when])?
-            async fn the_contract_of_a_store_is_kept() {
+            async fn the_store_contract_is_kept() {
                 let (url, _home) = $home;
                 let (store, _) = store(&url).await;
                 testing::check_store(store).await;
@@ -109,11 +74,11 @@ macro_rules! on_each_store {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             $(#[$when])?
-            async fn the_contract_is_kept_on_the_applications_pool() {
+            async fn the_store_contract_is_kept_on_the_applications_pool() {
                 let (url, _home) = $home;
                 let pool = $pool::connect(&url).await.unwrap();
                 let store = $store::from_pool(pool).with_table(&table()).unwrap();
-                let missing = store.load(id(), now()).await;
+                let missing = store.load(new_id(), now()).await;
                 assert!(missing.is_err(), "from_pool creates nothing");
                 store.migrate().await.unwrap();
                 testing::check_store(store).await;
@@ -121,7 +86,7 @@ macro_rules! on_each_store {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             $(#[$when])?
-            async fn processes_that_start_together_all_find_the_table() {
+            async fn processes_that_start_together_create_one_table() {
                 let (url, _home) = $home;
                 for _ in 0..3 {
                     let table = table();
@@ -130,7 +95,7 @@ macro_rules! on_each_store {
                         tokio::spawn(async move {
                             let store = $store::connect_lazy(url).unwrap().with_table(&table).unwrap();
                             store.migrate().await?;
-                            assert!(store.create(id(), &write("key", "value")).await?);
+                            assert!(store.create(new_id(), &write(&[("key", "value")])).await?);
                             Ok::<_, StoreError>(store)
                         })
                     };
@@ -146,8 +111,8 @@ macro_rules! on_each_store {
             async fn connecting_creates_the_table_sessions() {
                 let (url, _home) = $home;
                 let store = $store::connect(&url).await.unwrap();
-                let id = id();
-                assert!(store.create(id, &write("key", "value")).await.unwrap());
+                let id = new_id();
+                assert!(store.create(id, &write(&[("key", "value")])).await.unwrap());
                 let again = store.clone();
                 assert!(again.load(id, now()).await.unwrap().is_some());
                 again.destroy(id).await.unwrap();
@@ -166,7 +131,7 @@ macro_rules! on_each_store {
 
             #[tokio::test]
             $(#[$when])?
-            async fn a_sweep_deletes_what_is_over_and_nothing_else() {
+            async fn a_sweep_deletes_only_expired_sessions() {
                 let (url, _home) = $home;
                 let (store, _) = store(&url).await;
                 let young = old_and_young(&store, 2_500).await;
@@ -204,7 +169,7 @@ macro_rules! on_each_store {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             $(#[$when])?
-            async fn sweeping_and_writing_at_once_fail_neither() {
+            async fn sweeping_and_writing_at_once_both_succeed() {
                 let (url, _home) = $home;
                 let (store, _) = store(&url).await;
                 let other = store.clone();
@@ -219,7 +184,7 @@ macro_rules! on_each_store {
                     tokio::spawn(async move {
                         for _ in 0..40 {
                             let id = old_and_young(&store, 1).await;
-                            let mut theirs = write("key", "value");
+                            let mut theirs = write(&[("key", "value")]);
                             theirs.user = Some("ada".into());
                             assert_eq!(store.apply(id, &theirs).await.unwrap(), Applied::Done);
                             theirs.new_verifier = Some(SECOND);
@@ -236,12 +201,12 @@ macro_rules! on_each_store {
 
             #[tokio::test]
             $(#[$when])?
-            async fn what_another_program_wrote_is_corrupt_and_stays() {
+            async fn a_foreign_row_is_corrupt_and_unchanged() {
                 let (url, _home) = $home;
                 let (store, table) = store(&url).await;
                 let pool = $pool::connect(&url).await.unwrap();
-                let id = id();
-                let mut theirs = write("key", "value");
+                let id = new_id();
+                let mut theirs = write(&[("key", "value")]);
                 theirs.user = Some("ada".into());
                 assert!(store.create(id, &theirs).await.unwrap());
                 for (column, corrupt) in [
@@ -273,9 +238,9 @@ macro_rules! on_each_store {
                 let long = "long".repeat(25_000);
                 let users = ["ada", "Ada", "ada ", "àda", "", "a\0da", "%", "' --", &long];
                 for user in users {
-                    let mut theirs = write("user", user);
+                    let mut theirs = write(&[("user", user)]);
                     theirs.user = Some(user.into());
-                    assert!(store.create(id(), &theirs).await.unwrap());
+                    assert!(store.create(new_id(), &theirs).await.unwrap());
                 }
                 for user in users {
                     let found = store.sessions_of(user, &[], now()).await.unwrap().items;
@@ -295,30 +260,30 @@ macro_rules! on_each_store {
                     "\0", "\\u0000", "%00", "\u{1}", "\"", "\\", "\\\"", "\n", "n", "\u{1f980}",
                     "\u{1f981}", "a", "A", "a ", "à", "a\u{300}", "\u{7f}", "$", ".", "null",
                 ];
-                let id = id();
-                assert!(store.create(id, &write("first", "")).await.unwrap());
+                let id = new_id();
+                assert!(store.create(id, &write(&[("first", "")])).await.unwrap());
                 for key in keys {
-                    assert_eq!(store.apply(id, &write(key, key)).await.unwrap(), Applied::Done);
+                    assert_eq!(store.apply(id, &write(&[(key, key)])).await.unwrap(), Applied::Done);
                 }
                 let record = store.load(id, now()).await.unwrap().unwrap();
                 assert_eq!(record.entries.len(), 1 + keys.len());
                 for key in keys {
                     assert_eq!(record.entries.get(key), Some(Value::Text(key)), "{key:?}");
-                    let mut gone = write("first", "");
+                    let mut gone = write(&[("first", "")]);
                     gone.remove = vec![key.into()];
                     assert_eq!(store.apply(id, &gone).await.unwrap(), Applied::Done);
                     let left = store.load(id, now()).await.unwrap().unwrap().entries;
                     assert_eq!(left.get(key), None, "{key:?}");
-                    assert_eq!(store.apply(id, &write(key, key)).await.unwrap(), Applied::Done);
+                    assert_eq!(store.apply(id, &write(&[(key, key)])).await.unwrap(), Applied::Done);
                 }
             }
 
             #[tokio::test]
             $(#[$when])?
-            async fn a_timeout_that_never_ends_is_kept() {
+            async fn the_largest_timestamp_is_stored() {
                 let (url, _home) = $home;
                 let (store, _) = store(&url).await;
-                let (id, mut forever) = (id(), write("key", "value"));
+                let (id, mut forever) = (new_id(), write(&[("key", "value")]));
                 forever.expires = Timestamp::from_millis(u64::MAX);
                 assert!(store.create(id, &forever).await.unwrap());
                 let later = Timestamp::from_millis(1 << 62);
@@ -327,10 +292,10 @@ macro_rules! on_each_store {
 
             #[tokio::test]
             $(#[$when])?
-            async fn a_store_that_cannot_be_opened_is_an_error_at_once_and_shows_no_password() {
+            async fn a_failed_connect_is_immediate_and_shows_no_password() {
                 let begun = Instant::now();
                 let error = $store::connect($down).await.unwrap_err();
-                let text = shown(&error);
+                let text = whole(&error);
                 assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
                 assert!(!text.contains("a-password"), "{text}");
                 assert!(error.to_string().contains("whether the store is up"), "{error}");
@@ -341,7 +306,7 @@ macro_rules! on_each_store {
                     "sqlite:a-password?mode=a-password",
                 ] {
                     let error = $store::connect_lazy(bad).unwrap_err();
-                    assert!(!shown(&error).contains("app:a-password"), "{}", shown(&error));
+                    assert!(!whole(&error).contains("app:a-password"), "{}", whole(&error));
                 }
                 let store = $store::connect_lazy($down).unwrap();
                 assert_eq!(
@@ -352,7 +317,7 @@ macro_rules! on_each_store {
 
             #[test]
             $(#[$when])?
-            fn a_tables_name_is_an_identifier() {
+            fn a_table_name_must_be_an_identifier() {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 runtime.unwrap().block_on(async {
                     let store = $store::connect_lazy($down).unwrap();
@@ -409,145 +374,16 @@ on_each_store! {
     down: "mysql://app:a-password@127.0.0.1:1/app"
 }
 
-/// What went over the wire to a server.
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-mod wire {
-    use std::{
-        collections::BTreeMap,
-        io::{Read, Write},
-        net::{Shutdown, TcpListener, TcpStream},
-        sync::{
-            Arc, Mutex,
-            atomic::{AtomicBool, AtomicU64, Ordering},
-        },
-        thread,
-        time::Duration,
-    };
-
-    #[derive(Default)]
-    pub(crate) struct Counts {
-        sent: AtomicU64,
-        turns: AtomicU64,
-        /// How often the way was cut; connections from before are.
-        cuts: AtomicU64,
-        /// Where new connections lead, how many were made, and how many of which are open.
-        place: Mutex<String>,
-        made: AtomicU64,
-        open: Mutex<BTreeMap<String, u64>>,
-    }
-
-    impl Counts {
-        /// From now on connections that are open pass nothing on, and nobody is told.
-        pub(crate) fn cut(&self) {
-            self.cuts.fetch_add(1, Ordering::SeqCst);
-        }
-
-        /// New connections lead to the server of `url`, as after a failover.
-        pub(crate) fn lead_to(&self, url: &str) {
-            *self.place.lock().unwrap() = place(url).to_owned();
-        }
-
-        pub(crate) fn made(&self) -> u64 {
-            self.made.load(Ordering::SeqCst)
-        }
-
-        /// How many connections to the server of `url` are open.
-        pub(crate) fn open(&self, url: &str) -> u64 {
-            let open = self.open.lock().unwrap();
-            open.get(place(url)).copied().unwrap_or_default()
-        }
-
-        fn count(&self, place: &str, change: i64) {
-            let mut open = self.open.lock().unwrap();
-            let count = open.entry(place.to_owned()).or_default();
-            *count = count.checked_add_signed(change).unwrap();
-        }
-
-        /// Bytes to the server, and how often it was their turn after the server's, since the last
-        /// call.
-        pub(crate) fn take(&self) -> (u64, u64) {
-            let take = |count: &AtomicU64| count.swap(0, Ordering::SeqCst);
-            (take(&self.sent), take(&self.turns))
-        }
-    }
-
-    /// The host and port of a url.
-    fn place(url: &str) -> &str {
-        let (_, place) = url.rsplit_once('@').unwrap();
-        place.split_once('/').unwrap().0
-    }
-
-    /// A way to the server of `url` that counts; the url of that way.
-    pub(crate) fn counted(url: &str) -> (String, Arc<Counts>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let here = listener.local_addr().unwrap().to_string();
-        let counted = url.replace(place(url), &here);
-        let counts = Arc::<Counts>::default();
-        counts.lead_to(url);
-        let all = Arc::clone(&counts);
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                let place = all.place.lock().unwrap().clone();
-                // Where the server is down, the client is told so by the end of the connection.
-                let (client, Ok(server)) = (client.unwrap(), TcpStream::connect(&place)) else {
-                    continue;
-                };
-                all.made.fetch_add(1, Ordering::SeqCst);
-                all.count(&place, 1);
-                let closed = Arc::clone(&all);
-                let (to, from) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-                let (one, other) = (Arc::new(AtomicBool::new(true)), Arc::clone(&all));
-                let (cuts, born) = (Arc::clone(&all), all.cuts.load(Ordering::SeqCst));
-                let wait_if_cut = move || {
-                    while cuts.cuts.load(Ordering::SeqCst) > born {
-                        thread::sleep(Duration::from_millis(10));
-                    }
-                };
-                let wait_if_cut_too = wait_if_cut.clone();
-                let answered = Arc::clone(&one);
-                thread::spawn(move || {
-                    pass(client, to, |n| {
-                        wait_if_cut();
-                        other.sent.fetch_add(n, Ordering::SeqCst);
-                        if answered.swap(false, Ordering::SeqCst) {
-                            other.turns.fetch_add(1, Ordering::SeqCst);
-                        }
-                    });
-                    closed.count(&place, -1);
-                });
-                thread::spawn(move || {
-                    pass(server, from, |_| {
-                        wait_if_cut_too();
-                        one.store(true, Ordering::SeqCst);
-                    });
-                });
-            }
-        });
-        (counted, counts)
-    }
-
-    fn pass(mut from: TcpStream, mut to: TcpStream, seen: impl Fn(u64)) {
-        let mut buffer = [0; 65_536];
-        while let Ok(n @ 1..) = from.read(&mut buffer) {
-            seen(n as u64);
-            if to.write_all(&buffer[..n]).is_err() {
-                break;
-            }
-        }
-        let _ = to.shutdown(Shutdown::Both);
-    }
-}
-
 /// The round trips of each operation and the bytes of a commit, on a store whose way to the server
 /// `counts`. A connection that goes back to its pool is tested there, after the answer is delivered
-/// and while nobody waits for it: that is the second turn.
+/// and no caller waits for it: that is the second turn.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-async fn costs_follow_what_changed<S: Store>(store: S, counts: &wire::Counts) {
+async fn costs_follow_what_changed<S: Store>(store: S, proxy: &Proxy) {
     let settled = async || {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        counts.take()
+        proxy.take_sent_and_turns()
     };
-    let mut large = write("key", "value");
+    let mut large = write(&[("key", "value")]);
     large.set = (0..1_000)
         .map(|n| {
             (
@@ -562,25 +398,25 @@ async fn costs_follow_what_changed<S: Store>(store: S, counts: &wire::Counts) {
     for _ in 0..10 {
         settled().await;
         let mut cost = Vec::new();
-        let one = id();
+        let one = new_id();
         assert!(store.create(one, &large).await.unwrap());
         cost.push(("create", settled().await));
         assert!(store.load(one, now()).await.unwrap().is_some());
         cost.push(("load", settled().await));
-        let one_key = write("key500", "changed");
+        let one_key = write(&[("key500", "changed")]);
         assert_eq!(store.apply(one, &one_key).await.unwrap(), Applied::Done);
         cost.push(("apply", settled().await));
         let touch = Write::touch(FIRST, now(), now(), now().plus(HOUR));
         assert_eq!(store.apply(one, &touch).await.unwrap(), Applied::Done);
         cost.push(("touch", settled().await));
-        let mut conflict = write("key", "value");
+        let mut conflict = write(&[("key", "value")]);
         conflict.if_version = Some(77);
         assert_eq!(
             store.apply(one, &conflict).await.unwrap(),
             Applied::Conflict
         );
         cost.push(("conflict", settled().await));
-        let mut renewal = write("key500", "changed");
+        let mut renewal = write(&[("key500", "changed")]);
         renewal.new_verifier = Some(SECOND);
         assert_eq!(store.apply(one, &renewal).await.unwrap(), Applied::Done);
         cost.push(("renew", settled().await));
@@ -612,8 +448,8 @@ macro_rules! on_each_server {
         mod $module {
             use super::*;
             #[cfg(feature = "sql-tls")]
-            use crate::servers::Certificates;
-            use crate::servers::$server;
+            use crate::common::servers::Certificates;
+            use crate::common::servers::$server;
             use session_manager::$store;
 
             /// As `ServerSide` asks.
@@ -626,7 +462,7 @@ macro_rules! on_each_server {
             async fn writes_at_once(store: &$store, id: StoreId) {
                 let writes = (0..8).map(|n| {
                     let store = store.clone();
-                    let change = write(&format!("key{n}"), "value");
+                    let change = write(&[(&format!("key{n}"), "value")]);
                     tokio::spawn(async move { store.apply(id, &change).await })
                 });
                 for write in Vec::from_iter(writes) {
@@ -636,17 +472,17 @@ macro_rules! on_each_server {
 
             #[tokio::test]
             #[$when]
-            async fn a_cancelled_call_costs_the_calls_after_it_nothing() {
-                let (url, counts) = wire::counted(&server($variable));
+            async fn a_cancelled_call_costs_later_calls_nothing() {
+                let (url, proxy) = Proxy::before(&server($variable));
                 let store = $store::connect(url).await.unwrap();
-                let id = id();
-                assert!(store.create(id, &write("key", "value")).await.unwrap());
+                let id = new_id();
+                assert!(store.create(id, &write(&[("key", "value")])).await.unwrap());
                 let turns = async || {
-                    counts.take();
+                    proxy.take_sent_and_turns();
                     assert!(store.load(id, now()).await.unwrap().is_some());
                     // The pool's own test of the connection comes behind the answer.
                     tokio::time::sleep(Duration::from_millis(50)).await;
-                    counts.take().1
+                    proxy.take_sent_and_turns().1
                 };
                 // A connection that runs the statement for the first time prepares it, and the pool
                 // takes them in turn.
@@ -676,7 +512,7 @@ macro_rules! on_each_server {
                     );
                 }
                 println!("{usual} turns");
-                let made = counts.made();
+                let made = proxy.made();
                 for _ in 0..20 {
                     tokio::select! {
                         biased;
@@ -685,17 +521,17 @@ macro_rules! on_each_server {
                     }
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                assert_eq!(counts.made(), made, "no connection is closed for it");
+                assert_eq!(proxy.made(), made, "no connection is closed for it");
             }
 
             /// As when a firewall forgets connections: no answer, and no error either.
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             #[$when]
-            async fn connections_that_die_without_a_word_are_replaced() {
-                let (url, way) = wire::counted(&server($variable));
+            async fn silently_dead_connections_are_replaced() {
+                let (url, proxy) = Proxy::before(&server($variable));
                 let store = $store::connect(url).await.unwrap();
-                let id = id();
-                assert!(store.create(id, &write("key", "value")).await.unwrap());
+                let id = new_id();
+                assert!(store.create(id, &write(&[("key", "value")])).await.unwrap());
                 for waits in [false, true] {
                     let mut failed = 0;
                     // More than the pool has connections.
@@ -708,7 +544,7 @@ macro_rules! on_each_server {
                     }
                     assert_eq!(failed > 0, waits, "{failed} of 30 failed");
                     if !waits {
-                        way.cut();
+                        proxy.silence();
                     }
                 }
                 let begun = Instant::now();
@@ -726,15 +562,15 @@ macro_rules! on_each_server {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             #[$when]
-            async fn they_are_replaced_though_every_call_is_cancelled_early() {
-                let (url, way) = wire::counted(&server($variable));
+            async fn dead_connections_are_replaced_even_if_every_call_is_cancelled() {
+                let (url, proxy) = Proxy::before(&server($variable));
                 let store = $store::connect(url).await.unwrap();
-                let id = id();
-                assert!(store.create(id, &write("key", "value")).await.unwrap());
+                let id = new_id();
+                assert!(store.create(id, &write(&[("key", "value")])).await.unwrap());
                 writes_at_once(&store, id).await;
                 // Until each connection is back in the pool.
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                way.cut();
+                proxy.silence();
                 let begun = Instant::now();
                 let early = Duration::from_millis(200);
                 while tokio::time::timeout(early, store.load(id, now()))
@@ -754,11 +590,11 @@ macro_rules! on_each_server {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             #[$when]
-            async fn a_restart_of_the_server_fails_no_later_call_and_loses_no_session() {
+            async fn a_server_restart_fails_no_later_call_and_loses_no_session() {
                 let server = $server::start();
                 let store = $store::connect(&server.url).await.unwrap();
-                let id = id();
-                assert!(store.create(id, &write("key", "value")).await.unwrap());
+                let id = new_id();
+                assert!(store.create(id, &write(&[("key", "value")])).await.unwrap());
                 let all_at_once = async || {
                     let loads = (0..8).map(|_| {
                         let store = store.clone();
@@ -774,7 +610,7 @@ macro_rules! on_each_server {
                     server.restart();
                     let begun = Instant::now();
                     if writes_first {
-                        let late = store.apply(id, &write("late", "value")).await;
+                        let late = store.apply(id, &write(&[("late", "value")])).await;
                         // MySQL does not say that the connection ended before the write came, so one
                         // write fails: it may have been done.
                         assert!(late.is_ok() || store.name() == "MySQL", "{late:?}");
@@ -807,11 +643,11 @@ macro_rules! on_each_server {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             #[$when]
-            async fn a_server_that_was_killed_or_stopped_is_well_again_once_it_is_back() {
+            async fn after_a_kill_or_stop_the_store_recovers_with_the_server() {
                 let server = $server::start();
                 let store = $store::connect(&server.url).await.unwrap();
-                let id = id();
-                assert!(store.create(id, &write("key", "value")).await.unwrap());
+                let id = new_id();
+                assert!(store.create(id, &write(&[("key", "value")])).await.unwrap());
                 writes_at_once(&store, id).await;
                 for fault in ["killed", "stopped"] {
                     match fault {
@@ -858,7 +694,7 @@ macro_rules! on_each_server {
             #[cfg(feature = "sql-tls")]
             #[tokio::test]
             #[$when]
-            async fn over_tls_the_contract_is_kept_with_a_server_whose_certificate_is_right_and_no_other() {
+            async fn over_tls_only_a_valid_certificate_is_accepted() {
                 let (ours, others) = (Certificates::make(), Certificates::make());
                 let server = $server::start();
                 let trusting = |ca: &Certificates| {
@@ -867,7 +703,7 @@ macro_rules! on_each_server {
                 };
                 let refused = async |url: String| match $store::connect(url).await {
                     Ok(_) => panic!("it was accepted"),
-                    Err(error) => shown(&error),
+                    Err(error) => whole(&error),
                 };
                 let plain = refused(trusting(&ours)).await;
                 assert!(plain.contains("TLS"), "a server without TLS: {plain}");
@@ -883,35 +719,35 @@ macro_rules! on_each_server {
             /// The way leads to another server, while the former one lives on and refuses writes.
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             #[$when]
-            async fn a_failover_that_leaves_a_read_only_server_behind_fails_no_write() {
+            async fn after_a_failover_writes_leave_the_read_only_server() {
                 let (primary, replica) = ($server::start(), $server::start());
                 let url: fn(&$server) -> String = $url;
                 let (primary_url, replica_url) = (url(&primary), url(&replica));
-                let (url, way) = wire::counted(&primary_url);
+                let (url, proxy) = Proxy::before(&primary_url);
                 let store = $store::connect(&url).await.unwrap();
                 let direct = $store::connect(&replica_url).await.unwrap();
-                let id = id();
+                let id = new_id();
                 for store in [&store, &direct] {
-                    assert!(store.create(id, &write("key", "value")).await.unwrap());
+                    assert!(store.create(id, &write(&[("key", "value")])).await.unwrap());
                 }
                 writes_at_once(&store, id).await;
-                assert!(way.open(&primary_url) > 1);
+                assert!(proxy.open_to(&primary_url) > 1);
 
                 // Nothing else to write to yet: reads go on, and connecting does not run wild.
                 let read_only: fn(&$server) = $read_only;
                 read_only(&primary);
-                let made = way.made();
+                let made = proxy.made();
                 for _ in 0..100 {
-                    assert!(store.apply(id, &write("key", "value")).await.is_err());
+                    assert!(store.apply(id, &write(&[("key", "value")])).await.is_err());
                     assert!(load(&store, id).await);
                 }
-                let made = way.made() - made;
+                let made = proxy.made() - made;
                 println!("read-only: {made} new connections for 100 failed writes");
                 assert!(made < 30, "{made} new connections for 100 failed writes");
 
-                way.lead_to(&replica_url);
+                proxy.lead_to(&replica_url);
                 let begun = Instant::now();
-                while store.apply(id, &write("key", "value")).await.is_err() {
+                while store.apply(id, &write(&[("key", "value")])).await.is_err() {
                     assert!(
                         begun.elapsed() < Duration::from_secs(2),
                         "the pool keeps them"
@@ -921,7 +757,7 @@ macro_rules! on_each_server {
                 // Connections that were made a moment before the failover lead to the former server
                 // too, and are given up a second after those before them.
                 while begun.elapsed() < Duration::from_millis(1_200) {
-                    let _ = store.apply(id, &write("key", "value")).await;
+                    let _ = store.apply(id, &write(&[("key", "value")])).await;
                 }
                 writes_at_once(&store, id).await;
 
@@ -932,18 +768,18 @@ macro_rules! on_each_server {
                     $store::connect_lazy(&url).unwrap(),
                     $store::from_pool(theirs),
                 ] {
-                    way.lead_to(&primary_url);
+                    proxy.lead_to(&primary_url);
                     assert!(load(&before, id).await);
-                    way.lead_to(&replica_url);
+                    proxy.lead_to(&replica_url);
                     writes_at_once(&before, id).await;
                     let since = Instant::now();
-                    while way.open(&primary_url) > 0 {
+                    while proxy.open_to(&primary_url) > 0 {
                         assert!(
                             since.elapsed() < Duration::from_secs(5),
                             "the pool keeps them"
                         );
                         assert_eq!(
-                            before.apply(id, &write("a", "b")).await.unwrap(),
+                            before.apply(id, &write(&[("a", "b")])).await.unwrap(),
                             Applied::Done
                         );
                         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -981,24 +817,24 @@ on_each_server! {
 #[tokio::test]
 #[ignore = "needs MySQL or MariaDB: tests/run.sh"]
 async fn mysql_is_sent_what_changed_in_one_round_trip() {
-    let (url, counts) = wire::counted(&server("SESSION_TEST_MYSQL"));
+    let (url, proxy) = Proxy::before(&server("SESSION_TEST_MYSQL"));
     let store = session_manager::MySqlStore::connect(url).await.unwrap();
-    costs_follow_what_changed(store, &counts).await;
+    costs_follow_what_changed(store, &proxy).await;
 }
 
 #[cfg(feature = "mysql")]
 #[tokio::test]
 #[ignore = "needs MySQL or MariaDB: tests/run.sh"]
-async fn what_mysql_takes_no_packet_of_is_an_error_and_changes_nothing() {
+async fn a_packet_too_large_for_mysql_is_an_error_without_effect() {
     let url = server("SESSION_TEST_MYSQL");
     let store = session_manager::MySqlStore::connect(&url).await.unwrap();
     let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
     let limit = sqlx::query_scalar::<_, i64>("SELECT CAST(@@max_allowed_packet AS SIGNED)");
     let limit: usize = limit.fetch_one(&pool).await.unwrap().try_into().unwrap();
-    let (id, large) = (id(), "x".repeat(limit * 6 / 10));
-    assert!(store.create(id, &write("one", &large)).await.unwrap());
+    let (id, large) = (new_id(), "x".repeat(limit * 6 / 10));
+    assert!(store.create(id, &write(&[("one", &large)])).await.unwrap());
     let beyond = "x".repeat(limit + 1);
-    assert!(store.apply(id, &write("two", &beyond)).await.is_err());
+    assert!(store.apply(id, &write(&[("two", &beyond)])).await.is_err());
     let record = store.load(id, now()).await.unwrap().unwrap();
     assert_eq!(record.version, 1);
     assert_eq!(record.entries.get("one"), Some(Value::Text(large.as_str())));
@@ -1015,12 +851,12 @@ mod postgres_alone {
     #[tokio::test]
     #[ignore = "needs PostgreSQL: tests/run.sh"]
     async fn postgresql_is_sent_what_changed_in_one_round_trip() {
-        let (url, counts) = wire::counted(&server("SESSION_TEST_POSTGRES"));
+        let (url, proxy) = Proxy::before(&server("SESSION_TEST_POSTGRES"));
         let store = PostgresStore::connect(url).await.unwrap();
-        costs_follow_what_changed(store, &counts).await;
+        costs_follow_what_changed(store, &proxy).await;
     }
 
-    /// Counted by the server itself, in a database that nobody else uses.
+    /// The server itself counts, in a database that no other test uses.
     #[tokio::test]
     #[ignore = "needs PostgreSQL: tests/run.sh"]
     async fn each_operation_is_one_statement() {
@@ -1053,8 +889,8 @@ mod postgres_alone {
             let after = calls().await;
             after - std::mem::replace(&mut before, after)
         };
-        let one = id();
-        let mut change = write("key", "value");
+        let one = new_id();
+        let mut change = write(&[("key", "value")]);
         change.user = Some("ada".into());
         let mut renewal = change.clone();
         renewal.new_verifier = Some(SECOND);
@@ -1075,7 +911,7 @@ mod postgres_alone {
             let page = store.ids_of("ada", &[]).await.unwrap();
             assert_eq!(page.items, [one]);
             assert_eq!(statements().await, 1, "a page of their ids");
-            assert_eq!(store.destroy_of("ada", &[one, id()]).await.unwrap(), 1);
+            assert_eq!(store.destroy_of("ada", &[one, new_id()]).await.unwrap(), 1);
             assert_eq!(statements().await, 1, "the end of a page");
             store.destroy(one).await.unwrap();
             assert_eq!(statements().await, 1, "destroy");
@@ -1098,7 +934,7 @@ mod sqlite_alone {
     use sqlx::{AssertSqlSafe, SqlitePool};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn the_contract_is_kept_in_memory() {
+    async fn the_store_contract_is_kept_in_memory() {
         for url in ["sqlite::memory:", ":memory:", "sqlite://?mode=memory"] {
             let store = SqliteStore::connect(url).await.unwrap();
             testing::check_store(store).await;
@@ -1106,11 +942,11 @@ mod sqlite_alone {
     }
 
     #[tokio::test]
-    async fn two_stores_in_memory_are_two() {
+    async fn two_stores_in_memory_are_independent() {
         let one = SqliteStore::connect("sqlite::memory:").await.unwrap();
         let two = SqliteStore::connect("sqlite::memory:").await.unwrap();
-        let id = id();
-        assert!(one.create(id, &write("key", "value")).await.unwrap());
+        let id = new_id();
+        assert!(one.create(id, &write(&[("key", "value")])).await.unwrap());
         assert!(two.load(id, now()).await.unwrap().is_none());
     }
 
@@ -1118,9 +954,9 @@ mod sqlite_alone {
     async fn a_session_in_a_file_outlives_the_store() {
         let (_, file) = file();
         let path = file.0.to_str().unwrap();
-        let id = id();
+        let id = new_id();
         let store = SqliteStore::connect(path).await.unwrap();
-        assert!(store.create(id, &write("key", "value")).await.unwrap());
+        assert!(store.create(id, &write(&[("key", "value")])).await.unwrap());
         let again = SqliteStore::connect(path).await.unwrap();
         drop(store);
         assert!(again.load(id, now()).await.unwrap().is_some());
@@ -1137,7 +973,7 @@ mod sqlite_alone {
                 let url = url.clone();
                 tokio::spawn(async move {
                     let store = SqliteStore::connect(url).await?;
-                    store.create(id(), &write("key", "value")).await
+                    store.create(new_id(), &write(&[("key", "value")])).await
                 })
             };
             for opened in Vec::from_iter((0..8).map(open)) {
@@ -1147,7 +983,7 @@ mod sqlite_alone {
     }
 
     #[tokio::test]
-    async fn an_index_finds_a_users_sessions_and_those_that_are_over() {
+    async fn queries_by_user_and_by_expiry_use_an_index() {
         let (url, _file) = file();
         SqliteStore::connect(&url).await.unwrap();
         let pool = SqlitePool::connect(&url).await.unwrap();

@@ -5,8 +5,6 @@
 //! second it must serve; `tests/long.sh` says a minute and 10,000.
 
 mod common;
-#[path = "services/servers.rs"]
-mod servers;
 
 use std::{
     net::SocketAddr,
@@ -18,8 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Server, Stops, Web, Wire, on_every_framework, setting, watch};
-use servers::Redis;
+use common::{
+    Server, Stops, Web, Wire, on_every_framework,
+    servers::{self, Redis},
+    setting, watch,
+};
 use session_manager::{Key, Manager, RedisStore, ServerSide, SignedCookie, manager};
 
 const EVERY: Duration = Duration::from_millis(10);
@@ -36,7 +37,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One visitor, who knows what its session must hold.
+/// One client, which knows what its session must hold.
 struct Client {
     id: String,
     /// As many as it has requests under way at once.
@@ -215,7 +216,7 @@ fn under_load(
 }
 
 /// Each swap draws a key, and accepts so many that were drawn before.
-fn keys_that_change_all_the_time_lose_nobody(web: Web) {
+fn constant_key_rotation_loses_no_session(web: Web) {
     const ACCEPTED: usize = 100;
     let _alone = alone();
     let mut keys = vec![Key::generate()];
@@ -229,7 +230,7 @@ fn keys_that_change_all_the_time_lose_nobody(web: Web) {
     let clients: Vec<_> = clients.collect();
     let signed: Vec<_> = clients.iter().map(|client| client.signed.clone()).collect();
     under_load(web, "keys", clients, &AtomicU64::new(0), |swaps| {
-        // However slow this machine is at the moment: whoever has the oldest cookie keeps it.
+        // However slow this machine is: the client with the oldest cookie keeps its session.
         let oldest = signed.iter().map(|signed| signed.load(SeqCst)).min();
         if swaps - oldest.unwrap() + 2 > ACCEPTED as u64 {
             return None;
@@ -245,14 +246,14 @@ fn keys_that_change_all_the_time_lose_nobody(web: Web) {
     });
 }
 
-/// A Redis, and what builds managers that keep sessions there and in a cookie.
-struct House {
+/// A Redis, and a key: builds managers that store sessions in one or in a cookie.
+struct Service {
     _redis: Redis,
     store: RedisStore,
     key: Key,
 }
 
-impl House {
+impl Service {
     fn new() -> Self {
         let redis = Redis::start(&[]);
         Self {
@@ -285,10 +286,10 @@ impl House {
 }
 
 /// Each swap moves all sessions from cookies to Redis, or back.
-fn sessions_that_move_to_and_fro_all_the_time_are_all_there(web: Web) {
+fn migrating_to_redis_and_back_loses_no_session(web: Web) {
     let _alone = alone();
-    let house = House::new();
-    manager::set(Manager::new(house.in_cookies()));
+    let service = Service::new();
+    manager::set(Manager::new(service.in_cookies()));
     let server = Server::scripts(web, manager::middleware());
     let clients = (0..LANES * CLIENTS).map(|number| Client::new(&server, number, 1, 4));
     let clients = clients.collect();
@@ -299,21 +300,21 @@ fn sessions_that_move_to_and_fro_all_the_time_are_all_there(web: Web) {
         &AtomicU64::new(0),
         |swaps| {
             Some(match swaps % 2 {
-                0 => house.to_redis(),
-                _ => house.to_cookies(),
+                0 => service.to_redis(),
+                _ => service.to_cookies(),
             })
         },
     );
 }
 
-/// Each swap builds the same manager anew. A client makes its requests two at a time, but for the one
+/// Each swap builds the same manager again. A client makes its requests two at a time, but for the one
 /// that moves its session: of several managers that move one session at the same time, each makes one.
-fn sessions_that_move_to_redis_lose_no_update_of_overlapping_requests(web: Web) {
+fn migrating_to_redis_loses_no_overlapping_update(web: Web) {
     let _alone = alone();
-    let house = House::new();
-    manager::set(house.to_redis());
+    let service = Service::new();
+    manager::set(service.to_redis());
     let server = Server::scripts(web, manager::middleware());
-    let before = Server::scripts(web, Manager::new(house.in_cookies()).middleware());
+    let before = Server::scripts(web, Manager::new(service.in_cookies()).middleware());
     let clients = (0..LANES * CLIENTS / 2).map(|number| {
         let mut client = Client::new(&server, number, 2, 4);
         client.old = Some((before.address, 256));
@@ -323,14 +324,14 @@ fn sessions_that_move_to_redis_lose_no_update_of_overlapping_requests(web: Web) 
     });
     let clients = clients.collect();
     under_load(web, "cookie to Redis", clients, &AtomicU64::new(0), |_| {
-        Some(house.to_redis())
+        Some(service.to_redis())
     });
 }
 
 on_every_framework! {
-    keys_that_change_all_the_time_lose_nobody,
+    constant_key_rotation_loses_no_session,
     #[ignore = "needs Redis: tests/run.sh"]
-    sessions_that_move_to_and_fro_all_the_time_are_all_there,
+    migrating_to_redis_and_back_loses_no_session,
     #[ignore = "needs Redis: tests/run.sh"]
-    sessions_that_move_to_redis_lose_no_update_of_overlapping_requests,
+    migrating_to_redis_loses_no_overlapping_update,
 }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Answer, script, watch};
 
-/// The web frameworks that are built.
+/// The web frameworks that the features of this build include.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Web {
     Actix,
@@ -33,8 +33,8 @@ impl Web {
     #[cfg(not(feature = "axum"))]
     pub const ALL: [Self; 1] = [Self::Actix];
 
-    /// As the module of its tests is called; see `on_every_framework`. Tests that run side by side
-    /// tell their log lines apart by it.
+    /// The name of the module with its tests; see `on_every_framework`. Tests that run in parallel find
+    /// their own log lines by it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Actix => "on_actix",
@@ -43,9 +43,8 @@ impl Web {
         }
     }
 
-    /// A response that the middleware gives in place of the handler's, because the session could not
-    /// be opened or kept: status and body. A tower layer cannot write one, because it does not know
-    /// what kind of body it is.
+    /// The status and body that the middleware sends if the session could not be opened or stored. A tower
+    /// layer sends an empty body, because it does not know the body's type.
     pub fn unavailable(self) -> (u16, &'static str) {
         match self {
             Self::Actix => (503, "Service Unavailable"),
@@ -61,13 +60,13 @@ impl std::fmt::Display for Web {
     }
 }
 
-/// What a handler answers.
+/// A handler's response.
 #[derive(Debug)]
 pub struct Page {
     pub status: u16,
     pub headers: Vec<(&'static str, &'static str)>,
     pub body: String,
-    /// Whether it is an error of the framework instead of a response.
+    /// Whether the handler returns it as an error of the framework.
     pub is_error: bool,
 }
 
@@ -82,7 +81,7 @@ impl<T: Into<String>> From<T> for Page {
     }
 }
 
-/// The request as its framework has it, whichever it is.
+/// A request of either framework.
 pub struct Request(Option<Sessions>);
 
 impl Request {
@@ -118,7 +117,7 @@ pub struct Talk {
 }
 
 impl Talk {
-    /// The next message; `None` when there will be none.
+    /// Returns the next message; `None` after the last one.
     pub async fn hear(&mut self) -> Option<String> {
         self.heard.recv().await
     }
@@ -127,7 +126,7 @@ impl Talk {
         let _ = self.say.send(text.into());
     }
 
-    /// The conversation, and what its framework tells it and hears of it.
+    /// Returns the conversation, and the channels to and from it.
     fn begin() -> (Self, UnboundedSender<String>, UnboundedReceiver<String>) {
         let ((tell, heard), (say, said)) = (unbounded_channel(), unbounded_channel());
         (Self { heard, say }, tell, said)
@@ -144,7 +143,7 @@ where
     Arc::new(move |session, talk| Box::pin(f(session, talk)))
 }
 
-/// A body of server-sent events, made while it is sent: a client that goes away ends that.
+/// A body of server-sent events, made while it is sent. It ends when the client disconnects.
 struct Events {
     talking: Option<Talking>,
     said: UnboundedReceiver<String>,
@@ -208,7 +207,7 @@ impl App {
         .get_request("/idle", async |_, _| Ok("idle"))
     }
 
-    /// A route whose handler extracts the session, and is given what stands in the path's braces.
+    /// Adds a route whose handler extracts the session, and receives the parameter of the path.
     pub fn get<F, P>(
         mut self,
         path: &'static str,
@@ -222,7 +221,7 @@ impl App {
         self
     }
 
-    /// A route whose handler takes the request, and nothing out of it.
+    /// Adds a route whose handler receives the whole request.
     pub fn get_request<F, P>(
         mut self,
         path: &'static str,
@@ -236,26 +235,26 @@ impl App {
         self
     }
 
-    /// A WebSocket: `talker` goes on after the response head, and hears and says its messages.
+    /// Adds a WebSocket: `talker` runs on after the response head, and receives and sends messages.
     pub fn socket(mut self, path: &'static str, talker: Talker) -> Self {
         self.routes.push(Route::Socket(path, talker));
         self
     }
 
-    /// Server-sent events, made after the response head: `talker` hears what stands in the path's
-    /// braces, and says the events.
+    /// Adds server-sent events, made after the response head: `talker` receives the parameter of the path,
+    /// and sends the events.
     pub fn events(mut self, path: &'static str, talker: Talker) -> Self {
         self.routes.push(Route::Events(path, talker));
         self
     }
 
-    /// Mounts `middleware` around all there is so far.
+    /// Mounts `middleware` around everything added so far.
     pub fn wrap(mut self, middleware: Middleware) -> Self {
         self.layers.push(Layer::Sessions(middleware));
         self
     }
 
-    /// Mounts a middleware that does this before it passes a request on.
+    /// Mounts a middleware that calls `f` before it passes a request on.
     pub fn before(mut self, f: fn(&Request)) -> Self {
         self.layers.push(Layer::Between(f));
         self
@@ -343,7 +342,7 @@ impl App {
         router
     }
 
-    /// Calls the application without a server, in the task at hand.
+    /// Calls the application without a server, in the current task.
     pub async fn call(self, web: Web, path: &str) -> Answer {
         self.call_with(web, path, "").await
     }
@@ -359,7 +358,7 @@ impl App {
                 let request = test::TestRequest::with_uri(path).insert_header(("cookie", cookie));
                 let response = match test::try_call_service(&app, request.to_request()).await {
                     Ok(response) => response,
-                    // As a server answers it.
+                    // A server answers so.
                     Err(error) => {
                         let response = error.error_response();
                         return Answer {

@@ -10,11 +10,17 @@
 
 pub mod app;
 pub mod process;
+pub mod proxy;
+#[cfg(feature = "server-side")]
+pub mod records;
+pub mod redis;
 #[cfg(feature = "memory")]
 pub mod schedule;
 pub mod script;
 #[cfg(feature = "server-side")]
 pub mod server_side;
+#[path = "../services/servers.rs"]
+pub mod servers;
 pub mod socket;
 pub mod watch;
 pub mod wire;
@@ -43,7 +49,7 @@ use tokio::sync::Barrier;
 pub use watch::{Log, key_of};
 pub use wire::Wire;
 
-/// Makes of each function a test in every web framework: `on_actix::name` and `on_axum::name`.
+/// Makes each function a test in every web framework: `on_actix::name` and `on_axum::name`.
 macro_rules! on_every_framework {
     ($($(#[$attribute:meta])* $test:ident),+ $(,)?) => {
         mod on_actix {
@@ -59,15 +65,15 @@ pub(crate) use on_every_framework;
 
 pub const SECRET: [u8; 32] = [7; 32];
 
-/// The same key each time.
+/// Returns the same key each time.
 pub fn key() -> Key {
     key_of(SECRET)
 }
 
-/// A backend's name, and what builds a manager with it.
+/// A backend's name, and a function that builds a manager with it.
 pub type Backend = (&'static str, fn() -> Builder);
 
-/// Every backend of this crate that keeps sessions in cookies.
+/// Returns every backend that stores sessions in cookies.
 pub fn backends() -> [Backend; 2] {
     [
         ("signed", || Manager::builder(SignedCookie::new(key()))),
@@ -75,13 +81,13 @@ pub fn backends() -> [Backend; 2] {
     ]
 }
 
-/// A manager that one knows by its cookie's name.
+/// Returns a manager that tests recognise by the name of its cookie.
 pub fn named(name: &str) -> Manager {
     let builder = Manager::builder(SignedCookie::new(key())).cookie_name(name);
     builder.build().unwrap()
 }
 
-/// The name of the manager that a library would get now.
+/// Returns the cookie name of the manager that a library would get now.
 pub fn current() -> String {
     manager::get().settings().cookie_name().to_owned()
 }
@@ -104,7 +110,7 @@ impl Server {
         }
     }
 
-    /// A server of scripts alone.
+    /// Starts a server that only runs scripts.
     pub fn scripts(web: Web, middleware: Middleware) -> Self {
         Self::start(web, App::new().wrap(middleware))
     }
@@ -123,13 +129,13 @@ impl Server {
         Self::on_a_thread(|tell| {
             block_on(async move {
                 let server = HttpServer::new(app).workers(2).disable_signals();
-                // A client that has gone away ends its handler, as in axum.
+                // A client that disconnects cancels its handler, as in axum.
                 let server = server.h1_allow_half_closed(false);
                 let server = server.bind(("127.0.0.1", 0)).unwrap();
                 let address = server.addrs()[0];
                 let server = server.run();
                 let handle = server.handle();
-                // Not waited for: the handle tells the server, whose thread is.
+                // Not awaited: the server's thread is joined instead.
                 tell.send((address, Box::new(move || drop(handle.stop(false)))))
                     .unwrap();
                 server.await.unwrap();
@@ -170,12 +176,12 @@ impl Server {
         }
     }
 
-    /// A new visitor.
+    /// Returns a new client without cookies.
     pub fn visitor(&self) -> Visitor {
         Visitor::to(self.address)
     }
 
-    /// Sends a request with these header lines and this body-less path, as bytes.
+    /// Sends a GET request with these header lines, which may be any bytes.
     pub fn raw(&self, path: &str, headers: &[&[u8]]) -> Answer {
         let mut request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address).into_bytes();
         for header in headers {
@@ -230,7 +236,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The answer with this head, which is all before the empty line.
+    /// Parses the head: all before the empty line.
     fn parse(head: &str, body: String) -> Self {
         let mut lines = head.lines();
         let status = lines.next().and_then(|line| line.split(' ').nth(1));
@@ -249,7 +255,8 @@ impl Answer {
         all.map(|(name, value)| {
             let (name, value) = (name.as_ref().to_ascii_lowercase(), text(value.as_ref()));
             if name == "set-cookie" {
-                watch::keep_cookies(value.as_bytes());
+                // Its attributes, such as a date, are no secret.
+                watch::keep_cookies(value.split(';').next().unwrap_or_default().as_bytes());
             }
             (name, value)
         })
@@ -281,7 +288,7 @@ impl Answer {
         first
     }
 
-    /// `name=value` of the cookie that was set.
+    /// Returns `name=value` of the cookie that was set.
     #[track_caller]
     pub fn cookie(&self) -> String {
         let set = self
@@ -311,7 +318,7 @@ impl Visitor {
         }
     }
 
-    /// The same visitor, with the same cookies, at another port.
+    /// Returns the same client, with the same cookies, for another server.
     pub fn at(&self, server: SocketAddr) -> Self {
         Self {
             agent: self.agent.clone(),
@@ -323,7 +330,7 @@ impl Visitor {
         self.call(self.agent.get(format!("http://{}{path}", self.address)))
     }
 
-    /// With this `Cookie` header instead of what it keeps.
+    /// Sends this `Cookie` header in place of the stored cookies.
     pub fn get_with(&self, path: &str, cookie: &str) -> Answer {
         watch::keep_cookies(cookie.as_bytes());
         let request = self.agent.get(format!("http://{}{path}", self.address));
@@ -339,7 +346,7 @@ impl Visitor {
         }
     }
 
-    /// The body of a request that must succeed.
+    /// Returns the body of a request that must succeed.
     #[track_caller]
     pub fn body(&self, path: &str) -> String {
         let answer = self.get(path);
@@ -352,8 +359,8 @@ impl Visitor {
     }
 }
 
-/// Requests to `/together/…` wait until as many are inside as the test said; requests to `/slow/…`
-/// wait until the test has seen them inside and lets them go on. Their session is open by then.
+/// Requests to `/together/…` wait until as many handlers run as the test demands. Requests to `/slow/…`
+/// wait until the test has seen their handler run, and releases it. Their session is open by then.
 #[derive(Clone)]
 pub struct Gates {
     together: Arc<Barrier>,
@@ -372,7 +379,7 @@ impl Gates {
         let (together, slow) = (Arc::clone(&self.together), Arc::clone(&self.slow));
         let at_once = Arc::clone(&together);
         App::new()
-            // The same with the steps that wait.
+            // The same, with steps that await.
             .get("/at-once/{script}", move |session, script| {
                 let together = Arc::clone(&at_once);
                 async move {
@@ -397,7 +404,7 @@ impl Gates {
             })
     }
 
-    /// Waits, in a thread that is no task.
+    /// Waits at the gate of `/slow/…`. Blocks the thread.
     pub fn pass(&self) {
         block_on(async {
             let waiting = tokio::time::timeout(Duration::from_secs(30), self.slow.wait());
@@ -406,12 +413,23 @@ impl Gates {
     }
 }
 
-/// Runs a future to its end, in a thread that is no task.
+/// An error as a log may show it, with its sources.
+pub fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut next = error.source();
+    while let Some(source) = next {
+        text += &format!(" {source} {source:?}");
+        next = source.source();
+    }
+    text
+}
+
+/// Runs a future to its end. Blocks the thread, which must not run an executor.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     actix_web::rt::System::new().block_on(future)
 }
 
-/// Waits until it is so; ten seconds at most.
+/// Waits until `is_so` returns `true`, for at most ten seconds.
 #[track_caller]
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -421,12 +439,12 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A number that an environment variable sets.
+/// Returns the number in an environment variable.
 pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// Says so to the others when a thread has ended, be it by a panic, so that nobody goes on for nothing.
+/// Sets its flag when a thread ends, also by a panic, so that the other threads stop.
 pub struct Stops<'a>(pub &'a AtomicBool);
 
 impl Drop for Stops<'_> {
@@ -435,8 +453,8 @@ impl Drop for Stops<'_> {
     }
 }
 
-/// A clock that stands until it is moved. It begins at the real time, by which some stores drop what
-/// is over.
+/// A clock that moves only when a test moves it. It begins at the real time, because some stores delete
+/// expired records by the real time.
 #[derive(Clone, Default)]
 pub struct Clock(Arc<AtomicU64>);
 
@@ -447,7 +465,7 @@ impl Clock {
         self.0.fetch_add(span.as_millis() as u64, Ordering::SeqCst);
     }
 
-    /// How far it was moved.
+    /// Returns how far it was moved.
     pub fn moved(&self) -> Duration {
         Duration::from_millis(self.0.load(Ordering::SeqCst))
     }
@@ -458,7 +476,7 @@ impl Clock {
     }
 }
 
-/// Every backend of this crate that needs no service.
+/// Returns every backend that needs no server.
 pub fn all_backends() -> Vec<Backend> {
     #[cfg_attr(not(feature = "memory"), expect(unused_mut))]
     let mut all = backends().to_vec();

@@ -8,7 +8,7 @@ use std::{
 /// A child process that ends with its owner.
 pub(crate) struct Process {
     child: Child,
-    // Kept open: who writes to a closed pipe dies of it.
+    // Kept open: a program that writes to a closed pipe is killed.
     _stdout: BufReader<ChildStdout>,
 }
 

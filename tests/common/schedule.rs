@@ -17,8 +17,8 @@ use session_manager::{
     store::{Applied, Page, Record, SessionSummary, StoreId, UserIndex, Write},
 };
 
-/// Calls `run` once for every way in which it can choose, and returns how many there were. `run` is
-/// given what chooses one of so many.
+/// Calls `run` once for every combination of its choices, and returns how many there were. The function
+/// that `run` receives chooses one of the given number.
 pub fn every_schedule(mut run: impl FnMut(&mut dyn FnMut(usize) -> usize)) -> usize {
     let mut choices: Vec<(usize, usize)> = Vec::new();
     for count in 1.. {
@@ -44,16 +44,16 @@ pub fn every_schedule(mut run: impl FnMut(&mut dyn FnMut(usize) -> usize)) -> us
 /// How a call of a store fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// It is not done.
+    /// The call does nothing.
     Refuses,
-    /// It is done, and the answer comes too late.
+    /// The call succeeds, and its reply comes too late.
     AnswersLate,
 }
 
 thread_local! {
-    /// How often a test has polled: what goes on within one poll is one turn.
+    /// The number of polls so far: everything within one poll is one turn.
     static TURN: Cell<u64> = const { Cell::new(0) };
-    /// What becomes of the next call of a store.
+    /// The fault of the next call of a store.
     static FAULT: Cell<Option<Fault>> = const { Cell::new(None) };
 }
 
@@ -63,7 +63,7 @@ pub async fn step() {
     poll_fn(|context| match TURN.get() > begun {
         true => Poll::Ready(()),
         false => {
-            // A test polls when it likes. What runs in a task of its own is woken.
+            // The test polls without being woken; spawned tasks need the waker.
             context.waker().wake_by_ref();
             Poll::Pending
         }
@@ -111,18 +111,18 @@ impl Wake for Ready {
     }
 }
 
-/// A runtime whose clock stands until all wait for it.
+/// Returns a runtime whose clock moves only when every task waits for it.
 pub fn runtime() -> tokio::runtime::Runtime {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().start_paused(true).build().unwrap()
 }
 
-/// Moves the clock so far that all go on which wait for it: pauses are random, and shorter.
+/// Moves the clock beyond every pause, which are random and shorter.
 pub async fn pause() {
     tokio::time::sleep(std::time::Duration::from_millis(64)).await;
 }
 
-/// Lets tasks go on until none has anything left to do.
+/// Runs tasks until each of them waits or has ended.
 pub async fn settle() {
     for _ in 0..32 {
         TURN.set(TURN.get() + 1);

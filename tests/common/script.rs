@@ -1,11 +1,11 @@
-//! A route that does to its session what its path says, so that a test reads as a list of requests.
+//! A route that runs the steps in its path on the session, so that a test reads as a list of requests.
 
 use serde::Serialize;
 use session_manager::{Error, Session};
 
 use super::app::Page;
 
-/// Does what `script`, `add.key.value,get.key,…`, says: the answers, joined by commas.
+/// Runs a script such as `add.key.value,get.key`. Returns the results, joined by commas.
 pub fn run(session: &Session, script: &str) -> Result<Page, Error> {
     let mut page = Page::from("");
     let mut answers = Vec::new();
@@ -18,16 +18,16 @@ pub fn run(session: &Session, script: &str) -> Result<Page, Error> {
         );
         let answer = match verb {
             "add" => outcome(session.add(key, value)),
-            // As many bytes as the second word says, so that a path need not hold them.
+            // `fill.key.N` adds N bytes, which would not fit into a path.
             "fill" => outcome(session.add(key, "x".repeat(value.parse().unwrap()))),
-            // So many arrays within each other, and how many there are.
+            // `deep.key.N` adds N nested arrays; `depth.key` counts them.
             "deep" => outcome(session.add(key, Nested(value.parse().unwrap()))),
             "depth" => outcome(
                 session
                     .load(key)
                     .map(|value| value.map(|Nested(depth)| depth)),
             ),
-            // As many keys as the second word says, and the sum of what they hold.
+            // `many.prefix.N` adds N keys with numbers; `sum.prefix.N` adds the numbers up.
             "many" => outcome(many(value).try_for_each(|n| session.add(&format!("{key}{n}"), n))),
             "sum" => {
                 let mut each = many(value).map(|n| session.load::<u64>(&format!("{key}{n}")));
@@ -70,7 +70,7 @@ fn many(count: &str) -> std::ops::Range<u64> {
     0..count.parse().unwrap()
 }
 
-/// Arrays within each other, however many.
+/// Nested arrays.
 struct Nested(usize);
 
 impl Serialize for Nested {
@@ -87,7 +87,8 @@ impl<'de> serde::Deserialize<'de> for Nested {
     }
 }
 
-/// As [`run`], with the steps that wait: `save`, `revalidate`, `take`, `takenumber` and `countnow`.
+/// Runs a script like [`run`], with the steps that await: `save`, `revalidate`, `take`, `takenumber` and
+/// `countnow`.
 pub async fn run_outside(session: &Session, script: &str) -> String {
     let mut answers = Vec::new();
     for step in script.split(',') {

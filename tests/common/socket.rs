@@ -25,7 +25,7 @@ impl Socket {
         Self(socket)
     }
 
-    /// Says something, and gives the answer.
+    /// Sends a message, and returns the reply.
     #[track_caller]
     pub fn ask(&mut self, text: &str) -> String {
         self.0.send(Message::text(text)).unwrap();

@@ -1,11 +1,11 @@
-//! What the process logs, and a watch over it: no line shows a secret, whatever the test is about.
+//! Watches everything that the process logs: no line may show a secret, in any test.
 //!
-//! The watch begins by itself with the first key, server or client of a test binary. It hears all that
-//! is said through `tracing` and through `log`, at every level, and knows every key that `key_of`
-//! makes, every cookie that their clients send or receive, and what a store is told of it. A test
-//! binary without this module is not watched, nor are unit tests and documentation tests. A line and a
-//! secret are compared whichever of the two comes first. A line that shows one ends the process: what
-//! is logged on a server's thread could fail no test.
+//! The watch begins with the first key, server or client of a test binary. It receives every line of
+//! `tracing` and of `log`, at every level. It knows every key that `key_of` makes, every cookie that the
+//! clients send or receive, and what a store receives of it. Unit tests, documentation tests and test
+//! binaries without a key, server or client are not watched. A line and a secret are compared whichever
+//! comes first. A line that shows a secret aborts the process, because a panic on a server's thread would
+//! not fail the test.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,34 +22,34 @@ use session_manager::Key;
 use sha2::{Digest, Sha256};
 use tracing::{Event, Metadata, Subscriber, field, span};
 
-/// What logs the heads of HTTP messages, cookies and all: the tests' own clients. No server framework
-/// does, nor any client of a database; if one ever must be let off, it is here, with the reason.
+/// The tests' own clients, which log the heads of HTTP messages with their cookies. They alone are not
+/// watched; no server framework and no database client logs these.
 const HEADS: [&str; 4] = ["cookie_store", "tungstenite", "ureq", "ureq_proto"];
 
-/// How much of a secret is a secret: 16 bytes of text are 64 random bits at least.
+/// The length of a part that counts as the secret: 16 bytes of text have at least 64 random bits.
 const LEN: usize = 16;
 type Piece = [u8; LEN];
 
 #[derive(Default)]
 struct Watch {
-    /// Pieces of every secret, so that any 24 characters of one hold one whole.
+    /// Pieces of every secret, so that any 24 characters of a secret contain a whole piece.
     secrets: HashSet<Piece>,
-    /// The cookies whose pieces are in it.
+    /// The cookies whose pieces are in `secrets`.
     known: HashSet<Vec<u8>>,
-    /// All that was ever logged, each text once, with its target.
+    /// Every text that was logged, once, with its target.
     texts: HashMap<String, String>,
-    /// Every piece of it.
+    /// Every piece of `texts`.
     pieces: HashSet<Piece>,
-    /// The lines since somebody asked for them.
+    /// The lines since the first call of `Log::of_process`.
     lines: Vec<String>,
 }
 
-/// Whether somebody asked for the lines.
+/// Whether a test reads the lines.
 static IS_KEPT: AtomicBool = AtomicBool::new(false);
 
 static WATCH: OnceLock<Option<Mutex<Watch>>> = OnceLock::new();
 
-/// Begins, unless it has, and does this with it, unless it must not.
+/// Begins the watch unless it has begun, and calls `f` with it. Returns `None` after `nobody_listens`.
 fn with<R>(f: impl FnOnce(&mut Watch) -> R) -> Option<R> {
     let watch = WATCH.get_or_init(|| {
         tracing::subscriber::set_global_default(Listener::default()).unwrap();
@@ -60,20 +60,20 @@ fn with<R>(f: impl FnOnce(&mut Watch) -> R) -> Option<R> {
     Some(f(&mut watch.as_ref()?.lock().unwrap()))
 }
 
-/// Begins, unless it has.
+/// Begins the watch unless it has begun.
 pub fn begin() {
     with(|_| ());
 }
 
-/// Nobody listens in this process: for a test of just that, and for tests that count what is kept in
-/// memory or how much is served in a second.
+/// Turns the watch off in this process: for tests without a log subscriber, and for tests that measure
+/// memory or requests per second.
 pub fn nobody_listens() {
     let watch = WATCH.get_or_init(|| None);
     assert!(watch.is_none(), "somebody listens already");
 }
 
 impl Watch {
-    /// What it shows, if it shows a secret.
+    /// Returns the secret that the text shows, if any.
     fn hear(&mut self, target: &str, text: &str) -> Option<Leak> {
         if text.len() < LEN || self.texts.contains_key(text) {
             return None;
@@ -85,7 +85,7 @@ impl Watch {
         leak.map(|piece| Leak::new(&piece, target, text))
     }
 
-    /// Where a part of it was shown already.
+    /// Adds a secret. Returns the text that has shown a part of it already, if any.
     fn add(&mut self, secret: &[u8]) -> Option<Leak> {
         let last = secret.len().checked_sub(LEN)?;
         let mut leaked = None;
@@ -101,7 +101,7 @@ impl Watch {
         Some(Leak::new(&leaked, target, text))
     }
 
-    /// How bytes are printed, of which the beginning is enough.
+    /// Adds the forms in which these bytes may be printed. Their beginning is enough.
     fn add_bytes(&mut self, bytes: &[u8]) -> Option<Leak> {
         let bytes = bytes.get(..LEN)?;
         let list = format!("{bytes:?}");
@@ -122,7 +122,7 @@ impl Watch {
         let mut leak = self.add(value);
         let bytes = BASE64.decode(value).unwrap_or_default();
         leak = self.add_bytes(&bytes).or(leak);
-        // Of a server-side session: its two parts, and what its store is told of each.
+        // Of a server-side session: its two parts, and the hash of each that its store receives.
         if let Some((root, secret)) = bytes.split_at_checked(16).filter(|_| bytes.len() == 48) {
             for part in [secret, &Sha256::digest(root), &Sha256::digest(secret)] {
                 leak = self.add_bytes(part).or(leak);
@@ -181,7 +181,7 @@ pub fn keep_secret(secret: impl AsRef<[u8]>) {
     check(with(|watch| watch.add_key(secret.as_ref())).flatten());
 }
 
-/// No log line may show what this `Cookie` or `Set-Cookie` header holds.
+/// No log line may show what this `Cookie` header holds, or this `Set-Cookie` header without its attributes.
 pub fn keep_cookies(header: &[u8]) {
     for pair in header.split(|byte| *byte == b';') {
         let value = pair.splitn(2, |byte| *byte == b'=').nth(1);

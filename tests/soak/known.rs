@@ -83,7 +83,7 @@ pub(crate) struct Known {
     pub(crate) is_lost: bool,
     /// Cookies of its that open nothing from now on.
     pub(crate) dead: Vec<String>,
-    /// The last steps, for whoever has to find out why.
+    /// The last steps, to explain a failure.
     history: Vec<String>,
 }
 
@@ -154,7 +154,7 @@ impl Known {
             None => self.may_be_gone = true,
         }
         match second {
-            // Who opened it before it was renewed ends it afterwards too.
+            // A request that opened it before the renewal still ends it afterwards.
             Found::Session => {
                 self.dead.push(self.cookie.clone());
                 self.is_over = true;

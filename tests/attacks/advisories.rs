@@ -1,28 +1,27 @@
-//! A test for each advisory against another session crate that asks for one, found by its number. What they
-//! ask of a store is in `common/server_side.rs`, where every store runs it
+//! A test for each advisory against another session crate, named after its number. The tests of stores are
+//! in `common/server_side.rs`, and run on every store.
 //!
 //! | advisory | also |
 //! |---|---|
-//! | CVE-2025-46336 | `interleavings.rs`: every order of three requests; `testing::check_store` |
+//! | CVE-2025-46336 | `races/interleavings.rs`: every order of three requests; `testing::check_store` |
 //! | CVE-2026-39324 | `bad_input.rs`, with the log; `fuzz/fuzz_targets/cookies.rs` |
 //! | CVE-2025-47278 | `denial.rs`, for the ids of a site that begins to sign; `properties.rs` |
 //! | CVE-2024-31999 | `common/server_side.rs`: sessions end by the clock in every store |
-//! | GO-2024-2730 | `src/backend/server_side.rs`: whatever is no id |
-
-mod common;
+//! | GO-2024-2730 | `src/backend/server_side.rs`: malformed ids |
 
 use std::time::Duration;
 
+use crate::common::{
+    App, Clock, Gates, Log, Server, Web, all_backends, backends, key_of, on_every_framework,
+    server_side::{self, Flaky, How},
+    whole,
+};
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use common::{
-    App, Clock, Gates, Log, Server, Web, all_backends, backends, key_of, on_every_framework,
-    server_side::{self, Flaky, How},
-};
 use session_manager::{
-    Builder, Error, HasSession, Key, Manager, MemoryStore, OnStoreError, PrivateCookie, ServerSide,
+    Builder, HasSession, Key, Manager, MemoryStore, OnStoreError, PrivateCookie, ServerSide,
     SignedCookie,
 };
 
@@ -38,9 +37,7 @@ fn cve_2025_46336_a_session_is_not_restored_after_logout(web: Web) {
 
 /// CVE-2025-46336 and CVE-2018-1000519 where the cookie holds the session: the server keeps nothing that
 /// could end a copy. This is what the documentation of both backends says, and no more.
-fn cve_2018_1000519_a_cookie_backend_removes_the_clients_cookie_and_a_copy_opens_until_its_time(
-    web: Web,
-) {
+fn cve_2018_1000519_a_copied_cookie_opens_until_it_expires(web: Web) {
     for (backend, builder) in backends() {
         let (clock, gates) = (Clock::default(), Gates::new(1));
         let hour = Duration::from_secs(60 * 60);
@@ -77,18 +74,18 @@ fn cve_2018_1000519_a_cookie_backend_removes_the_clients_cookie_and_a_copy_opens
     }
 }
 
-fn cve_2018_1000519_what_was_destroyed_is_gone(web: Web) {
-    server_side::cve_2018_1000519_what_was_destroyed_is_gone(web, &MemoryStore::new());
+fn cve_2018_1000519_a_destroyed_session_does_not_open(web: Web) {
+    server_side::cve_2018_1000519_a_destroyed_session_does_not_open(web, &MemoryStore::new());
 }
 
-fn cve_2022_25896_no_id_that_was_made_elsewhere_is_adopted(web: Web) {
+fn cve_2022_25896_an_id_made_elsewhere_is_not_adopted(web: Web) {
     let store = MemoryStore::new();
-    server_side::cve_2022_25896_no_id_that_was_made_elsewhere_is_adopted(web, &store);
+    server_side::cve_2022_25896_an_id_made_elsewhere_is_not_adopted(web, &store);
 }
 
 /// CVE-2022-25896 (Passport) and CVE-2024-38513 (Fiber) where the cookie holds the session: what an
 /// attacker planted never shows what the victim did.
-fn cve_2024_38513_a_planted_cookie_never_becomes_the_victims(web: Web) {
+fn cve_2024_38513_a_planted_cookie_is_not_adopted(web: Web) {
     for (backend, builder) in backends() {
         let server = serve(web, builder());
         let planted = server.raw("/run/add.cart.full", &[]).cookie();
@@ -106,7 +103,7 @@ fn cve_2024_38513_a_planted_cookie_never_becomes_the_victims(web: Web) {
 }
 
 /// CVE-2026-39324 (rack-session): where a cookie could not be decrypted, it was decoded as it stood.
-fn cve_2026_39324_what_no_key_sealed_is_never_decoded(web: Web) {
+fn cve_2026_39324_a_forged_cookie_is_never_decoded(web: Web) {
     let json = r#"{"user":"admin","session_id":"1"}"#;
     for (backend, builder) in all_backends() {
         let server = serve(web, builder());
@@ -134,20 +131,20 @@ fn cve_2026_39324_what_no_key_sealed_is_never_decoded(web: Web) {
     }
 }
 
-fn cve_2015_5143_nobody_without_a_session_fills_the_store(web: Web) {
+fn cve_2015_5143_reading_requests_do_not_fill_the_store(web: Web) {
     let store = MemoryStore::new();
-    server_side::cve_2015_5143_nobody_without_a_session_makes_a_record(web, &store);
+    server_side::cve_2015_5143_reading_requests_create_no_record(web, &store);
     assert_eq!(store.len(), 0, "thousands of requests, and no record");
 }
 
-fn cve_2019_16782_the_store_never_sees_what_is_in_the_cookie(web: Web) {
+fn cve_2019_16782_the_store_never_sees_the_cookies_secret(web: Web) {
     let store = MemoryStore::new();
-    server_side::cve_2019_16782_the_store_never_sees_what_is_in_the_cookie(web, &store);
+    server_side::cve_2019_16782_the_store_never_sees_the_cookies_secret(web, &store);
 }
 
-fn go_2024_2730_what_is_no_id_is_refused_before_the_store(web: Web) {
+fn go_2024_2730_a_malformed_id_never_reaches_the_store(web: Web) {
     let store = MemoryStore::new();
-    server_side::go_2024_2730_what_is_no_id_is_refused_before_the_store(web, &store);
+    server_side::go_2024_2730_a_malformed_id_never_reaches_the_store(web, &store);
 }
 
 /// CVE-2023-20866 (Spring Session): ids in logs. All that is logged at `TRACE`, and every error, of
@@ -193,7 +190,7 @@ fn cve_2023_20866_neither_log_nor_error_shows_an_id(web: Web) {
             let manager = in_handler.clone();
             async move {
                 let opened = manager.open(&request).await;
-                Ok(opened.map_or_else(whole, |_| "opened".into()))
+                Ok(opened.map_or_else(|error| whole(&error), |_| "opened".into()))
             }
         });
         let server = Server::start(web, app.wrap(manager.middleware()));
@@ -233,17 +230,6 @@ fn cve_2023_20866_neither_log_nor_error_shows_an_id(web: Web) {
 
 fn secrets_of(cookie: &str) -> String {
     cookie.split_once('=').unwrap().1.to_owned()
-}
-
-/// An error in both its forms, with all its sources.
-fn whole(error: Error) -> String {
-    let mut text = format!("{error:?} {error}");
-    let mut next = std::error::Error::source(&error);
-    while let Some(source) = next {
-        text += &format!(" {source:?} {source}");
-        next = source.source();
-    }
-    text
 }
 
 /// CVE-2025-47278 (Flask): what is written must not be signed with the oldest key.
@@ -297,7 +283,7 @@ fn check_rotation(web: Web, one: impl Fn(Key) -> Manager, both: impl Fn(Key, Key
 
 /// CVE-2023-30861 and CVE-2026-27205 (Flask): a shared cache must not serve one visitor's page to
 /// another.
-fn cve_2023_30861_every_look_at_the_session_makes_the_response_vary_by_cookie(web: Web) {
+fn cve_2023_30861_every_session_read_sets_vary_cookie(web: Web) {
     for (backend, builder) in all_backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.other.1", &[]).cookie();
@@ -312,7 +298,7 @@ fn cve_2023_30861_every_look_at_the_session_makes_the_response_vary_by_cookie(we
             "pop.key",
         ] {
             let path = format!("/run/{look}");
-            // Somebody whose session is there, and somebody whose is not.
+            // A client with a session, and one without.
             for answer in [server.raw(&path, &[]), server.with_cookie(&path, &cookie)] {
                 assert_eq!(answer.header("vary"), Some("Cookie"), "{backend}: {look}");
                 assert_eq!(answer.header("cache-control"), None, "{backend}: {look}");
@@ -324,7 +310,7 @@ fn cve_2023_30861_every_look_at_the_session_makes_the_response_vary_by_cookie(we
 }
 
 /// CVE-2024-31999 and CVE-2024-35220 (Fastify): a cookie that never dies.
-fn cve_2024_31999_a_cookie_past_its_time_is_refused_whatever_the_browser_thinks(web: Web) {
+fn cve_2024_31999_the_server_refuses_an_expired_cookie(web: Web) {
     let log = Log::of_process();
     for (backend, builder) in all_backends() {
         let (idle, absolute) = (Duration::from_secs(600), Duration::from_secs(1500));
@@ -369,7 +355,7 @@ fn cve_2024_31999_a_cookie_past_its_time_is_refused_whatever_the_browser_thinks(
 }
 
 /// CVE-2023-20862 (Spring Security): an emptied session must not come back.
-fn cve_2023_20862_a_session_that_was_cleared_or_emptied_is_empty_and_its_cookie_removed(web: Web) {
+fn cve_2023_20862_clearing_a_session_removes_its_cookie(web: Web) {
     for (backend, builder) in backends() {
         let server = serve(web, builder());
         let visitor = server.visitor();
@@ -387,9 +373,9 @@ fn cve_2023_20862_a_session_that_was_cleared_or_emptied_is_empty_and_its_cookie_
     }
 }
 
-fn cve_2023_20862_a_session_that_was_emptied_is_empty(web: Web) {
+fn cve_2023_20862_a_cleared_session_stays_empty(web: Web) {
     let store = MemoryStore::new();
-    server_side::cve_2023_20862_a_session_that_was_emptied_is_empty(web, &store);
+    server_side::cve_2023_20862_a_cleared_session_stays_empty(web, &store);
 }
 
 /// CVE-2023-20866 (Spring Session): ids in what is shown.
@@ -437,20 +423,20 @@ fn rustsec_2017_0005_extreme_timeouts_do_not_panic(web: Web) {
 
 on_every_framework!(
     cve_2025_46336_a_session_is_not_restored_after_logout,
-    cve_2018_1000519_a_cookie_backend_removes_the_clients_cookie_and_a_copy_opens_until_its_time,
-    cve_2018_1000519_what_was_destroyed_is_gone,
-    cve_2022_25896_no_id_that_was_made_elsewhere_is_adopted,
-    cve_2024_38513_a_planted_cookie_never_becomes_the_victims,
-    cve_2026_39324_what_no_key_sealed_is_never_decoded,
-    cve_2015_5143_nobody_without_a_session_fills_the_store,
-    cve_2019_16782_the_store_never_sees_what_is_in_the_cookie,
-    go_2024_2730_what_is_no_id_is_refused_before_the_store,
+    cve_2018_1000519_a_copied_cookie_opens_until_it_expires,
+    cve_2018_1000519_a_destroyed_session_does_not_open,
+    cve_2022_25896_an_id_made_elsewhere_is_not_adopted,
+    cve_2024_38513_a_planted_cookie_is_not_adopted,
+    cve_2026_39324_a_forged_cookie_is_never_decoded,
+    cve_2015_5143_reading_requests_do_not_fill_the_store,
+    cve_2019_16782_the_store_never_sees_the_cookies_secret,
+    go_2024_2730_a_malformed_id_never_reaches_the_store,
     cve_2023_20866_neither_log_nor_error_shows_an_id,
     cve_2025_47278_old_keys_open_and_the_newest_key_always_signs,
-    cve_2023_30861_every_look_at_the_session_makes_the_response_vary_by_cookie,
-    cve_2024_31999_a_cookie_past_its_time_is_refused_whatever_the_browser_thinks,
-    cve_2023_20862_a_session_that_was_cleared_or_emptied_is_empty_and_its_cookie_removed,
-    cve_2023_20862_a_session_that_was_emptied_is_empty,
+    cve_2023_30861_every_session_read_sets_vary_cookie,
+    cve_2024_31999_the_server_refuses_an_expired_cookie,
+    cve_2023_20862_clearing_a_session_removes_its_cookie,
+    cve_2023_20862_a_cleared_session_stays_empty,
     cve_2023_20866_no_debug_text_shows_a_key_a_value_or_a_cookie,
     rustsec_2017_0005_extreme_timeouts_do_not_panic,
 );

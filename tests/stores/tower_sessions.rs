@@ -1,17 +1,18 @@
-//! Sessions in stores of tower-sessions: what each cell of the table of `TowerStore` says.
+//! Sessions in stores for tower-sessions: each cell of the table in the documentation of `TowerStore`.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
+use crate::common::records::{FIRST, HOUR, SECOND, now, write};
 use async_trait::async_trait;
 use axum::{Router, routing::get};
 use session_manager::{
     Error, Manager, MemoryStore, ServerSide, Session, Store, StoreError, Timestamp, Tower014,
     TowerStore,
-    store::{Applied, StoreId, Value, Verifier, Write},
+    store::{Applied, StoreId, Value},
     testing::check_store,
 };
 use tokio::{sync::Semaphore, task::JoinHandle};
@@ -22,12 +23,9 @@ use tower_sessions_core::{
 };
 use tower_sessions_memory_store::MemoryStore as TheirMemory;
 
-const HOUR: Duration = Duration::from_secs(3600);
 /// Long enough for a call that nothing holds up.
 const MOMENT: Duration = Duration::from_millis(50);
 const ID: StoreId = StoreId::from_bytes(*b"0123456789abcdef another half   ");
-const HOLDER: Verifier = Verifier::from_bytes([1; 32]);
-const OTHER: Verifier = Verifier::from_bytes([2; 32]);
 
 /// How a store takes a new record.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -40,24 +38,24 @@ enum Create {
     UnderAnotherId,
 }
 
-/// Memory that takes its time, tells what it was asked, and does what a test says.
+/// A slow memory store that records its calls, and fails as a test demands.
 #[derive(Clone, Debug, Default)]
 struct Puppet {
     memory: TheirMemory,
     asked: Arc<Mutex<Vec<&'static str>>>,
     create: Create,
-    /// If there is one: every save takes a permit, which none gives back.
+    /// If set, every save takes a permit and does not return it.
     saves: Option<Arc<Semaphore>>,
     fails: Arc<Mutex<Option<session_store::Error>>>,
 }
 
 impl Puppet {
-    /// What it was asked since the last time somebody wanted to know.
+    /// Returns the calls since the last time.
     fn asked(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
 
-    /// One whose every save waits for a permit.
+    /// Returns a store whose saves wait for a permit.
     fn gated() -> (Self, Arc<Semaphore>) {
         let gate = Arc::new(Semaphore::new(0));
         let puppet = Self {
@@ -75,7 +73,7 @@ impl Puppet {
         }
     }
 
-    /// So that calls overlap wherever they may, and fail where they shall.
+    /// Yields, so that calls overlap, and fails if a test demands it.
     async fn begin(&self, call: &'static str) -> session_store::Result<()> {
         self.asked.lock().unwrap().push(call);
         for _ in 0..3 {
@@ -108,7 +106,7 @@ impl SessionStore for Puppet {
     async fn load(&self, id: &Id) -> session_store::Result<Option<Theirs>> {
         self.begin("load").await?;
         let found = self.memory.load(id).await;
-        // What was read grows old before it is used.
+        // Yields, so that the record may be outdated when it is used.
         tokio::task::yield_now().await;
         found
     }
@@ -119,18 +117,7 @@ impl SessionStore for Puppet {
     }
 }
 
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Timestamp::from_millis(since.as_millis() as u64)
-}
-
-fn write(key: &str) -> Write {
-    let mut write = Write::touch(HOLDER, now(), now(), now().plus(HOUR));
-    write.set = vec![(key.into(), Value::Text("value".into()))];
-    write
-}
-
-/// Runs `call` on another handle of `store`, side by side with the test.
+/// Runs `call` on another handle of `store`, in parallel with the test.
 fn spawn<S, F, T>(store: &S, call: impl FnOnce(S) -> F) -> JoinHandle<T>
 where
     S: Store + Clone,
@@ -153,18 +140,18 @@ async fn keys(store: &impl Store) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_store_for_the_version_before_is_one_too() {
+async fn a_store_for_tower_sessions_0_14_keeps_the_store_contract() {
     let theirs = tower_sessions_memory_store_0_14::MemoryStore::default();
     check_store(TowerStore::new(Tower014::new(theirs))).await;
 }
 
 #[tokio::test]
-async fn their_memory_store_keeps_the_contract_of_a_store() {
+async fn the_tower_sessions_memory_store_keeps_the_store_contract() {
     check_store(TowerStore::new(TheirMemory::default())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn so_does_every_store_whose_calls_overlap_however_it_creates() {
+async fn overlapping_calls_of_a_tower_sessions_store_keep_the_contract() {
     for create in [Create::UnlessTaken, Create::BySaving] {
         let theirs = Puppet {
             create,
@@ -174,15 +161,15 @@ async fn so_does_every_store_whose_calls_overlap_however_it_creates() {
     }
 }
 
-/// It writes to its cache when it is read, which must not bring back what a logout deletes.
+/// A read fills the cache, which must not restore what a log-out deletes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn so_does_a_store_with_a_cache() {
+async fn a_caching_tower_sessions_store_keeps_the_store_contract() {
     let theirs = CachingSessionStore::new(Puppet::default(), Puppet::default());
     check_store(TowerStore::new(theirs)).await;
 
     let (cache, gate) = Puppet::gated();
     let store = TowerStore::new(CachingSessionStore::new(cache.clone(), Puppet::default()));
-    assert!(store.create(ID, &write("key")).await.unwrap());
+    assert!(store.create(ID, &write(&[("key", "value")])).await.unwrap());
     cache.delete(&their_id()).await.unwrap();
     let read = spawn(&store, |store| async move { store.load(ID, now()).await });
     cache.until_asked("save").await;
@@ -195,11 +182,11 @@ async fn so_does_a_store_with_a_cache() {
 }
 
 #[tokio::test]
-async fn what_a_request_that_broke_off_was_saving_comes_before_a_logout() {
+async fn a_cancelled_save_ends_before_a_log_out_begins() {
     let (theirs, gate) = Puppet::gated();
     let store = TowerStore::new(theirs.clone());
-    assert!(store.create(ID, &write("key")).await.unwrap());
-    let late = write("late");
+    assert!(store.create(ID, &write(&[("key", "value")])).await.unwrap());
+    let late = write(&[("late", "value")]);
     let broken_off = tokio::time::timeout(MOMENT, store.apply(ID, &late)).await;
     assert!(broken_off.is_err());
     let out = spawn(&store, |store| async move { store.destroy(ID).await });
@@ -215,15 +202,15 @@ async fn what_a_request_that_broke_off_was_saving_comes_before_a_logout() {
 }
 
 #[tokio::test]
-async fn a_call_that_gave_up_waiting_for_its_turn_does_nothing() {
+async fn a_call_cancelled_while_waiting_does_nothing() {
     let (theirs, gate) = Puppet::gated();
     let store = TowerStore::new(theirs);
-    assert!(store.create(ID, &write("key")).await.unwrap());
+    assert!(store.create(ID, &write(&[("key", "value")])).await.unwrap());
     let first = spawn(&store, |store| async move {
-        store.apply(ID, &write("first")).await
+        store.apply(ID, &write(&[("first", "value")])).await
     });
     tokio::task::yield_now().await;
-    let second = write("second");
+    let second = write(&[("second", "value")]);
     let gave_up = tokio::time::timeout(MOMENT, store.apply(ID, &second)).await;
     assert!(gave_up.is_err());
     gate.add_permits(2);
@@ -232,35 +219,40 @@ async fn a_call_that_gave_up_waiting_for_its_turn_does_nothing() {
 }
 
 #[tokio::test]
-async fn a_call_that_hangs_holds_up_its_own_session_alone() {
+async fn a_hanging_call_delays_only_its_own_session() {
     let (theirs, _gate) = Puppet::gated();
     let store = TowerStore::new(theirs.clone());
-    assert!(store.create(ID, &write("key")).await.unwrap());
+    assert!(store.create(ID, &write(&[("key", "value")])).await.unwrap());
     let hangs = spawn(&store, |store| async move {
-        store.apply(ID, &write("key")).await
+        store.apply(ID, &write(&[("key", "value")])).await
     });
     theirs.until_asked("save").await;
     let other = StoreId::from_bytes([0xcd; 32]);
-    assert!(store.create(other, &write("key")).await.unwrap());
+    assert!(
+        store
+            .create(other, &write(&[("key", "value")]))
+            .await
+            .unwrap()
+    );
     store.destroy(other).await.unwrap();
     assert!(!hangs.is_finished());
 }
 
 #[tokio::test]
-async fn their_store_is_asked_once_to_open_and_twice_to_write() {
+async fn opening_costs_one_tower_sessions_call_and_writing_two() {
     let theirs = Puppet::default();
     let store = TowerStore::new(theirs.clone());
-    assert!(store.create(ID, &write("key")).await.unwrap());
+    assert!(store.create(ID, &write(&[("key", "value")])).await.unwrap());
     assert_eq!(theirs.asked(), ["load", "create"], "a new session");
     store.load(ID, now()).await.unwrap();
     assert_eq!(theirs.asked(), ["load"], "opening");
     assert_eq!(
-        store.apply(ID, &write("more")).await.unwrap(),
+        store.apply(ID, &write(&[("more", "value")])).await.unwrap(),
         Applied::Done
     );
     assert_eq!(theirs.asked(), ["load", "save"], "a write");
-    let mut renewal = write("more");
-    renewal.new_verifier = Some(OTHER);
+    let mut renewal = write(&[("more", "value")]);
+    renewal.new_verifier = Some(SECOND);
     assert_eq!(store.apply(ID, &renewal).await.unwrap(), Applied::Done);
     assert_eq!(theirs.asked(), ["load", "save"], "a renewal");
     assert_eq!(store.apply(ID, &renewal).await.unwrap(), Applied::Gone);
@@ -270,26 +262,26 @@ async fn their_store_is_asked_once_to_open_and_twice_to_write() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_taken_is_refused_whether_they_see_it_or_not() {
+async fn an_id_that_is_in_use_is_refused() {
     let theirs = Puppet {
         create: Create::UnderAnotherId,
         ..Default::default()
     };
     let store = TowerStore::new(theirs.clone());
-    assert!(!store.create(ID, &write("key")).await.unwrap());
+    assert!(!store.create(ID, &write(&[("key", "value")])).await.unwrap());
     assert_eq!(theirs.asked(), ["load", "create", "delete"]);
     let memory = format!("{:?}", theirs.memory);
     assert!(!memory.contains("session-manager"), "{memory}");
 }
 
 #[tokio::test]
-async fn of_two_new_sessions_at_once_under_one_id_the_second_is_refused() {
+async fn of_two_sessions_created_under_one_id_one_is_refused() {
     let (mut theirs, gate) = Puppet::gated();
     theirs.create = Create::BySaving;
     let store = TowerStore::new(theirs.clone());
     let create = |key: &'static str| {
         spawn(&store, move |store| async move {
-            store.create(ID, &write(key)).await
+            store.create(ID, &write(&[(key, "value")])).await
         })
     };
     let first = create("first");
@@ -303,10 +295,10 @@ async fn of_two_new_sessions_at_once_under_one_id_the_second_is_refused() {
 }
 
 #[tokio::test]
-async fn their_record_is_one_string_under_half_a_hash_until_a_minute_after_the_session() {
+async fn a_tower_sessions_record_is_one_string_that_expires() {
     let theirs = TheirMemory::default();
     let store = TowerStore::new(theirs.clone());
-    let mut write = write("name");
+    let mut write = write(&[("name", "value")]);
     // Half a second past a whole one.
     let expires = now().plus(HOUR).millis() / 1_000 * 1_000 + 500;
     write.expires = Timestamp::from_millis(expires);
@@ -338,10 +330,10 @@ async fn their_record_is_one_string_under_half_a_hash_until_a_minute_after_the_s
 }
 
 #[tokio::test]
-async fn what_this_crate_did_not_write_is_corrupt_and_left_alone() {
+async fn a_foreign_tower_sessions_record_is_corrupt_and_unchanged() {
     let theirs = Puppet::default();
     let store = TowerStore::new(theirs.clone());
-    assert!(store.create(ID, &write("key")).await.unwrap());
+    assert!(store.create(ID, &write(&[("key", "value")])).await.unwrap());
     let good = theirs.load(&their_id()).await.unwrap().unwrap();
     let text = good.data["session-manager"].as_str().unwrap();
     let with = |text: &str| HashMap::from([("session-manager".to_owned(), text.into())]);
@@ -371,10 +363,16 @@ async fn what_this_crate_did_not_write_is_corrupt_and_left_alone() {
         let is_corrupt = |error| matches!(error, StoreError::Corrupt { .. });
         assert!(is_corrupt(store.load(ID, now()).await.unwrap_err()));
         assert!(is_corrupt(
-            store.create(ID, &write("new")).await.unwrap_err()
+            store
+                .create(ID, &write(&[("new", "value")]))
+                .await
+                .unwrap_err()
         ));
         assert!(is_corrupt(
-            store.apply(ID, &write("new")).await.unwrap_err()
+            store
+                .apply(ID, &write(&[("new", "value")]))
+                .await
+                .unwrap_err()
         ));
         let left = theirs.load(&their_id()).await.unwrap().unwrap();
         assert_eq!(left, bad);
@@ -385,7 +383,7 @@ async fn what_this_crate_did_not_write_is_corrupt_and_left_alone() {
 }
 
 #[tokio::test]
-async fn their_errors_are_the_source_of_ours() {
+async fn errors_keep_the_tower_sessions_error_as_source() {
     let theirs = Puppet::default();
     let store = TowerStore::new(theirs.clone());
     let fail = || {
@@ -400,51 +398,67 @@ async fn their_errors_are_the_source_of_ours() {
     fail();
     check(store.load(ID, now()).await.unwrap_err());
     fail();
-    check(store.create(ID, &write("key")).await.unwrap_err());
+    check(
+        store
+            .create(ID, &write(&[("key", "value")]))
+            .await
+            .unwrap_err(),
+    );
     fail();
-    check(store.apply(ID, &write("key")).await.unwrap_err());
+    check(
+        store
+            .apply(ID, &write(&[("key", "value")]))
+            .await
+            .unwrap_err(),
+    );
     fail();
     check(store.destroy(ID).await.unwrap_err());
     assert!(
-        store.create(ID, &write("key")).await.unwrap(),
+        store.create(ID, &write(&[("key", "value")])).await.unwrap(),
         "and is back"
     );
 }
 
 /// Two values over one store wait for each other as little as two processes do.
 #[tokio::test]
-async fn in_several_processes_calls_that_do_not_overlap_keep_every_promise() {
+async fn in_two_processes_sequential_calls_keep_the_contract() {
     let theirs = TheirMemory::default();
     let [one, two] = [(); 2].map(|()| TowerStore::new(theirs.clone()));
-    assert!(one.create(ID, &write("one")).await.unwrap());
-    assert!(!two.create(ID, &write("two")).await.unwrap());
-    assert_eq!(two.apply(ID, &write("two")).await.unwrap(), Applied::Done);
-    let mut renewal = write("three");
-    renewal.new_verifier = Some(OTHER);
+    assert!(one.create(ID, &write(&[("one", "value")])).await.unwrap());
+    assert!(!two.create(ID, &write(&[("two", "value")])).await.unwrap());
+    assert_eq!(
+        two.apply(ID, &write(&[("two", "value")])).await.unwrap(),
+        Applied::Done
+    );
+    let mut renewal = write(&[("three", "value")]);
+    renewal.new_verifier = Some(SECOND);
     renewal.if_version = Some(1);
     assert_eq!(one.apply(ID, &renewal).await.unwrap(), Applied::Conflict);
     renewal.if_version = Some(2);
     assert_eq!(one.apply(ID, &renewal).await.unwrap(), Applied::Done);
-    assert_eq!(two.apply(ID, &write("late")).await.unwrap(), Applied::Gone);
+    assert_eq!(
+        two.apply(ID, &write(&[("late", "value")])).await.unwrap(),
+        Applied::Gone
+    );
     assert_eq!(keys(&two).await, ["one", "three", "two"]);
     one.destroy(ID).await.unwrap();
-    renewal.verifier = OTHER;
+    renewal.verifier = SECOND;
     assert_eq!(two.apply(ID, &renewal).await.unwrap(), Applied::Gone);
     assert_eq!(keys(&two).await, [""; 0]);
 }
 
-/// What the table says cannot be kept; if this fails, it can.
+/// The promise that the table says cannot be kept; a failure means that it can be.
 #[tokio::test]
-async fn in_several_processes_a_write_undoes_what_overlaps_it() {
-    let mut renewal = write("renewed");
-    renewal.new_verifier = Some(OTHER);
-    for overlapped in [Some(write("other")), Some(renewal), None] {
+async fn in_two_processes_a_write_may_undo_an_overlapping_one() {
+    let mut renewal = write(&[("renewed", "value")]);
+    renewal.new_verifier = Some(SECOND);
+    for overlapped in [Some(write(&[("other", "value")])), Some(renewal), None] {
         let (slow, gate) = Puppet::gated();
         let fast = TowerStore::new(slow.memory.clone());
         let store = TowerStore::new(slow.clone());
-        assert!(store.create(ID, &write("key")).await.unwrap());
+        assert!(store.create(ID, &write(&[("key", "value")])).await.unwrap());
         let late = spawn(&store, |store| async move {
-            store.apply(ID, &write("late")).await
+            store.apply(ID, &write(&[("late", "value")])).await
         });
         slow.until_asked("save").await;
         match overlapped {
@@ -455,12 +469,12 @@ async fn in_several_processes_a_write_undoes_what_overlaps_it() {
         assert_eq!(late.await.unwrap().unwrap(), Applied::Done);
         assert_eq!(keys(&fast).await, ["key", "late"]);
         let record = fast.load(ID, now()).await.unwrap().unwrap();
-        assert_eq!(record.verifier, HOLDER);
+        assert_eq!(record.verifier, FIRST);
     }
 }
 
 #[test]
-fn an_axum_application_moves_to_a_store_of_this_crate_and_nobody_is_logged_out() {
+fn sessions_migrate_from_tower_sessions_to_a_native_store() {
     async fn count(session: Session) -> Result<String, Error> {
         let count = session.update("count", |count: Option<u32>| count.unwrap_or(0) + 1)?;
         Ok(count.to_string())

@@ -1,10 +1,10 @@
-//! Migrations that requests, log-outs and other processes overlap.
-
-mod common;
+//! Migrations that overlap with requests, log-outs and other processes.
 
 use std::{sync::mpsc, time::Duration};
 
-use common::{Answer, App, Clock, Gates, Server, Web, Wire, backends, key, on_every_framework};
+use crate::common::{
+    Answer, App, Clock, Gates, Server, Web, Wire, backends, key, on_every_framework,
+};
 use session_manager::{Builder, Error, Manager, MemoryStore, PrivateCookie, ServerSide};
 
 /// The backends that sessions come from. Each call is another process on the same stores.
@@ -134,7 +134,7 @@ fn a_log_out_after_the_migration_ends_the_session(web: Web) {
     }
 }
 
-fn a_log_out_is_final_for_a_copy_of_the_old_cookie(web: Web) {
+fn after_a_log_out_a_copy_of_the_old_cookie_does_not_open(web: Web) {
     for from in From::all() {
         let (store, gates) = (MemoryStore::new(), Gates::new(1));
         let server = from.process(web, to_memory(&store), &gates);
@@ -158,7 +158,7 @@ fn a_log_out_is_final_for_a_copy_of_the_old_cookie(web: Web) {
     }
 }
 
-fn requests_after_the_migration_open_it_by_the_old_cookie(web: Web) {
+fn the_old_cookie_opens_the_migrated_session(web: Web) {
     for from in From::all() {
         let (store, gates) = (MemoryStore::new(), Gates::new(1));
         let server = from.process(web, to_memory(&store), &gates);
@@ -177,7 +177,7 @@ fn requests_after_the_migration_open_it_by_the_old_cookie(web: Web) {
     }
 }
 
-fn ten_requests_of_a_page_in_two_processes_lose_nothing(web: Web) {
+fn ten_requests_in_two_processes_lose_no_write_when_migrating(web: Web) {
     for from in From::all() {
         let (store, gates) = (MemoryStore::new(), Gates::new(10));
         let processes = [0, 1].map(|_| from.process(web, to_memory(&store), &gates));
@@ -207,7 +207,7 @@ fn ten_requests_of_a_page_in_two_processes_lose_nothing(web: Web) {
     }
 }
 
-fn a_log_out_is_final_for_an_earlier_cookie_of_the_session(web: Web) {
+fn after_a_log_out_no_earlier_cookie_of_the_session_opens(web: Web) {
     for from in From::all().into_iter().skip(2) {
         let (store, gates) = (MemoryStore::new(), Gates::new(1));
         let server = from.process(web, to_memory(&store), &gates);
@@ -231,7 +231,7 @@ fn a_log_out_is_final_for_an_earlier_cookie_of_the_session(web: Web) {
     }
 }
 
-fn two_visitors_with_the_same_data_stay_apart(web: Web) {
+fn equal_sessions_of_two_clients_migrate_separately(web: Web) {
     for from in From::all() {
         let (store, gates) = (MemoryStore::new(), Gates::new(1));
         let server = from.process(web, to_memory(&store), &gates);
@@ -250,7 +250,7 @@ fn two_visitors_with_the_same_data_stay_apart(web: Web) {
     }
 }
 
-fn a_renewed_session_does_not_open_by_the_old_cookie(web: Web) {
+fn the_old_cookie_does_not_open_a_renewed_session(web: Web) {
     for from in From::all() {
         let (store, gates) = (MemoryStore::new(), Gates::new(1));
         let server = from.process(web, to_memory(&store), &gates);
@@ -271,7 +271,7 @@ fn a_renewed_session_does_not_open_by_the_old_cookie(web: Web) {
     }
 }
 
-fn a_log_out_before_the_session_becomes_a_cookie_ends_it(web: Web) {
+fn a_log_out_before_a_migration_to_a_cookie_ends_the_session(web: Web) {
     for name in ["memory", "memory, another cookie"] {
         let from = From::all()
             .into_iter()
@@ -294,7 +294,7 @@ fn a_log_out_before_the_session_becomes_a_cookie_ends_it(web: Web) {
     }
 }
 
-fn of_two_requests_that_make_it_a_cookie_one_does(web: Web) {
+fn of_two_requests_that_migrate_to_a_cookie_one_does(web: Web) {
     for name in ["memory", "memory, another cookie"] {
         let from = From::all()
             .into_iter()
@@ -318,7 +318,7 @@ fn of_two_requests_that_make_it_a_cookie_one_does(web: Web) {
     }
 }
 
-fn what_others_write_before_it_becomes_a_cookie_is_in_it(web: Web) {
+fn a_migration_to_a_cookie_keeps_what_other_requests_wrote(web: Web) {
     let from = &From::all()[0];
     let gates = Gates::new(1);
     let server = from.process(web, to_cookie(), &gates);
@@ -331,7 +331,7 @@ fn what_others_write_before_it_becomes_a_cookie_is_in_it(web: Web) {
     assert_eq!(read.body, "ada,3,1,1");
 }
 
-fn a_client_that_goes_away_after_a_log_out_has_ended_the_old_record(web: Web) {
+fn a_log_out_ends_the_old_record_if_the_client_disconnects(web: Web) {
     let from = &From::all()[0];
     let manager = to_cookie().migrate_from(from.build()).build().unwrap();
     let (send, entered) = mpsc::channel();
@@ -349,10 +349,10 @@ fn a_client_that_goes_away_after_a_log_out_has_ended_the_old_record(web: Web) {
     client.send("/leave", &old).unwrap();
     entered.recv().unwrap();
     drop(client);
-    common::until("the old record is gone", || from.store.is_empty());
+    crate::common::until("the old record is gone", || from.store.is_empty());
 }
 
-fn ending_a_users_sessions_ends_one_that_is_migrating(web: Web) {
+fn ending_a_users_sessions_ends_a_migrating_session(web: Web) {
     for from in From::all().into_iter().take(2) {
         let (store, gates) = (MemoryStore::new(), Gates::new(1));
         let old_app = App::new().get("/in", async |session, _| {
@@ -367,7 +367,7 @@ fn ending_a_users_sessions_ends_one_that_is_migrating(web: Web) {
         };
         let server = Server::start(web, gates.app().wrap(build().middleware()));
         let manager = build();
-        let end = || common::block_on(manager.destroy_user_sessions("ada")).unwrap();
+        let end = || crate::common::block_on(manager.destroy_user_sessions("ada")).unwrap();
 
         // Before it migrates.
         let cookie = old.raw("/in", &[]).cookie();
@@ -396,15 +396,15 @@ fn ending_a_users_sessions_ends_one_that_is_migrating(web: Web) {
 on_every_framework!(
     a_log_out_before_the_migration_ends_the_session,
     a_log_out_after_the_migration_ends_the_session,
-    a_log_out_is_final_for_a_copy_of_the_old_cookie,
-    requests_after_the_migration_open_it_by_the_old_cookie,
-    ten_requests_of_a_page_in_two_processes_lose_nothing,
-    a_log_out_is_final_for_an_earlier_cookie_of_the_session,
-    two_visitors_with_the_same_data_stay_apart,
-    a_renewed_session_does_not_open_by_the_old_cookie,
-    a_log_out_before_the_session_becomes_a_cookie_ends_it,
-    of_two_requests_that_make_it_a_cookie_one_does,
-    what_others_write_before_it_becomes_a_cookie_is_in_it,
-    a_client_that_goes_away_after_a_log_out_has_ended_the_old_record,
-    ending_a_users_sessions_ends_one_that_is_migrating,
+    after_a_log_out_a_copy_of_the_old_cookie_does_not_open,
+    the_old_cookie_opens_the_migrated_session,
+    ten_requests_in_two_processes_lose_no_write_when_migrating,
+    after_a_log_out_no_earlier_cookie_of_the_session_opens,
+    equal_sessions_of_two_clients_migrate_separately,
+    the_old_cookie_does_not_open_a_renewed_session,
+    a_log_out_before_a_migration_to_a_cookie_ends_the_session,
+    of_two_requests_that_migrate_to_a_cookie_one_does,
+    a_migration_to_a_cookie_keeps_what_other_requests_wrote,
+    a_log_out_ends_the_old_record_if_the_client_disconnects,
+    ending_a_users_sessions_ends_a_migrating_session,
 );

@@ -1,14 +1,12 @@
 //! What the cookie backends and memory promise, or the cookie backends alone, over a real server.
 //! `store_http.rs` has the other stores.
 
-mod common;
-
 use std::{
     sync::{Arc, mpsc},
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     Answer, App, Clock, Server, Talk, Web, Wire, all_backends, backends, block_on, key,
     on_every_framework, talker,
 };
@@ -20,7 +18,7 @@ fn serve(web: Web, builder: Builder) -> Server {
     Server::scripts(web, builder.build().unwrap().middleware())
 }
 
-fn set_cookie_is_sent_only_when_something_changed_and_once(web: Web) {
+fn set_cookie_is_sent_once_and_only_after_a_change(web: Web) {
     for (backend, builder) in backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.value", &[]).cookie();
@@ -77,7 +75,7 @@ fn set_cookie_is_sent_only_when_something_changed_and_once(web: Web) {
     }
 }
 
-fn a_server_error_leaves_the_session_as_it_was_and_any_other_status_keeps_it(web: Web) {
+fn a_server_error_discards_writes_and_other_statuses_keep_them(web: Web) {
     for (backend, builder) in all_backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.old", &[]).cookie();
@@ -104,7 +102,7 @@ fn a_server_error_leaves_the_session_as_it_was_and_any_other_status_keeps_it(web
     }
 }
 
-fn a_panic_leaves_the_session_as_it_was(web: Web) {
+fn a_panic_discards_writes(web: Web) {
     for (backend, builder) in all_backends() {
         let (tell, told) = mpsc::channel();
         let app = App::new().get("/panic", move |session, _| {
@@ -130,7 +128,7 @@ fn a_panic_leaves_the_session_as_it_was(web: Web) {
     }
 }
 
-fn logging_out_sticks_even_if_the_response_is_a_server_error(web: Web) {
+fn a_log_out_holds_although_the_response_is_a_server_error(web: Web) {
     for (backend, builder) in all_backends() {
         let server = serve(web, builder());
         for failing in ["status.500", "error"] {
@@ -149,7 +147,7 @@ fn logging_out_sticks_even_if_the_response_is_a_server_error(web: Web) {
     }
 }
 
-fn commit_on_server_error_keeps_the_session_always(web: Web) {
+fn commit_on_server_error_keeps_writes_of_every_response(web: Web) {
     for (backend, builder) in all_backends() {
         let server = serve(web, builder().commit_on_server_error(true));
         for failing in ["status.500", "error"] {
@@ -209,7 +207,7 @@ fn a_touch_is_sent_at_most_once_per_twentieth_of_the_idle_time(web: Web) {
     }
 }
 
-fn renewing_keeps_the_data_and_begins_the_timeouts_anew(web: Web) {
+fn a_renewal_keeps_the_data_and_restarts_the_timeouts(web: Web) {
     for (backend, builder) in backends() {
         let clock = Clock::default();
         let day = Duration::from_secs(24 * 60 * 60);
@@ -238,7 +236,7 @@ fn renewing_keeps_the_data_and_begins_the_timeouts_anew(web: Web) {
     }
 }
 
-fn the_cookie_is_secure_except_in_a_debug_build_on_loopback_over_plain_http(web: Web) {
+fn the_cookie_is_secure_except_in_debug_builds_on_plain_loopback(web: Web) {
     let server = serve(web, backends()[0].1());
     let secure = |headers: &[&[u8]]| {
         let answer = server.raw("/run/add.key.value", headers);
@@ -284,7 +282,7 @@ fn the_cookie_is_secure_except_in_a_debug_build_on_loopback_over_plain_http(web:
     }
 }
 
-fn the_cookie_has_the_attributes_that_were_set_and_its_removal_has_them_too(web: Web) {
+fn the_cookie_and_its_removal_have_the_configured_attributes(web: Web) {
     let settings = backends()[0].1()
         .cookie_name("shop")
         .cookie_path("/run")
@@ -317,7 +315,7 @@ fn the_cookie_has_the_attributes_that_were_set_and_its_removal_has_them_too(web:
     assert_eq!(attributes(&removed), expected("Max-Age=0"));
 }
 
-fn a_private_cookie_shows_nothing_of_its_session_and_never_looks_the_same_twice(web: Web) {
+fn a_private_cookie_hides_its_content_and_is_never_repeated(web: Web) {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let value = |builder: Builder| {
         let cookie = serve(web, builder)
@@ -335,7 +333,7 @@ fn a_private_cookie_shows_nothing_of_its_session_and_never_looks_the_same_twice(
     assert_ne!(value(private()), value(private()));
 }
 
-fn a_handler_that_takes_the_session_has_looked(web: Web) {
+fn extracting_the_session_counts_as_reading_it(web: Web) {
     let app = || {
         let talk = async |session: Session, talk: Talk| {
             talk.say(session.get("key").unwrap_or_default());
@@ -375,16 +373,16 @@ fn a_handler_that_takes_the_session_has_looked(web: Web) {
 }
 
 on_every_framework!(
-    a_handler_that_takes_the_session_has_looked,
-    set_cookie_is_sent_only_when_something_changed_and_once,
-    a_server_error_leaves_the_session_as_it_was_and_any_other_status_keeps_it,
-    a_panic_leaves_the_session_as_it_was,
-    logging_out_sticks_even_if_the_response_is_a_server_error,
-    commit_on_server_error_keeps_the_session_always,
+    extracting_the_session_counts_as_reading_it,
+    set_cookie_is_sent_once_and_only_after_a_change,
+    a_server_error_discards_writes_and_other_statuses_keep_them,
+    a_panic_discards_writes,
+    a_log_out_holds_although_the_response_is_a_server_error,
+    commit_on_server_error_keeps_writes_of_every_response,
     what_is_added_after_destroy_begins_a_new_session,
     a_touch_is_sent_at_most_once_per_twentieth_of_the_idle_time,
-    renewing_keeps_the_data_and_begins_the_timeouts_anew,
-    the_cookie_is_secure_except_in_a_debug_build_on_loopback_over_plain_http,
-    the_cookie_has_the_attributes_that_were_set_and_its_removal_has_them_too,
-    a_private_cookie_shows_nothing_of_its_session_and_never_looks_the_same_twice,
+    a_renewal_keeps_the_data_and_restarts_the_timeouts,
+    the_cookie_is_secure_except_in_debug_builds_on_plain_loopback,
+    the_cookie_and_its_removal_have_the_configured_attributes,
+    a_private_cookie_hides_its_content_and_is_never_repeated,
 );

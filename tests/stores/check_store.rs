@@ -1,4 +1,4 @@
-//! `testing::check_store` finds out a store that does not keep the contract.
+//! `testing::check_store` fails for a store that does not keep the contract.
 
 use std::{
     collections::HashMap,
@@ -56,15 +56,15 @@ impl Store for Racy {
     }
 }
 
-/// A store that is not atomic and never awaits is found out on a runtime of one thread.
+/// Fails even on a runtime of one thread, although the store never awaits.
 #[tokio::test]
 #[should_panic(expected = "of 50 writers at once each finds its last write")]
-async fn a_store_that_is_not_atomic_is_found_out_by_one_thread() {
+async fn a_store_that_is_not_atomic_fails_on_one_thread() {
     check_store(Racy::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[should_panic(expected = "of 50 writers at once each finds its last write")]
-async fn a_store_that_is_not_atomic_is_found_out_by_several_threads() {
+async fn a_store_that_is_not_atomic_fails_on_several_threads() {
     check_store(Racy::default()).await;
 }

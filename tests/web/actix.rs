@@ -1,7 +1,6 @@
-//! What is particular to actix-web. What it has in common with the others is in `web.rs`.
+//! What holds on actix-web alone. `every_framework.rs` has what all frameworks share.
 
-mod common;
-
+use crate::common::{Server, Web, key};
 use actix_web::{
     App, Error as ActixError, HttpRequest, HttpResponse,
     body::MessageBody,
@@ -10,7 +9,6 @@ use actix_web::{
     middleware::{Next, from_fn},
     web::{self, ServiceConfig},
 };
-use common::{Server, Web, key};
 use session_manager::{HasSession, Manager, Message, Session, SignedCookie, manager};
 
 fn signed() -> Manager {
@@ -34,7 +32,7 @@ fn count(req: &(impl HasSession + ?Sized)) -> i32 {
 }
 
 #[test]
-fn the_same_session_is_reached_from_middleware_guard_handler_and_response() {
+fn middleware_guard_handler_and_response_share_one_session() {
     async fn middleware(
         req: ServiceRequest,
         next: Next<impl MessageBody>,
@@ -67,7 +65,7 @@ fn the_same_session_is_reached_from_middleware_guard_handler_and_response() {
 }
 
 #[test]
-fn an_error_of_inner_middleware_keeps_the_session_unless_it_is_a_server_error() {
+fn an_error_of_inner_middleware_discards_the_session_only_if_5xx() {
     async fn refuse(
         req: ServiceRequest,
         _: Next<impl MessageBody>,

@@ -1,13 +1,11 @@
 //! One login across actix-web and axum: in one process with any backend, and in two with one key.
 
-mod common;
-
 use std::{env, process::Command};
 
-use common::{Server, Visitor, Web, all_backends, key_of, process::Process};
+use crate::common::{Server, Visitor, Web, all_backends, key_of, process::Process};
 use session_manager::{Key, Manager, SignedCookie};
 
-/// A visitor of an application in actix-web, of one in axum, and of both with one cookie jar.
+/// Logs in and out with one cookie jar at two applications, one on each framework.
 fn log_in_here_and_out_there(way: &str, here: &Visitor, there: &Visitor) {
     let both = [here, there];
     for (one, other) in [(here, there), (there, here)] {
@@ -37,7 +35,7 @@ fn log_in_here_and_out_there(way: &str, here: &Visitor, there: &Visitor) {
 }
 
 #[test]
-fn two_applications_in_one_process_share_every_backends_sessions() {
+fn two_frameworks_in_one_process_share_sessions() {
     for (backend, builder) in all_backends() {
         let manager = builder().build().unwrap();
         let [actix, axum] = Web::ALL.map(|web| Server::scripts(web, manager.middleware()));
@@ -51,7 +49,7 @@ const CHILD: &str = "SESSION_MANAGER_TEST_ONE_LOGIN";
 const SECRET: &str = "SESSION_MANAGER_TEST_SECRET";
 
 #[test]
-fn two_processes_share_the_sessions_of_one_key() {
+fn two_processes_with_one_key_share_sessions() {
     if let Ok(web) = env::var(CHILD) {
         return serve_until_killed(&web);
     }
@@ -68,7 +66,10 @@ fn two_processes_share_the_sessions_of_one_key() {
         };
         let mut child = Command::new(env::current_exe().unwrap());
         child
-            .args(["--exact", "two_processes_share_the_sessions_of_one_key"])
+            .args([
+                "--exact",
+                "one_login::two_processes_with_one_key_share_sessions",
+            ])
             .arg("--nocapture")
             .envs([(CHILD, other.name()), (SECRET, secret)]);
         let (_process, address) = Process::start(&mut child, |line| {

@@ -1,10 +1,8 @@
 //! The lifetime of one session ("remember me"), and what is known of it: times, user, last login.
 
-mod common;
-
 use std::time::{Duration, UNIX_EPOCH};
 
-use common::{App, Clock, Server, Web, all_backends, on_every_framework};
+use crate::common::{App, Clock, Server, Web, all_backends, on_every_framework};
 use session_manager::{Builder, Error, Lifetime, Session, store::Value};
 
 const SECOND: Duration = Duration::from_secs(1);

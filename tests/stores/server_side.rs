@@ -1,6 +1,4 @@
-//! Server-side sessions over HTTP, in memory; and what happens when a store is away.
-
-mod common;
+//! Server-side sessions over HTTP, in memory, and stores that are unavailable.
 
 use std::{
     io::Write as _,
@@ -10,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     App, Clock, Log, Server, Web, Wire, block_on, on_every_framework,
     server_side::{Flaky, How, store_tests},
     until,
@@ -23,7 +21,7 @@ use session_manager::{
 use tokio::sync::Barrier;
 
 #[tokio::test]
-async fn the_memory_store_keeps_the_contract_of_a_store() {
+async fn the_memory_store_keeps_the_store_contract() {
     session_manager::testing::check_store(MemoryStore::new()).await;
 }
 
@@ -46,7 +44,7 @@ store_tests!(
     tower_sessions, on_a_store_of_tower_sessions: promises, no_users, advisories
 );
 
-fn a_full_memory_store_drops_the_session_written_longest_ago(web: Web) {
+fn a_full_memory_store_evicts_the_oldest_session(web: Web) {
     // One session for each of the 64 shards.
     let store = MemoryStore::with_capacity(64);
     let manager = Manager::new(ServerSide::new(store.clone()));
@@ -61,7 +59,7 @@ fn a_full_memory_store_drops_the_session_written_longest_ago(web: Web) {
     assert_eq!(server.with_cookie("/run/get.key", oldest).body, "none");
 }
 
-fn a_session_outlives_its_request_in_a_task_that_saves(web: Web) {
+fn a_task_may_save_a_session_after_its_request(web: Web) {
     let store = MemoryStore::new();
     let manager = Manager::new(ServerSide::new(store));
     let (tell, told) = mpsc::channel();
@@ -98,7 +96,7 @@ fn a_session_outlives_its_request_in_a_task_that_saves(web: Web) {
     );
 }
 
-fn a_touch_that_save_makes_before_the_response_reaches_the_browser_with_it(web: Web) {
+fn a_touch_by_save_reaches_the_browser_with_the_response(web: Web) {
     let clock = Clock::default();
     let manager = Manager::builder(ServerSide::new(MemoryStore::new()));
     let manager = manager.persistent(true).clock(clock.now()).build().unwrap();
@@ -114,7 +112,7 @@ fn a_touch_that_save_makes_before_the_response_reaches_the_browser_with_it(web: 
     assert!(saved.set_cookie().unwrap().contains("Max-Age=86400"));
 }
 
-fn a_task_that_saves_to_a_session_that_ended_is_told(web: Web) {
+fn saving_a_session_that_ended_is_an_error(web: Web) {
     let (send, receive) = std::sync::mpsc::channel::<Session>();
     let manager = Manager::new(ServerSide::new(MemoryStore::new()));
     let app = App::new().get("/keep", move |session, _| {
@@ -132,12 +130,12 @@ fn a_task_that_saves_to_a_session_that_ended_is_told(web: Web) {
     assert_eq!(server.with_cookie("/run/len", &cookie).body, "0");
 }
 
-fn ending_a_session_sticks_even_if_the_handler_panics_and_nothing_else_does(web: Web) {
+fn a_panicking_handler_keeps_only_a_log_out(web: Web) {
     let (tell, told) = mpsc::channel();
     let app = App::new().get("/panic/{script}", move |session, script| {
         let tell = tell.clone();
         async move {
-            let page = common::script::run(&session, &script)?;
+            let page = crate::common::script::run(&session, &script)?;
             tell.send(page.body).unwrap();
             if !script.is_empty() {
                 panic!("as the test asked");
@@ -162,7 +160,7 @@ fn ending_a_session_sticks_even_if_the_handler_panics_and_nothing_else_does(web:
     });
 }
 
-fn ending_a_session_sticks_even_if_the_client_goes_away_meanwhile(web: Web) {
+fn a_log_out_holds_although_the_client_disconnects(web: Web) {
     let (send, inside) = std::sync::mpsc::channel();
     let app = App::new().get("/leave", move |session, _| {
         session.destroy();
@@ -189,7 +187,7 @@ fn ending_a_session_sticks_even_if_the_client_goes_away_meanwhile(web: Web) {
     });
 }
 
-fn a_session_on_demand_is_not_loaded_before_somebody_asks(web: Web) {
+fn a_session_on_demand_is_loaded_at_the_first_use(web: Web) {
     let manager = Manager::builder(ServerSide::new(MemoryStore::new()))
         .load_on_demand()
         .build()
@@ -210,8 +208,8 @@ fn a_session_on_demand_is_not_loaded_before_somebody_asks(web: Web) {
 }
 
 #[test]
-fn a_cookie_backend_cannot_find_a_users_sessions_and_says_why() {
-    let manager = Manager::new(SignedCookie::new(common::key()));
+fn a_cookie_backend_cannot_list_a_users_sessions_and_says_why() {
+    let manager = Manager::new(SignedCookie::new(crate::common::key()));
     let found = block_on(manager.user_sessions("ada"));
     let error = found.unwrap_err();
     assert!(matches!(
@@ -223,8 +221,7 @@ fn a_cookie_backend_cannot_find_a_users_sessions_and_says_why() {
     assert!(error.to_string().contains("server-side"));
 }
 
-/// A store that is away in one way or another. Its name tells the log lines of one test from those
-/// of its twin.
+/// A store that is unavailable. Its name is the framework's, so that each test finds its own log lines.
 #[derive(Clone, Copy)]
 struct Away(How, Web);
 
@@ -253,9 +250,7 @@ impl Store for Away {
     }
 }
 
-fn a_store_that_is_away_is_a_503_within_the_time_limit_or_an_empty_session_without_writes(
-    web: Web,
-) {
+fn a_store_outage_is_a_503_in_time_or_a_read_only_session(web: Web) {
     let log = Log::of_process();
     let cookie = format!("_session={}", "A".repeat(64));
     let limit = Duration::from_millis(200);
@@ -303,7 +298,7 @@ fn a_store_that_is_away_is_a_503_within_the_time_limit_or_an_empty_session_witho
     }
 }
 
-fn a_record_that_another_program_corrupt_is_an_empty_session_and_left_alone(web: Web) {
+fn a_corrupt_record_is_an_empty_session_and_left_unchanged(web: Web) {
     let log = Log::of_process();
     let manager = Manager::new(ServerSide::new(Away(How::Corrupt, web)));
     let server = Server::scripts(web, manager.middleware());
@@ -323,7 +318,7 @@ fn a_record_that_another_program_corrupt_is_an_empty_session_and_left_alone(web:
     );
 }
 
-fn what_save_could_not_keep_is_kept_by_the_next_one(web: Web) {
+fn the_next_save_stores_what_a_failed_save_did_not(web: Web) {
     let store = Flaky::default();
     let manager = Manager::new(ServerSide::new(store.clone()));
     let app = App::new().get("/save", move |session, _| {
@@ -353,8 +348,8 @@ fn what_save_could_not_keep_is_kept_by_the_next_one(web: Web) {
     );
 }
 
-/// What is computed anew when another request was faster is the application's own code.
-fn an_update_that_is_computed_anew_may_use_the_session_itself(web: Web) {
+/// After a conflict the closure runs again, which is the application's own code.
+fn a_retried_update_may_use_the_session_itself(web: Web) {
     let together = Arc::new(Barrier::new(2));
     let app = App::new().get("/count", move |session, _| {
         let together = Arc::clone(&together);
@@ -380,7 +375,7 @@ fn an_update_that_is_computed_anew_may_use_the_session_itself(web: Web) {
     assert_eq!(server.with_cookie("/run/get.count", &cookie).body, "2");
 }
 
-fn a_log_out_that_did_not_happen_is_answered_with_503(web: Web) {
+fn a_failed_log_out_is_answered_with_503(web: Web) {
     let log = Log::of_process();
     let store = Flaky::default();
     let manager = Manager::builder(ServerSide::new(store.clone()));
@@ -413,7 +408,7 @@ fn a_log_out_that_did_not_happen_is_answered_with_503(web: Web) {
     assert_eq!(server.with_cookie("/run/len", &cookie).body, "0");
 }
 
-fn of_flash_messages_that_are_never_shown_the_last_hundred_are_kept(web: Web) {
+fn the_last_hundred_unread_flash_messages_are_kept(web: Web) {
     let log = Log::of_process();
     let name = format!("flashes-{web}");
     let manager = Manager::builder(ServerSide::new(MemoryStore::new())).cookie_name(&name);
@@ -433,17 +428,17 @@ fn of_flash_messages_that_are_never_shown_the_last_hundred_are_kept(web: Web) {
 }
 
 on_every_framework!(
-    a_log_out_that_did_not_happen_is_answered_with_503,
-    of_flash_messages_that_are_never_shown_the_last_hundred_are_kept,
-    an_update_that_is_computed_anew_may_use_the_session_itself,
-    a_full_memory_store_drops_the_session_written_longest_ago,
-    a_session_outlives_its_request_in_a_task_that_saves,
-    a_touch_that_save_makes_before_the_response_reaches_the_browser_with_it,
-    a_task_that_saves_to_a_session_that_ended_is_told,
-    ending_a_session_sticks_even_if_the_handler_panics_and_nothing_else_does,
-    ending_a_session_sticks_even_if_the_client_goes_away_meanwhile,
-    a_session_on_demand_is_not_loaded_before_somebody_asks,
-    a_store_that_is_away_is_a_503_within_the_time_limit_or_an_empty_session_without_writes,
-    a_record_that_another_program_corrupt_is_an_empty_session_and_left_alone,
-    what_save_could_not_keep_is_kept_by_the_next_one,
+    a_failed_log_out_is_answered_with_503,
+    the_last_hundred_unread_flash_messages_are_kept,
+    a_retried_update_may_use_the_session_itself,
+    a_full_memory_store_evicts_the_oldest_session,
+    a_task_may_save_a_session_after_its_request,
+    a_touch_by_save_reaches_the_browser_with_the_response,
+    saving_a_session_that_ended_is_an_error,
+    a_panicking_handler_keeps_only_a_log_out,
+    a_log_out_holds_although_the_client_disconnects,
+    a_session_on_demand_is_loaded_at_the_first_use,
+    a_store_outage_is_a_503_in_time_or_a_read_only_session,
+    a_corrupt_record_is_an_empty_session_and_left_unchanged,
+    the_next_save_stores_what_a_failed_save_did_not,
 );

@@ -1,6 +1,4 @@
-//! What is particular to axum and tower. What they have in common with the others is in `web.rs`.
-
-mod common;
+//! What holds on axum and tower alone. `every_framework.rs` has what all frameworks share.
 
 use std::{
     convert::Infallible,
@@ -9,6 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use crate::common::{Server, Web, block_on, key};
 use axum::{
     Router,
     extract::Request as AxumRequest,
@@ -17,7 +16,6 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
-use common::{Server, Web, block_on, key};
 use session_manager::{
     Error, HasSession, Manager, MemoryStore, Message, ServerSide, Session, SignedCookie, manager,
     web::SessionService,
@@ -87,7 +85,7 @@ async fn ask<B, S: Service<Request<B>>>(
 /// Does to the session what the path says, in script; a word before it says how the request ends.
 fn script(request: Request<()>) -> Answering {
     let (end, script) = request.uri().path()[1..].split_once('/').unwrap();
-    let page = common::script::run(&request.session().unwrap(), script).unwrap();
+    let page = crate::common::script::run(&request.session().unwrap(), script).unwrap();
     match end {
         "ok" => Box::pin(async { Ok(Response::new(page.body)) }),
         "error" => Box::pin(async { Err("the service is broken") }),
@@ -108,7 +106,7 @@ fn cookie<B>(response: &Response<B>) -> String {
 }
 
 #[test]
-fn a_stack_of_tower_services_keeps_sessions_and_calls_the_service_that_was_ready() {
+fn the_tower_layer_calls_the_service_that_was_polled_ready() {
     let mut service = stack(&signed(), script);
     block_on(async {
         let added = ask(&mut service, request("/ok/add.key.value", "")).await;
@@ -121,7 +119,7 @@ fn a_stack_of_tower_services_keeps_sessions_and_calls_the_service_that_was_ready
 }
 
 #[test]
-fn an_error_of_the_inner_service_is_passed_on_and_keeps_nothing_but_the_end_of_the_session() {
+fn an_inner_services_error_is_passed_on_and_keeps_only_a_log_out() {
     let mut service = stack(&Manager::new(ServerSide::new(MemoryStore::new())), script);
     block_on(async {
         let added = ask(&mut service, request("/ok/add.key.old", "")).await;
@@ -136,7 +134,7 @@ fn an_error_of_the_inner_service_is_passed_on_and_keeps_nothing_but_the_end_of_t
 }
 
 #[test]
-fn a_request_that_is_dropped_keeps_nothing_but_the_end_of_the_session() {
+fn a_dropped_request_keeps_only_a_log_out() {
     let mut service = stack(&Manager::new(ServerSide::new(MemoryStore::new())), script);
     block_on(async {
         let added = ask(&mut service, request("/ok/add.key.old", "")).await;
@@ -153,7 +151,7 @@ fn a_request_that_is_dropped_keeps_nothing_but_the_end_of_the_session() {
 }
 
 #[test]
-fn a_request_its_parts_and_its_extensions_all_have_the_session() {
+fn a_request_its_parts_and_its_extensions_have_the_session() {
     let mut service = stack(&signed(), |request| {
         let add = |request: &dyn HasSession, key| request.session().unwrap().add(key, "1");
         add(&request, "request").unwrap();
@@ -168,7 +166,7 @@ fn a_request_its_parts_and_its_extensions_all_have_the_session() {
 }
 
 #[test]
-fn the_cookie_is_secure_by_the_uri_before_the_host_header_and_by_the_marks_of_proxies() {
+fn secure_follows_the_uri_then_host_then_the_proxy_headers() {
     let is_secure = |uri: &str, version, (field, value): (&str, &str)| {
         let request = Request::get(uri).version(version).header(field, value);
         let mut service = stack(&signed(), |request| {
@@ -203,7 +201,7 @@ fn the_cookie_is_secure_by_the_uri_before_the_host_header_and_by_the_marks_of_pr
 }
 
 #[test]
-fn a_service_of_tonic_reads_the_session_through_the_extensions_of_its_request() {
+fn a_tonic_service_reads_the_session_from_the_extensions() {
     #[derive(Clone)]
     struct Greeter;
 
@@ -241,11 +239,11 @@ async fn run(
     session: Session,
     axum::extract::Path(script): axum::extract::Path<String>,
 ) -> Result<String, Error> {
-    Ok(common::script::run(&session, &script)?.body)
+    Ok(crate::common::script::run(&session, &script)?.body)
 }
 
 #[test]
-fn a_layer_of_some_routes_opens_sessions_for_those_alone_and_a_layer_of_all_for_the_fallback_too() {
+fn a_route_layer_skips_the_fallback_and_a_router_layer_covers_it() {
     let fallback = async |request: AxumRequest| match request.session() {
         Ok(session) => session.get("key").unwrap_or_default(),
         Err(error) => error.to_string(),
@@ -271,8 +269,7 @@ fn a_layer_of_some_routes_opens_sessions_for_those_alone_and_a_layer_of_all_for_
 }
 
 #[test]
-fn middleware_inside_has_the_session_before_and_after_the_handler_and_middleware_outside_sees_its_cookie()
- {
+fn inner_middleware_has_the_session_and_outer_sees_its_cookie() {
     async fn inside(request: AxumRequest, next: Next) -> Result<impl IntoResponse, Error> {
         let session = request.session()?;
         session.add("before", 1)?;
@@ -298,7 +295,7 @@ fn middleware_inside_has_the_session_before_and_after_the_handler_and_middleware
 }
 
 #[test]
-fn a_refusal_of_inner_middleware_keeps_the_session_unless_it_is_a_server_error() {
+fn a_refusal_of_inner_middleware_discards_the_session_only_if_5xx() {
     async fn refuse(request: AxumRequest, _: Next) -> Result<(), (StatusCode, &'static str)> {
         let session = request.session().unwrap();
         session.flash(Message::warning("Log in first")).unwrap();
@@ -323,7 +320,7 @@ fn a_refusal_of_inner_middleware_keeps_the_session_unless_it_is_a_server_error()
 }
 
 #[test]
-fn a_handler_takes_the_session_beside_the_body() {
+fn a_handler_extracts_the_session_and_the_body() {
     async fn keep(session: Session, body: String) -> Result<String, Error> {
         let texts = session.update("texts", move |texts: Option<Vec<String>>| {
             let mut texts = texts.unwrap_or_default();

@@ -1,11 +1,9 @@
 //! Code of the application that runs inside a call of this crate: `Serialize`, `Deserialize`, the
-//! closure of `update`, and what listens to the log. It may use the session.
-
-mod common;
+//! closure of `update`, and a log subscriber. It may use the session.
 
 use std::{cell::RefCell, sync::mpsc, time::Duration};
 
-use common::{
+use crate::common::{
     App, Web, block_on, on_every_framework,
     server_side::{Flaky, How},
 };
@@ -55,7 +53,7 @@ fn memory() -> Manager {
     Manager::new(ServerSide::new(MemoryStore::new()))
 }
 
-fn a_values_own_code_may_use_the_session(web: Web) {
+fn a_values_serde_code_may_use_the_session(web: Web) {
     let app = App::new().get("/nosy", async |session: Session, _| {
         SESSION.set(Some(session.clone()));
         session.add("key", Nosy)?;
@@ -95,12 +93,12 @@ impl Subscriber for Listener {
     fn exit(&self, _: &span::Id) {}
 }
 
-fn what_listens_to_the_log_may_use_the_session(web: Web) {
+fn a_log_subscriber_may_use_the_session(web: Web) {
     let (heard, lines) = mpsc::channel();
     ends("a log line", move || {
         let _guard = tracing::subscriber::set_default(Listener(heard));
         // Cookies that are refused when the handler looks.
-        let builder = Manager::builder(session_manager::SignedCookie::new(common::key()));
+        let builder = Manager::builder(session_manager::SignedCookie::new(crate::common::key()));
         let app = App::new().get("/look", async |session: Session, _| {
             SESSION.set(Some(session.clone()));
             session.get("key");
@@ -116,7 +114,7 @@ fn what_listens_to_the_log_may_use_the_session(web: Web) {
             async { Ok("kept") }
         });
         // A value that is taken out too late.
-        let signed = Manager::builder(session_manager::SignedCookie::new(common::key()));
+        let signed = Manager::builder(session_manager::SignedCookie::new(crate::common::key()));
         let middleware = signed.build().unwrap().middleware();
         let cookie = block_on(
             app.clone()
@@ -162,7 +160,7 @@ fn what_listens_to_the_log_may_use_the_session(web: Web) {
 /// A value that actix-session lost, because the application purged its session.
 #[cfg(feature = "actix-session")]
 #[test]
-fn what_listens_to_the_log_may_use_a_session_of_actix_session() {
+fn a_log_subscriber_may_use_a_session_of_actix_session() {
     use actix_session::{SessionMiddleware, storage::CookieSessionStore};
     use actix_web::{cookie::Key, test, web};
     use session_manager::ActixSession;
@@ -202,7 +200,7 @@ fn an_update_whose_closure_writes_its_own_key_is_an_error(web: Web) {
             matches!(looped, Err(Error::UpdateLoop { .. })),
             "{looped:?}"
         );
-        // Another key is no harm.
+        // A write to another key is allowed.
         let counted = session.update("m", move |m: Option<u64>| {
             other.add("other", m.unwrap_or(0)).unwrap();
             m.unwrap_or(0) + 1
@@ -215,7 +213,7 @@ fn an_update_whose_closure_writes_its_own_key_is_an_error(web: Web) {
 }
 
 on_every_framework!(
-    a_values_own_code_may_use_the_session,
-    what_listens_to_the_log_may_use_the_session,
+    a_values_serde_code_may_use_the_session,
+    a_log_subscriber_may_use_the_session,
     an_update_whose_closure_writes_its_own_key_is_an_error,
 );

@@ -1,9 +1,6 @@
-//! What happens at once, in every order in which it can. No tool for this knows the locks that the
-//! crate stands on (those of the standard library and `arc-swap`), so its own steps are what is put in
-//! order: each call of a store, each poll of a scope, each `set`. What happens inside of one step,
-//! threads try, and Miri as well (`tests/miri.sh`), with fewer of them.
-
-mod common;
+//! Overlapping steps in every order. No model checker supports the locks that this crate uses (those of the
+//! standard library and `arc-swap`), so that the tests order its own steps: each call of a store, each poll
+//! of a scope, each `set`. Threads, and Miri (`tests/miri.sh`), test what happens within one step.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     Answer, App, Web, block_on, current, named, on_every_framework,
     schedule::{Ready, Stepwise, every_schedule, pause, poll, runtime, step},
 };
@@ -85,7 +82,7 @@ impl Does {
     }
 
     /// What may be there after one of its writes. The cookie that all began with opens nothing after a
-    /// renewal; who was in by then can still end the session.
+    /// renewal; a request that had opened the session can still end it.
     fn after(self, model: &Model, own: &str) -> Vec<Model> {
         let Some((is_renewed, values)) = model else {
             return vec![None];
@@ -238,7 +235,7 @@ fn id(handle: &str) -> StoreId {
 }
 
 #[test]
-fn three_requests_of_one_session_are_explained_by_an_order_of_their_writes() {
+fn three_requests_equal_some_order_of_their_writes() {
     let runtime = runtime();
     let schedules = {
         let mut schedules = 0;
@@ -359,7 +356,7 @@ fn is_linear(made: &[Vec<(Call, String)>], found: &str) -> bool {
 }
 
 #[test]
-fn what_three_threads_do_to_one_record_at_once_has_an_order() {
+fn three_threads_on_one_record_equal_some_order_of_calls() {
     const ROUNDS: u64 = if cfg!(miri) { 3 } else { 2_000 };
     let stores: Vec<_> = (0..ROUNDS).map(|_| MemoryStore::with_capacity(1)).collect();
     let together = Barrier::new(3);
@@ -401,7 +398,7 @@ static GLOBAL: Mutex<()> = Mutex::new(());
 
 /// Two requests that wait for their store and in their handler, and two calls of `set`: each request
 /// opens and keeps its session with the manager that was there when it came.
-fn a_request_stays_with_its_manager_whenever_another_is_set(web: Web) {
+fn a_request_keeps_its_manager_when_another_is_set(web: Web) {
     let _alone = GLOBAL.lock().unwrap_or_else(PoisonError::into_inner);
     let managers = ["one", "two", "three"].map(|name| {
         let store = Stepwise::default();
@@ -461,10 +458,10 @@ fn a_request_stays_with_its_manager_whenever_another_is_set(web: Web) {
     assert!(schedules > if cfg!(miri) { 5 } else { 500 }, "{schedules}");
 }
 
-on_every_framework!(a_request_stays_with_its_manager_whenever_another_is_set);
+on_every_framework!(a_request_keeps_its_manager_when_another_is_set);
 
 /// Every thread replaces the manager at once, and others look: each manager is taken out once, by
-/// whoever came next, and nobody who looks ever sees one that was taken out before.
+/// the next `set`, and no reader sees one that was taken out before.
 #[test]
 fn managers_that_are_set_at_once_follow_one_another() {
     const EACH: usize = if cfg!(miri) { 10 } else { 300 };
@@ -507,7 +504,7 @@ fn managers_that_are_set_at_once_follow_one_another() {
 
 /// Polled in every order: one that nests, one that panics, and one that is dropped half-way.
 #[test]
-fn scopes_that_take_turns_in_any_order_each_see_their_own_manager() {
+fn interleaved_scopes_each_see_their_own_manager() {
     let names = ["one", "two", "three"];
     let managers = names.map(|name| Arc::new(named(name)));
     let inner = Arc::new(named("inner"));

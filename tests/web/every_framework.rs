@@ -1,13 +1,11 @@
-//! What every web framework shows, in tests that are written once.
-
-mod common;
+//! What holds on every web framework, in tests that are written once.
 
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use common::{App, Log, Page, Server, Web, backends, block_on, key, on_every_framework};
+use crate::common::{App, Log, Page, Server, Web, backends, block_on, key, on_every_framework};
 use session_manager::{
     Backend, Error, HasSession, Manager, Message, OnStoreError, PrivateCookie, Session,
     SignedCookie,
@@ -23,7 +21,7 @@ fn serve(web: Web, app: App) -> Server {
     Server::start(web, app.wrap(signed().middleware()))
 }
 
-fn two_managers_on_one_request_each_find_their_own_session_first(web: Web) {
+fn two_managers_on_one_request_each_find_their_own_session(web: Web) {
     let admin = Manager::builder(PrivateCookie::new(key()))
         .cookie_name("admin")
         .build()
@@ -92,7 +90,7 @@ fn a_manager_on_a_route_without_its_middleware_is_not_mounted(web: Web) {
     assert_eq!(answer.set_cookie(), None);
 }
 
-fn of_two_managers_with_one_cookie_name_the_client_keeps_the_outer_ones_session(web: Web) {
+fn of_two_managers_with_one_cookie_name_the_outer_one_wins(web: Web) {
     let outer = Manager::new(PrivateCookie::new(key()));
     let inner = signed();
     let (adds, reads) = (
@@ -120,7 +118,7 @@ fn of_two_managers_with_one_cookie_name_the_client_keeps_the_outer_ones_session(
     assert_eq!(read.set_cookie(), None);
 }
 
-fn a_middleware_mounted_twice_opens_one_session_and_sends_one_cookie(web: Web) {
+fn a_middleware_mounted_twice_opens_one_session(web: Web) {
     let middleware = signed().middleware();
     let app = App::new()
         .wrap(middleware.clone())
@@ -133,7 +131,7 @@ fn a_middleware_mounted_twice_opens_one_session_and_sends_one_cookie(web: Web) {
 }
 
 #[test]
-fn a_request_that_no_middleware_served_is_an_opaque_500_and_the_log_says_the_fix() {
+fn without_middleware_a_request_is_a_500_and_the_log_says_why() {
     let log = Log::of_process();
     // In one test, because the line names nothing that would tell twins apart.
     for (number, web) in (1..).zip(Web::ALL) {
@@ -144,13 +142,13 @@ fn a_request_that_no_middleware_served_is_an_opaque_500_and_the_log_says_the_fix
             (500, "Internal Server Error"),
             "{web}"
         );
-        let lines = log.lines("manager::middleware()");
+        let lines = log.lines("no session was opened for this request");
         assert_eq!(lines.len(), number, "{web}: {lines:#?}");
         assert!(lines[number - 1].contains("ERROR") && lines[number - 1].contains("cargo tree -d"));
     }
 }
 
-fn flash_messages_are_read_synchronously_inside_a_template_and_escaped(web: Web) {
+fn a_template_reads_flash_messages_and_escapes_them(web: Web) {
     fn page(session: Session) -> Result<String, minijinja::Error> {
         let mut templates = minijinja::Environment::new();
         let page = "{% for f in flashes() %}<p class={{ f.kind }}>{{ f.text }}</p>{% endfor %}";
@@ -174,7 +172,7 @@ fn flash_messages_are_read_synchronously_inside_a_template_and_escaped(web: Web)
     assert_eq!(visitor.body("/page"), "");
 }
 
-fn a_session_in_a_spawned_thread_reads_on_and_a_write_after_the_head_is_an_error(web: Web) {
+fn after_the_response_head_a_thread_may_read_but_not_write(web: Web) {
     for (_, builder) in backends() {
         let kept: Arc<Mutex<Option<Session>>> = Arc::default();
         let keep = Arc::clone(&kept);
@@ -253,7 +251,7 @@ fn update_may_use_the_session_itself_without_a_deadlock(web: Web) {
     assert_eq!(serve(web, app).raw("/", &[]).body, "5 10");
 }
 
-fn headers_that_the_handler_set_are_kept_and_not_said_twice(web: Web) {
+fn headers_that_the_handler_set_are_kept_and_not_repeated(web: Web) {
     let app = App::new().get("/", async |session, _| {
         session.add("key", "value")?;
         Ok(Page {
@@ -272,7 +270,7 @@ fn headers_that_the_handler_set_are_kept_and_not_said_twice(web: Web) {
     assert_eq!(answer.all("set-cookie").count(), 2);
 }
 
-/// A backend whose store is away: it takes its time, and fails.
+/// A backend whose store is unavailable: it fails after a moment.
 struct Away(Web);
 
 impl Backend for Away {
@@ -307,9 +305,7 @@ impl Backend for Away {
     }
 }
 
-fn a_backend_that_cannot_open_the_session_fails_the_request_or_gives_an_empty_one_that_takes_no_writes(
-    web: Web,
-) {
+fn a_failed_open_fails_the_request_or_gives_a_read_only_session(web: Web) {
     let log = Log::of_process();
     let serve = |policy| {
         let manager = Manager::builder(Away(web))
@@ -332,7 +328,7 @@ fn a_backend_that_cannot_open_the_session_fails_the_request_or_gives_an_empty_on
     assert_eq!(answer.header("vary"), Some("Cookie"));
 }
 
-/// A backend that opens an empty session, and cannot keep it.
+/// A backend that opens an empty session, and fails to store it.
 struct Forgetful;
 
 impl Backend for Forgetful {
@@ -364,14 +360,14 @@ impl Backend for Forgetful {
     }
 }
 
-fn a_response_that_claims_what_could_not_be_kept_is_replaced_by_a_503(web: Web) {
+fn a_failed_commit_replaces_the_response_with_a_503(web: Web) {
     let server = Server::scripts(web, Manager::new(Forgetful).middleware());
     assert_eq!(server.raw("/run/get.key", &[]).status, 200);
     let answer = server.raw("/run/add.key.value", &[]);
     assert_eq!((answer.status, &*answer.body), web.unavailable());
 }
 
-fn size_says_how_much_of_the_cookie_is_used(web: Web) {
+fn size_reports_how_much_of_the_cookie_is_used(web: Web) {
     for (backend, builder) in backends() {
         let app = App::new().get("/", async |session, _| {
             session.add("key", "value")?;
@@ -386,16 +382,16 @@ fn size_says_how_much_of_the_cookie_is_used(web: Web) {
 }
 
 on_every_framework!(
-    two_managers_on_one_request_each_find_their_own_session_first,
+    two_managers_on_one_request_each_find_their_own_session,
     a_manager_on_a_route_without_its_middleware_is_not_mounted,
-    of_two_managers_with_one_cookie_name_the_client_keeps_the_outer_ones_session,
-    a_middleware_mounted_twice_opens_one_session_and_sends_one_cookie,
-    flash_messages_are_read_synchronously_inside_a_template_and_escaped,
+    of_two_managers_with_one_cookie_name_the_outer_one_wins,
+    a_middleware_mounted_twice_opens_one_session,
+    a_template_reads_flash_messages_and_escapes_them,
     many_threads_may_write_to_one_session_at_once,
     update_may_use_the_session_itself_without_a_deadlock,
-    headers_that_the_handler_set_are_kept_and_not_said_twice,
-    a_response_that_claims_what_could_not_be_kept_is_replaced_by_a_503,
-    size_says_how_much_of_the_cookie_is_used,
-    a_session_in_a_spawned_thread_reads_on_and_a_write_after_the_head_is_an_error,
-    a_backend_that_cannot_open_the_session_fails_the_request_or_gives_an_empty_one_that_takes_no_writes,
+    headers_that_the_handler_set_are_kept_and_not_repeated,
+    a_failed_commit_replaces_the_response_with_a_503,
+    size_reports_how_much_of_the_cookie_is_used,
+    after_the_response_head_a_thread_may_read_but_not_write,
+    a_failed_open_fails_the_request_or_gives_a_read_only_session,
 );

@@ -1,22 +1,20 @@
 //! A user's sessions, listed and ended through the index of users: in which cases, and how fast.
 
-mod common;
-
 use std::{
     sync::{Arc, OnceLock},
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use common::{Clock, Server, Web, block_on, on_every_framework};
+use crate::common::{Clock, Server, Web, block_on, on_every_framework, records::write};
 use session_manager::{
     Manager, MemoryStore, ServerSide, Store, StoreError, Timestamp,
-    store::{Applied, Record, StoreId, UserIndex, Value, Verifier, Write},
+    store::{Applied, Record, StoreId, UserIndex, Write},
 };
 use tokio::task::JoinSet;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn ending_a_users_sessions_ends_those_of_a_manager_with_longer_timeouts(web: Web) {
+fn ending_a_users_sessions_covers_managers_with_longer_timeouts(web: Web) {
     let (store, clock) = (MemoryStore::new(), Clock::default());
     let manager = |name: &str, days: u32| {
         Manager::builder(ServerSide::new(store.clone()))
@@ -40,7 +38,7 @@ fn ending_a_users_sessions_ends_those_of_a_manager_with_longer_timeouts(web: Web
 
 /// While sessions migrate from one store to another, those that are still in the old one are listed
 /// and ended as well, by their own user alone.
-fn a_session_that_has_not_migrated_is_ended_by_its_user_alone(web: Web) {
+fn only_its_own_user_can_end_an_unmigrated_session(web: Web) {
     let old = || {
         let store = OLD.get_or_init(MemoryStore::new).clone();
         let builder = Manager::builder(ServerSide::new(store)).cookie_name("former");
@@ -87,8 +85,8 @@ fn a_session_that_has_not_migrated_is_ended_by_its_user_alone(web: Web) {
 }
 
 on_every_framework!(
-    ending_a_users_sessions_ends_those_of_a_manager_with_longer_timeouts,
-    a_session_that_has_not_migrated_is_ended_by_its_user_alone,
+    ending_a_users_sessions_covers_managers_with_longer_timeouts,
+    only_its_own_user_can_end_an_unmigrated_session,
 );
 
 /// Returns `bytes` bytes that no database can compress.
@@ -117,11 +115,9 @@ async fn figures<S: Store>(store: S) {
                 for _ in 0..count / 10 {
                     let value = noise(bytes, &mut state);
                     let id: [u8; 32] = noise(32, &mut state).into_bytes().try_into().unwrap();
-                    let now = Timestamp::from_millis(nanos / 1_000_000);
-                    let verifier = Verifier::from_bytes([1; 32]);
-                    let mut write = Write::touch(verifier, now, now, now.plus(DAY));
+                    let mut write = write(&[("key", &value)]);
+                    write.expires = write.now.plus(DAY);
                     write.user = Some(user.clone());
-                    write.set = vec![("key".into(), Value::Text(value.into()))];
                     let id = StoreId::from_bytes(id);
                     assert!(store.create(id, &write).await.unwrap());
                 }
@@ -181,7 +177,7 @@ impl<S: Store> Store for Shared<S> {
 ))]
 #[tokio::test]
 #[ignore = "prints figures, and needs every service: tests/run.sh"]
-async fn figures_of_many_sessions_of_one_user() {
+async fn prints_figures_of_many_sessions_of_one_user() {
     use session_manager::{MySqlStore, PostgresStore, RedisStore, SqliteStore};
 
     let url = |variable: &str| std::env::var(variable).unwrap();

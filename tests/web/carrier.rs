@@ -1,8 +1,6 @@
 //! Sessions whose token travels in a header.
 
-mod common;
-
-use common::{Answer, Server, Web, all_backends, on_every_framework};
+use crate::common::{Answer, Server, Web, all_backends, on_every_framework};
 use session_manager::{Builder, Carrier, ConfigError};
 
 /// A carrier, the header that a client sends it in, and the one that it comes back in.

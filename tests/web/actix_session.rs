@@ -1,13 +1,12 @@
 //! An application that keeps its sessions with actix-session, and crates that reach them through this
 //! one.
 
-mod common;
-
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, mpsc},
 };
 
+use crate::common::{Log, Server, script};
 use actix_session::{
     SessionMiddleware,
     config::CookieContentSecurity,
@@ -18,7 +17,6 @@ use actix_web::{
     cookie::{Key, time::Duration},
     web::{self, ServiceConfig},
 };
-use common::{Log, Server, script};
 use session_manager::{
     ActixSession, ConfigError, Error, HasSession, Manager, Message, Session, SignedCookie,
 };
@@ -120,7 +118,7 @@ fn routes(config: &mut ServiceConfig) {
 }
 
 #[test]
-fn what_either_keeps_the_other_finds_in_a_later_request() {
+fn later_requests_read_what_either_crate_stored() {
     let server = serve(&Shelf::default(), routes);
     let visitor = server.visitor();
     visitor.body("/theirs/add.user.ada");
@@ -137,7 +135,7 @@ fn what_either_keeps_the_other_finds_in_a_later_request() {
 }
 
 #[test]
-fn what_either_writes_the_other_sees_at_once_in_the_same_request() {
+fn within_a_request_each_crate_sees_the_others_writes_at_once() {
     let server = serve(&Shelf::default(), |config| {
         let handler = async |req: HttpRequest, ours: Session, theirs: actix_session::Session| {
             theirs.insert("a", "theirs").unwrap();
@@ -166,7 +164,7 @@ fn what_either_writes_the_other_sees_at_once_in_the_same_request() {
 }
 
 #[test]
-fn an_update_of_the_application_is_saved_though_actix_session_forgets_it() {
+fn an_update_through_actix_session_is_saved() {
     let server = serve(&Shelf::default(), routes);
     let visitor = server.visitor();
     visitor.body("/run/add.n.1,count.m");
@@ -175,7 +173,7 @@ fn an_update_of_the_application_is_saved_though_actix_session_forgets_it() {
 }
 
 #[test]
-fn destroying_ends_the_session_and_what_is_added_afterwards_begins_a_new_one() {
+fn a_write_after_destroy_begins_a_new_actix_session() {
     let shelf = Shelf::default();
     let server = serve(&shelf, routes);
     let old = server.raw("/run/add.user.ada", &[]).cookie();
@@ -201,7 +199,7 @@ fn destroying_ends_the_session_and_what_is_added_afterwards_begins_a_new_one() {
 }
 
 #[test]
-fn a_renewal_gives_a_new_key_to_the_same_data() {
+fn a_renewal_keeps_the_data_under_a_new_key() {
     let server = serve(&Shelf::default(), routes);
     let old = server.raw("/run/add.cart.full", &[]).cookie();
     let new = server.with_cookie("/run/renew,add.user.ada", &old).cookie();
@@ -214,7 +212,7 @@ fn a_renewal_gives_a_new_key_to_the_same_data() {
 }
 
 #[test]
-fn a_server_error_undoes_what_was_written_here_and_ending_the_session_sticks() {
+fn a_server_error_undoes_writes_and_keeps_a_log_out() {
     let server = serve(&Shelf::default(), routes);
     let cookie = server.raw("/run/add.user.ada,add.city.Rome", &[]).cookie();
     for undone in ["add.user.eve,add.new.1,pop.city", "clear,add.new.1"] {
@@ -228,7 +226,7 @@ fn a_server_error_undoes_what_was_written_here_and_ending_the_session_sticks() {
 }
 
 #[test]
-fn another_thread_sees_the_session_as_it_was_and_what_it_writes_is_kept() {
+fn writes_from_another_thread_are_saved() {
     let server = serve(&Shelf::default(), |config| {
         routes(config);
         let handler = async |ours: Session, theirs: actix_session::Session| {
@@ -250,7 +248,7 @@ fn another_thread_sees_the_session_as_it_was_and_what_it_writes_is_kept() {
 }
 
 #[test]
-fn a_session_kept_beyond_its_request_reads_on_and_takes_no_writes() {
+fn after_its_request_a_session_is_read_only() {
     let (send, kept) = mpsc::channel();
     let server = serve(&Shelf::default(), move |config| {
         let send = send.clone();
@@ -268,7 +266,7 @@ fn a_session_kept_beyond_its_request_reads_on_and_takes_no_writes() {
 }
 
 #[test]
-fn what_would_be_lost_is_logged() {
+fn writes_that_actix_session_loses_are_logged() {
     let log = Log::of_process();
     let server = serve(&Shelf::default(), |config| {
         let handler = async |ours: Session, theirs: actix_session::Session| {
@@ -294,8 +292,8 @@ fn what_would_be_lost_is_logged() {
 }
 
 #[test]
-fn it_stands_beside_another_session_on_one_request() {
-    let beside = Manager::builder(SignedCookie::new(common::key())).cookie_name("beside");
+fn actix_session_and_another_manager_share_a_request() {
+    let beside = Manager::builder(SignedCookie::new(crate::common::key())).cookie_name("beside");
     let beside = beside.build().unwrap();
     let server = serve(&Shelf::default(), move |config| {
         let manager = beside.clone();
@@ -316,13 +314,13 @@ fn it_stands_beside_another_session_on_one_request() {
 }
 
 #[test]
-fn sessions_that_actix_session_keeps_cannot_move() {
+fn sessions_kept_by_actix_session_cannot_migrate() {
     let theirs = || Manager::new(ActixSession::new());
-    let ours = || Manager::new(SignedCookie::new(common::key()));
+    let ours = || Manager::new(SignedCookie::new(crate::common::key()));
     let to = Manager::builder(ActixSession::new())
         .migrate_from(ours())
         .build();
-    let from = Manager::builder(SignedCookie::new(common::key()))
+    let from = Manager::builder(SignedCookie::new(crate::common::key()))
         .migrate_from(theirs())
         .build();
     for refused in [to, from] {
@@ -333,7 +331,7 @@ fn sessions_that_actix_session_keeps_cannot_move() {
 
 /// A cookie of actix-session holds the whole session: the same backend serves it.
 #[test]
-fn it_works_with_their_cookie_store_too() {
+fn the_cookie_store_of_actix_session_works_too() {
     let key = Key::generate();
     let server = Server::actix(move || {
         App::new()

@@ -1,13 +1,11 @@
-//! What is done to the stored session at once: `take` and `update_now`.
-
-mod common;
+//! `take` and `update_now`, which change the stored session at once.
 
 use std::{
     sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     App, Server, Web, backends, block_on, key, on_every_framework,
     script::{run, run_outside},
     server_side::{Flaky, How, overlapping_updates_cost_calls_in_proportion},
@@ -39,7 +37,7 @@ fn serve(web: Web, builder: Builder) -> Server {
     Server::start(web, app().wrap(builder.build().unwrap().middleware()))
 }
 
-fn what_is_taken_or_counted_now_stays_so_even_if_the_response_is_a_server_error(web: Web) {
+fn take_and_update_now_hold_although_the_response_is_a_5xx(web: Web) {
     let server = serve(web, memory());
     let cookie = server
         .raw("/run/add.token.t,add.n.4,add.user.ada", &[])
@@ -52,7 +50,7 @@ fn what_is_taken_or_counted_now_stays_so_even_if_the_response_is_a_server_error(
     assert_eq!(read, "none,5,ada");
 }
 
-fn what_the_request_did_to_the_key_before_counts(web: Web) {
+fn take_and_update_now_see_earlier_writes_of_the_request(web: Web) {
     let server = serve(web, memory());
     for (script, said, left) in [
         ("add.k.a,take.k,take.k", "null,\"a\",null", "7"),
@@ -82,7 +80,7 @@ fn what_the_request_did_to_the_key_before_counts(web: Web) {
     }
 }
 
-fn a_session_that_begins_with_update_now_is_kept(web: Web) {
+fn update_now_may_begin_a_session(web: Web) {
     let server = serve(web, memory());
     for path in ["/do/countnow.n,countnow.n", "/fail/countnow.n,countnow.n"] {
         let answer = server.raw(path, &[]);
@@ -94,7 +92,7 @@ fn a_session_that_begins_with_update_now_is_kept(web: Web) {
     assert_eq!(answer.set_cookie(), None);
 }
 
-fn a_backend_that_cannot_tell_which_request_was_first_says_so(web: Web) {
+fn take_and_update_now_need_a_store(web: Web) {
     for (backend, builder) in backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.token.t", &[]).cookie();
@@ -109,7 +107,7 @@ fn a_backend_that_cannot_tell_which_request_was_first_says_so(web: Web) {
     assert!(text.contains("ServerSide"), "{text}");
 }
 
-fn a_session_that_ended_or_cannot_be_opened_gives_nothing(web: Web) {
+fn take_from_an_ended_or_unavailable_session_is_an_error(web: Web) {
     let store = Flaky::default();
     let (send, kept) = mpsc::channel();
     let manager = Manager::builder(ServerSide::new(store.clone()));
@@ -158,7 +156,7 @@ fn a_session_that_ended_or_cannot_be_opened_gives_nothing(web: Web) {
     assert_eq!(outside(&anonymous, "take.\u{1}k"), "reserved");
 }
 
-fn what_is_given_up_is_done_once_at_most_and_stops_nobody(web: Web) {
+fn a_cancelled_take_happens_at_most_once_and_blocks_no_other(web: Web) {
     let store = Flaky::default();
     let in_handler = store.clone();
     let app = app().get("/give-up", move |session: Session, _| {
@@ -180,7 +178,7 @@ fn what_is_given_up_is_done_once_at_most_and_stops_nobody(web: Web) {
     assert_eq!(server.with_cookie("/run/get.n", &cookie).body, "1");
 }
 
-fn a_token_in_a_session_that_migrates_is_taken_once(web: Web) {
+fn a_token_in_a_migrating_session_is_taken_once(web: Web) {
     type Old = (&'static str, fn() -> Builder);
     let olds: [Old; 2] = [
         ("memory", memory),
@@ -191,7 +189,7 @@ fn a_token_in_a_session_that_migrates_is_taken_once(web: Web) {
         let cookie = serve_manager(web, &old).raw("/run/add.token.t,add.user.ada", &[]);
         let cookie = cookie.cookie();
         let manager = memory().migrate_from(old).build().unwrap();
-        let gates = common::Gates::new(10);
+        let gates = crate::common::Gates::new(10);
         let server = Server::start(web, gates.app().wrap(manager.middleware()));
         let taken: Vec<_> = std::thread::scope(|scope| {
             let ask = || server.with_cookie("/at-once/take.token,countnow.n", &cookie);
@@ -213,7 +211,7 @@ fn serve_manager(web: Web, manager: &Manager) -> Server {
     Server::start(web, app().wrap(manager.middleware()))
 }
 
-fn namespaces_and_typed_keys_take_too(web: Web) {
+fn namespaces_and_typed_keys_can_take(web: Web) {
     const TOKEN: TypedKey<String> = TypedKey::new("shop.token");
     const COUNT: TypedKey<u8> = TypedKey::new("shop.n");
     let manager = Arc::new(memory().build().unwrap());
@@ -239,7 +237,7 @@ fn namespaces_and_typed_keys_take_too(web: Web) {
     assert_eq!(answer.body, r#"[Some("t"), None, Some("1"), Some("2")]"#);
 }
 
-/// Memory whose calls take a while, so that those of overlapping requests do overlap.
+/// A memory store with slow calls, so that overlapping requests overlap in it.
 #[derive(Clone, Default)]
 struct Slow {
     store: MemoryStore,
@@ -284,7 +282,7 @@ fn overlapping_updates_of_a_slow_store_cost_calls_in_proportion(web: Web) {
     overlapping_updates_cost_calls_in_proportion(web, &Slow::default());
 }
 
-fn reads_that_stay_stale_end_in_an_error(web: Web) {
+fn updates_on_a_stale_replica_end_in_an_error(web: Web) {
     let store = Slow {
         is_stale: true,
         ..Slow::default()
@@ -300,14 +298,14 @@ fn reads_that_stay_stale_end_in_an_error(web: Web) {
 }
 
 on_every_framework!(
-    what_is_taken_or_counted_now_stays_so_even_if_the_response_is_a_server_error,
-    what_the_request_did_to_the_key_before_counts,
-    a_session_that_begins_with_update_now_is_kept,
-    a_backend_that_cannot_tell_which_request_was_first_says_so,
-    a_session_that_ended_or_cannot_be_opened_gives_nothing,
-    what_is_given_up_is_done_once_at_most_and_stops_nobody,
-    a_token_in_a_session_that_migrates_is_taken_once,
-    namespaces_and_typed_keys_take_too,
+    take_and_update_now_hold_although_the_response_is_a_5xx,
+    take_and_update_now_see_earlier_writes_of_the_request,
+    update_now_may_begin_a_session,
+    take_and_update_now_need_a_store,
+    take_from_an_ended_or_unavailable_session_is_an_error,
+    a_cancelled_take_happens_at_most_once_and_blocks_no_other,
+    a_token_in_a_migrating_session_is_taken_once,
+    namespaces_and_typed_keys_can_take,
     overlapping_updates_of_a_slow_store_cost_calls_in_proportion,
-    reads_that_stay_stale_end_in_an_error,
+    updates_on_a_stale_replica_end_in_an_error,
 );

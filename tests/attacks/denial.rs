@@ -1,18 +1,15 @@
-//! What somebody who means harm can make an application pay: cookies that they made up, sessions that
-//! are too large, too deep or of too many keys.
-
-mod common;
+//! Denial of service: forged cookies, and sessions that are too large, too deep or of too many keys.
 
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use common::{
+use crate::common::{
     App, Clock, Log, Server, Web, all_backends, backends, block_on, key_of, on_every_framework,
     server_side::Counting,
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use session_manager::{
     Error, Key, Manager, MemoryStore, ServerSide, Session, SignedCookie, Timestamp,
 };
@@ -62,7 +59,7 @@ fn value(cookie: &str) -> &str {
     cookie.split_once('=').unwrap().1
 }
 
-fn a_cookie_without_a_right_signature_asks_the_store_nothing_and_is_one_log_line(web: Web) {
+fn a_wrongly_signed_id_never_reaches_the_store(web: Web) {
     let log = Log::of_process();
     let site = Site::new(web);
     let name = format!("signed-ids-{web}");
@@ -115,7 +112,7 @@ fn a_cookie_without_a_right_signature_asks_the_store_nothing_and_is_one_log_line
     assert_eq!(server.with_cookie("/run/get.key", &cookie).body, "value");
 }
 
-fn what_a_made_up_cookie_is_followed_by_is_signed_and_new(web: Web) {
+fn a_write_after_a_forged_cookie_gets_a_new_signed_id(web: Web) {
     let site = Site::new(web);
     let server = site.serve(|backend| backend.signed_with(key(1)));
     let planted = format!("_session={}", "A".repeat(86));
@@ -140,7 +137,7 @@ fn what_a_made_up_cookie_is_followed_by_is_signed_and_new(web: Web) {
     assert_eq!(server.with_cookie("/run/len", &renewed).body, "0");
 }
 
-/// The next write or touch signs anew; reading alone writes nothing.
+/// The next write or touch signs with the new key; reading writes nothing.
 fn check_signed_anew(site: &Site, server: &Server, old: &str) -> String {
     let read = server.with_cookie("/run/get.key", old);
     assert_eq!((&*read.body, read.set_cookie()), ("value", None));
@@ -155,7 +152,7 @@ fn check_signed_anew(site: &Site, server: &Server, old: &str) -> String {
     written
 }
 
-fn a_new_key_logs_nobody_out_and_signs_what_is_written_next(web: Web) {
+fn rotating_keys_logs_no_user_out_and_signs_with_the_new_key(web: Web) {
     let site = Site::new(web);
     let before = site.serve(|backend| backend.signed_with(key(1)));
     let during = site.serve(|backend| backend.accept(key(1)).signed_with(key(2)));
@@ -169,7 +166,7 @@ fn a_new_key_logs_nobody_out_and_signs_what_is_written_next(web: Web) {
     assert_eq!(site.store.calls(), 0);
 }
 
-fn a_site_begins_to_sign_without_logging_anybody_out_and_the_door_closes(web: Web) {
+fn a_site_begins_to_sign_ids_without_logging_users_out(web: Web) {
     let site = Site::new(web);
     let week = 7 * DAY;
     let last = site.after(week);
@@ -184,7 +181,7 @@ fn a_site_begins_to_sign_without_logging_anybody_out_and_the_door_closes(web: We
     let back = before.with_cookie("/run/renew", &new).cookie();
     assert_eq!(during.with_cookie("/run/get.key", &back).body, "value");
 
-    // Somebody who comes every day for a week, and somebody who keeps the cookie without a signature.
+    // A client that visits every day for a week, and a client that keeps its unsigned cookie.
     let mut visiting = during.with_cookie("/run/renew", &back).cookie();
     let kept = before.raw("/run/add.key.value", &[]).cookie();
     for _ in 0..6 {
@@ -197,10 +194,14 @@ fn a_site_begins_to_sign_without_logging_anybody_out_and_the_door_closes(web: We
     site.clock.forward(DAY);
     site.store.calls();
     assert_eq!(during.with_cookie("/run/get.key", &kept).body, "none");
-    assert_eq!(site.store.calls(), 0, "the door is closed by itself");
+    assert_eq!(
+        site.store.calls(),
+        0,
+        "unsigned ids are refused after that time"
+    );
 }
 
-fn what_is_too_deep_to_be_read_again_is_an_error_and_the_old_value_stays(web: Web) {
+fn a_value_nested_too_deeply_is_refused(web: Web) {
     for (backend, builder) in all_backends() {
         let server = Server::scripts(web, builder().build().unwrap().middleware());
         let cookie = server.raw("/run/add.key.old", &[]).cookie();
@@ -217,7 +218,7 @@ fn what_is_too_deep_to_be_read_again_is_an_error_and_the_old_value_stays(web: We
     }
 }
 
-fn what_goes_over_the_limit_is_an_error_and_the_session_is_as_it_was(web: Web) {
+fn a_write_over_the_size_limit_is_refused(web: Web) {
     let over = "/run/fill.key.1000000,flash.more,get.key,get.other";
     for (backend, builder) in backends() {
         let server = Server::scripts(web, builder().build().unwrap().middleware());
@@ -308,7 +309,7 @@ fn what_goes_over_the_limit_is_an_error_and_the_session_is_as_it_was(web: Web) {
     assert_eq!(limited.with_cookie("/run/get.new", &cookie).body, "1");
 }
 
-fn what_others_added_counts_from_the_next_look_on(web: Web) {
+fn the_size_limit_counts_what_other_requests_wrote(web: Web) {
     let (send, receive) = std::sync::mpsc::channel::<Session>();
     let manager = Manager::new(ServerSide::new(MemoryStore::new()));
     let app = App::new().get("/keep", move |session, _| {
@@ -390,8 +391,8 @@ fn steps(web: Web, manager: &Manager, count: usize) -> Vec<(&'static str, Durati
     all.iter().enumerate().map(step).collect()
 }
 
-/// Ten times the keys take ten times as long, or little more; a hundred times were every key to look
-/// at every other. A machine that has other things to do gets more tries.
+/// Ten times the keys take about ten times as long; they would take a hundred times if every key were
+/// compared with every other. A busy machine gets more tries.
 fn check_that_time_follows_the_number_of_keys(web: Web, manager: &Manager) {
     let mut ratios = HashMap::new();
     for _ in 0..8 {
@@ -424,11 +425,11 @@ fn ten_thousand_keys_take_ten_times_as_long_as_a_thousand() {
 }
 
 on_every_framework!(
-    what_is_too_deep_to_be_read_again_is_an_error_and_the_old_value_stays,
-    what_goes_over_the_limit_is_an_error_and_the_session_is_as_it_was,
-    what_others_added_counts_from_the_next_look_on,
-    a_cookie_without_a_right_signature_asks_the_store_nothing_and_is_one_log_line,
-    what_a_made_up_cookie_is_followed_by_is_signed_and_new,
-    a_new_key_logs_nobody_out_and_signs_what_is_written_next,
-    a_site_begins_to_sign_without_logging_anybody_out_and_the_door_closes,
+    a_value_nested_too_deeply_is_refused,
+    a_write_over_the_size_limit_is_refused,
+    the_size_limit_counts_what_other_requests_wrote,
+    a_wrongly_signed_id_never_reaches_the_store,
+    a_write_after_a_forged_cookie_gets_a_new_signed_id,
+    rotating_keys_logs_no_user_out_and_signs_with_the_new_key,
+    a_site_begins_to_sign_ids_without_logging_users_out,
 );

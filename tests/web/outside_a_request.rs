@@ -1,7 +1,5 @@
 //! Sessions in code that outlives the response head: WebSockets, streams, tasks.
 
-mod common;
-
 use std::{
     io::Write,
     net::TcpStream,
@@ -13,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     App, Clock, Server, Socket, Talk, Web, all_backends, backends, block_on, on_every_framework,
     script::run_outside,
     server_side::{Flaky, How},
@@ -70,9 +68,7 @@ fn outside(session: &Session, script: &str) -> String {
     block_on(run_outside(session, script))
 }
 
-fn what_a_socket_saves_the_next_request_sees_and_what_others_wrote_shows_after_revalidate(
-    web: Web,
-) {
+fn a_socket_saves_and_sees_other_writes_after_revalidate(web: Web) {
     let server = serve(web, &build(memory()));
     let cookie = server.raw("/run/add.user.ada", &[]).cookie();
     let request = |script: &str| server.with_cookie(&format!("/run/{script}"), &cookie).body;
@@ -96,7 +92,7 @@ fn what_a_socket_saves_the_next_request_sees_and_what_others_wrote_shows_after_r
     assert_eq!(request("get.k,get.mine,flashes"), "3,y,");
 }
 
-fn a_handler_begins_a_session_in_the_response_that_opens_the_socket(web: Web) {
+fn the_response_that_opens_a_socket_may_begin_a_session(web: Web) {
     let (server, kept) = serve_and_keep(web, &build(memory()));
     let cookie = server.raw("/keep/add.user.ada", &[]).cookie();
     let session = kept.recv().unwrap();
@@ -110,7 +106,7 @@ fn a_handler_begins_a_session_in_the_response_that_opens_the_socket(web: Web) {
     );
 }
 
-fn a_session_that_somebody_else_ended_is_empty_takes_no_writes_and_is_not_revived(web: Web) {
+fn a_session_ended_elsewhere_is_read_only_and_not_revived(web: Web) {
     type End = fn(&Server, &Manager, &Clock, &str) -> Option<String>;
     let ends: [(&str, End); 4] = [
         ("destroyed", |server, _, _, cookie| {
@@ -154,7 +150,7 @@ fn a_session_that_somebody_else_ended_is_empty_takes_no_writes_and_is_not_revive
         assert_eq!(saves.ask("save"), "ended", "{how}");
         in_a_task.destroy();
         let saved = block_on(in_a_task.save());
-        // Who ends what has ended has what they want; a session renewed elsewhere they end.
+        // Ending an ended session succeeds; a session renewed elsewhere is ended too.
         assert!(
             matches!(saved, Ok(()) | Err(Error::Ended)),
             "{how}: {saved:?}"
@@ -185,7 +181,7 @@ fn a_session_that_somebody_else_ended_is_empty_takes_no_writes_and_is_not_revive
     }
 }
 
-fn a_session_renewed_elsewhere_keeps_nothing_of_what_is_done_under_its_old_id(web: Web) {
+fn a_session_renewed_elsewhere_drops_writes_under_its_old_id(web: Web) {
     let server = serve(web, &build(memory()));
     let old = server.raw("/run/add.user.ada", &[]).cookie();
     let mut socket = server.socket("/socket", &old);
@@ -195,7 +191,7 @@ fn a_session_renewed_elsewhere_keeps_nothing_of_what_is_done_under_its_old_id(we
     assert_eq!(read, "ada,none");
 }
 
-fn a_handler_that_finds_its_session_ended_begins_no_other(web: Web) {
+fn a_handler_whose_session_ended_does_not_begin_another(web: Web) {
     let (manager, store) = {
         let store = MemoryStore::new();
         (Manager::new(ServerSide::new(store.clone())), store)
@@ -225,7 +221,7 @@ fn a_handler_that_finds_its_session_ended_begins_no_other(web: Web) {
     assert_eq!(store.len(), 0);
 }
 
-fn a_backend_of_any_kind_finds_that_a_sessions_time_is_over(web: Web) {
+fn every_backend_notices_that_a_session_expired(web: Web) {
     for (backend, builder) in all_backends() {
         let clock = Clock::default();
         let server = serve(web, &build(builder().clock(clock.now())));
@@ -241,7 +237,7 @@ fn a_backend_of_any_kind_finds_that_a_sessions_time_is_over(web: Web) {
     }
 }
 
-fn a_cookie_backend_reads_in_a_socket_and_tells_that_it_cannot_write(web: Web) {
+fn in_a_socket_a_cookie_session_reads_and_refuses_writes(web: Web) {
     for (backend, builder) in backends() {
         let server = serve(web, &build(builder()));
         let cookie = server.raw("/run/add.user.ada,add.n.1", &[]).cookie();
@@ -276,7 +272,7 @@ fn a_cookie_backend_reads_in_a_socket_and_tells_that_it_cannot_write(web: Web) {
     }
 }
 
-fn no_backend_begins_a_session_after_the_head(web: Web) {
+fn no_session_begins_after_the_response_head(web: Web) {
     for (backend, builder) in all_backends() {
         let server = serve(web, &build(builder()));
         let unknown = format!("_session={}", "A".repeat(64));
@@ -296,7 +292,7 @@ fn no_backend_begins_a_session_after_the_head(web: Web) {
     }
 }
 
-fn a_server_side_backend_removes_and_ends_in_a_socket_and_cannot_renew(web: Web) {
+fn in_a_socket_a_stored_session_can_end_but_not_renew(web: Web) {
     let server = serve(web, &build(memory()));
     let begin = || {
         let cookie = server.raw("/run/add.user.ada,add.n.1", &[]).cookie();
@@ -365,7 +361,7 @@ fn two_sockets_that_update_one_key_at_once_both_count(web: Web) {
     assert_eq!(counted, (2 * ROUNDS).to_string());
 }
 
-fn while_the_store_is_away_nothing_is_lost_and_the_session_stays_as_it_was(web: Web) {
+fn a_store_outage_loses_nothing_of_a_session_in_a_socket(web: Web) {
     for how in [How::Refuses, How::Hangs] {
         let store = Flaky::default();
         let backend = ServerSide::new(store.clone()).time_limit(Duration::from_millis(100));
@@ -402,7 +398,7 @@ fn while_the_store_is_away_nothing_is_lost_and_the_session_stays_as_it_was(web: 
     }
 }
 
-fn what_a_save_that_was_given_up_did_not_keep_is_kept_by_the_next_one(web: Web) {
+fn the_next_save_stores_what_a_cancelled_save_did_not(web: Web) {
     let store = Flaky::default();
     let manager = Manager::new(ServerSide::new(store.clone()));
     let (server, kept) = serve_and_keep(web, &manager);
@@ -443,7 +439,7 @@ fn what_a_save_that_was_given_up_did_not_keep_is_kept_by_the_next_one(web: Web) 
     assert_eq!(server.with_cookie("/run/len", &cookie).body, "0");
 }
 
-fn a_stream_saves_what_it_does_after_the_head(web: Web) {
+fn a_streamed_body_may_save_after_the_response_head(web: Web) {
     let server = serve(web, &build(memory()));
     let cookie = server.raw("/run/add.user.ada", &[]).cookie();
     let events = |script: &str| {
@@ -465,7 +461,7 @@ fn a_stream_saves_what_it_does_after_the_head(web: Web) {
     assert_eq!(server.with_cookie("/run/len", &cookie).body, "0");
 }
 
-fn a_task_saves_what_it_does_after_the_head(web: Web) {
+fn a_task_may_save_after_the_response_head(web: Web) {
     for (backend, builder) in all_backends() {
         let (go_on, (tell, told)) = (Arc::new(Notify::new()), mpsc::channel());
         let for_task = Arc::clone(&go_on);
@@ -497,7 +493,7 @@ fn a_task_saves_what_it_does_after_the_head(web: Web) {
     }
 }
 
-fn a_session_that_has_not_moved_yet_takes_no_writes_after_the_head(web: Web) {
+fn after_the_response_head_an_unmigrated_session_is_read_only(web: Web) {
     for (from, old) in all_backends() {
         let old = build(old().cookie_name("old"));
         let manager = build(memory().migrate_from(old.clone()));
@@ -543,7 +539,7 @@ fn a_session_that_has_not_moved_yet_takes_no_writes_after_the_head(web: Web) {
     }
 }
 
-fn a_task_and_its_response_that_save_at_once_keep_one_session_with_what_both_did(web: Web) {
+fn a_task_and_a_response_that_save_at_once_lose_no_write(web: Web) {
     let pause = Duration::from_millis(50);
     let store = Flaky::default();
     let (tell, told) = mpsc::channel();
@@ -610,9 +606,7 @@ fn ask(server: &Server, path: &str, cookie: &str) -> TcpStream {
     client
 }
 
-fn a_handler_whose_client_goes_away_keeps_nothing_of_what_it_did_but_the_end_of_a_session(
-    web: Web,
-) {
+fn a_cancelled_handler_keeps_only_a_log_out(web: Web) {
     let (send, entered) = mpsc::channel();
     let app = App::new().get("/half/{script}", move |session, script| {
         let send = send.clone();
@@ -663,7 +657,7 @@ fn a_handler_whose_client_goes_away_keeps_nothing_of_what_it_did_but_the_end_of_
     assert_eq!(store.len(), 0, "and no other begins");
 }
 
-fn a_logout_whose_client_goes_away_while_the_store_is_asked_ends_the_session(web: Web) {
+fn a_log_out_completes_although_the_client_disconnects(web: Web) {
     let store = Flaky::default();
     let (in_handler, (send, entered)) = (store.clone(), mpsc::channel());
     let app = App::new().get("/out", move |session: Session, _| {
@@ -687,7 +681,7 @@ fn a_logout_whose_client_goes_away_while_the_store_is_asked_ends_the_session(web
     });
 }
 
-fn an_update_counts_whatever_was_known_of_the_record_when_it_was_made(web: Web) {
+fn an_update_is_computed_on_the_record_as_it_is_at_the_commit(web: Web) {
     let store = Flaky::default();
     let manager = Manager::new(ServerSide::new(store.clone()));
     let (server, kept) = serve_and_keep(web, &manager);
@@ -729,7 +723,7 @@ fn an_update_counts_whatever_was_known_of_the_record_when_it_was_made(web: Web) 
     assert_eq!(count(&cookie), "4", "a save that was given up");
 }
 
-fn an_update_in_a_session_that_migrated_counts_whatever_the_record_counts(web: Web) {
+fn an_update_after_a_migration_is_computed_on_the_record(web: Web) {
     let old = build(memory().cookie_name("old"));
     let manager = build(memory().migrate_from(old.clone()));
     let (server, kept) = serve_and_keep(web, &manager);
@@ -753,7 +747,7 @@ fn an_update_in_a_session_that_migrated_counts_whatever_the_record_counts(web: W
     }
 }
 
-fn an_update_that_meets_a_revalidate_is_computed_on_what_that_found(web: Web) {
+fn an_update_during_a_revalidate_is_computed_on_its_result(web: Web) {
     let (server, kept) = serve_and_keep(web, &build(memory()));
     let cookie = server.raw("/keep/count.n", &[]).cookie();
     let session = kept.recv().unwrap();
@@ -772,7 +766,7 @@ fn an_update_that_meets_a_revalidate_is_computed_on_what_that_found(web: Web) {
     assert_eq!(server.with_cookie("/run/get.n", &cookie).body, "3");
 }
 
-fn after_the_head_a_write_is_a_write_even_if_it_equals_an_old_snapshot(web: Web) {
+fn after_the_response_head_an_unchanged_value_is_still_written(web: Web) {
     let (server, kept) = serve_and_keep(web, &build(memory()));
     let cookie = server.raw("/keep/add.k.a", &[]).cookie();
     let session = kept.recv().unwrap();
@@ -802,7 +796,7 @@ fn after_the_head_a_write_is_a_write_even_if_it_equals_an_old_snapshot(web: Web)
     assert_eq!(sessions.unwrap().len(), 1, "the user");
 }
 
-fn a_save_of_a_logout_that_was_given_up_keeps_what_was_added_after_it(web: Web) {
+fn a_cancelled_save_of_a_log_out_keeps_later_writes(web: Web) {
     let store = Flaky::default();
     let in_handler = store.clone();
     let app = App::new().get("/out", move |session: Session, _| {
@@ -831,27 +825,27 @@ fn a_save_of_a_logout_that_was_given_up_keeps_what_was_added_after_it(web: Web) 
 }
 
 on_every_framework!(
-    an_update_counts_whatever_was_known_of_the_record_when_it_was_made,
-    an_update_in_a_session_that_migrated_counts_whatever_the_record_counts,
-    an_update_that_meets_a_revalidate_is_computed_on_what_that_found,
-    after_the_head_a_write_is_a_write_even_if_it_equals_an_old_snapshot,
-    a_save_of_a_logout_that_was_given_up_keeps_what_was_added_after_it,
-    what_a_socket_saves_the_next_request_sees_and_what_others_wrote_shows_after_revalidate,
-    a_handler_begins_a_session_in_the_response_that_opens_the_socket,
-    a_session_that_somebody_else_ended_is_empty_takes_no_writes_and_is_not_revived,
-    a_session_renewed_elsewhere_keeps_nothing_of_what_is_done_under_its_old_id,
-    a_handler_that_finds_its_session_ended_begins_no_other,
-    a_backend_of_any_kind_finds_that_a_sessions_time_is_over,
-    a_cookie_backend_reads_in_a_socket_and_tells_that_it_cannot_write,
-    no_backend_begins_a_session_after_the_head,
-    a_server_side_backend_removes_and_ends_in_a_socket_and_cannot_renew,
+    an_update_is_computed_on_the_record_as_it_is_at_the_commit,
+    an_update_after_a_migration_is_computed_on_the_record,
+    an_update_during_a_revalidate_is_computed_on_its_result,
+    after_the_response_head_an_unchanged_value_is_still_written,
+    a_cancelled_save_of_a_log_out_keeps_later_writes,
+    a_socket_saves_and_sees_other_writes_after_revalidate,
+    the_response_that_opens_a_socket_may_begin_a_session,
+    a_session_ended_elsewhere_is_read_only_and_not_revived,
+    a_session_renewed_elsewhere_drops_writes_under_its_old_id,
+    a_handler_whose_session_ended_does_not_begin_another,
+    every_backend_notices_that_a_session_expired,
+    in_a_socket_a_cookie_session_reads_and_refuses_writes,
+    no_session_begins_after_the_response_head,
+    in_a_socket_a_stored_session_can_end_but_not_renew,
     two_sockets_that_update_one_key_at_once_both_count,
-    while_the_store_is_away_nothing_is_lost_and_the_session_stays_as_it_was,
-    what_a_save_that_was_given_up_did_not_keep_is_kept_by_the_next_one,
-    a_stream_saves_what_it_does_after_the_head,
-    a_task_saves_what_it_does_after_the_head,
-    a_session_that_has_not_moved_yet_takes_no_writes_after_the_head,
-    a_task_and_its_response_that_save_at_once_keep_one_session_with_what_both_did,
-    a_handler_whose_client_goes_away_keeps_nothing_of_what_it_did_but_the_end_of_a_session,
-    a_logout_whose_client_goes_away_while_the_store_is_asked_ends_the_session,
+    a_store_outage_loses_nothing_of_a_session_in_a_socket,
+    the_next_save_stores_what_a_cancelled_save_did_not,
+    a_streamed_body_may_save_after_the_response_head,
+    a_task_may_save_after_the_response_head,
+    after_the_response_head_an_unmigrated_session_is_read_only,
+    a_task_and_a_response_that_save_at_once_lose_no_write,
+    a_cancelled_handler_keeps_only_a_log_out,
+    a_log_out_completes_although_the_client_disconnects,
 );

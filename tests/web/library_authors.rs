@@ -1,16 +1,14 @@
 //! What library crates share one session with: namespaces and typed keys.
 
-mod common;
-
 use std::{cell::Cell, rc::Rc, sync::OnceLock};
 
+use crate::common::key;
 use actix_web::{
     App, HttpRequest, Route,
     http::StatusCode,
     test::{self, TestRequest},
     web,
 };
-use common::key;
 use session_manager::{
     Error, HasSession, Manager, Middleware, Namespace, Session, SignedCookie, TypedKey, manager,
     testing,
@@ -49,7 +47,7 @@ fn two_namespaces_never_see_each_others_keys() {
 }
 
 #[test]
-fn a_namespace_does_what_a_session_does_under_the_full_key() {
+fn a_namespace_acts_on_the_session_under_the_full_key() {
     let session = testing::session();
     let admin = session.namespace("admin");
     admin.add("page", 3).unwrap();
@@ -84,7 +82,7 @@ fn clearing_a_namespace_leaves_everything_else() {
 }
 
 #[test]
-fn a_namespace_in_a_namespace_is_the_one_with_both_names() {
+fn nested_namespaces_join_their_names() {
     let session = testing::session();
     let nested = session.namespace("admin").namespace("users");
     nested.add("page", 3).unwrap();
@@ -95,7 +93,7 @@ fn a_namespace_in_a_namespace_is_the_one_with_both_names() {
 }
 
 #[test]
-fn names_hold_whatever_session_keys_may() {
+fn namespace_names_may_hold_any_key_text() {
     let session = testing::session();
     for (name, key, full) in [
         ("", "", "."),
@@ -189,7 +187,7 @@ fn a_typed_key_takes_what_its_type_borrows_as() {
 }
 
 #[test]
-fn a_typed_key_is_copy_send_and_sync_whatever_its_type_is_and_shows_its_text() {
+fn a_typed_key_is_copy_send_and_sync_whatever_its_type() {
     fn check<T: Copy + Send + Sync + 'static>(_: T) {}
     /// Neither `Clone`, nor `Debug`, nor for another thread.
     struct Local(#[expect(dead_code)] Rc<Cell<u8>>);
@@ -199,7 +197,7 @@ fn a_typed_key_is_copy_send_and_sync_whatever_its_type_is_and_shows_its_text() {
 }
 
 #[test]
-fn a_typed_key_on_a_request_that_no_middleware_served_is_an_error() {
+fn without_middleware_a_typed_key_is_an_error() {
     let request = TestRequest::default().to_http_request();
     for error in [
         VISITS.add(&request, &1).unwrap_err(),
@@ -229,7 +227,7 @@ fn a_request_its_session_and_a_namespace_reach_the_same_value() {
 }
 
 #[test]
-fn a_typed_key_finds_the_session_of_the_process_wide_manager_first() {
+fn a_typed_key_uses_the_process_wide_managers_session_first() {
     async fn page(req: HttpRequest) -> Result<&'static str, Error> {
         VISITS.add(&req, &1)?;
         Ok("")

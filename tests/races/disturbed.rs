@@ -1,12 +1,9 @@
-//! Two requests of one session in every order of their steps, while something goes wrong once: a call
-//! of the store fails or answers too late, a client goes away, or the clock moves. On a store, on
-//! demand, and while the session migrates.
+//! Two requests of one session in every order of their steps, with one disturbance: a call of the store
+//! fails or answers too late, a client disconnects, or the clock moves. On a store, on demand, and while
+//! the session migrates.
 //!
-//! Besides where one of them is over, they take turns as often as `SWITCHES` says: once by default, and
-//! twice if nothing goes wrong. `tests/interleavings.rs` has three requests and every switch, and
-//! nothing goes wrong there.
-
-mod common;
+//! They switch as often as `SWITCHES` says, besides where one of them ends: once by default, and twice
+//! without a disturbance. `interleavings.rs` has three requests and every switch, without disturbances.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     Answer, App, Clock, Web, backends,
     schedule::{Fault, Ready, Stepwise, every_schedule, pause, poll, runtime, settle, step},
     setting as setting_of,
@@ -50,15 +47,15 @@ enum Setting {
     FromMemory,
 }
 
-/// What goes wrong, once and at any step.
+/// The disturbance, once and at any step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Wrong {
     Nothing,
     StoreFails,
     ClientLeaves,
-    /// So far that a touch is due.
+    /// A touch is due then.
     HoursPass,
-    /// So far that the session is over.
+    /// The session has expired then.
     ADayPasses,
 }
 
@@ -223,7 +220,7 @@ impl Request {
         if self.does != EndUser && progress.found != Some(true) || progress.found.is_none() {
             return Vec::new();
         }
-        // A log-out sticks, even if nobody waits for its answer.
+        // A log-out holds, even if the client does not wait for the response.
         let sticks = self.does == Destroy && progress.is_done && self.answer.is_none();
         let all = match self.does {
             AddTwice => vec![Add, AddTwice],
@@ -549,27 +546,27 @@ macro_rules! tests {
             use super::{Setting::$setting, Wrong, all_pairs};
 
             #[test]
-            fn two_requests_are_explained_by_an_order_of_their_commits() {
+            fn two_disturbed_requests_equal_some_order_of_their_commits() {
                 assert!(all_pairs($setting, Wrong::Nothing) > 500);
             }
 
             #[test]
-            fn a_call_of_the_store_that_fails_undoes_no_other_request() {
+            fn a_failing_store_call_undoes_no_other_request() {
                 assert!(all_pairs($setting, Wrong::StoreFails) > 1_000);
             }
 
             #[test]
-            fn a_client_that_goes_away_leaves_a_session_that_an_order_explains() {
+            fn a_client_disconnect_equals_some_order_of_the_commits() {
                 assert!(all_pairs($setting, Wrong::ClientLeaves) > 1_000);
             }
 
             #[test]
-            fn a_touch_that_becomes_due_meanwhile_loses_nothing() {
+            fn a_touch_that_becomes_due_between_steps_loses_nothing() {
                 assert!(all_pairs($setting, Wrong::HoursPass) > 1_000);
             }
 
             #[test]
-            fn a_session_whose_time_ends_meanwhile_opens_no_more() {
+            fn a_session_that_expires_between_steps_stays_closed() {
                 assert!(all_pairs($setting, Wrong::ADayPasses) > 1_000);
             }
         })+

@@ -1,11 +1,9 @@
 //! Whatever a client sends in place of its cookie is an empty session, and whatever a handler stores
 //! that cannot be stored is an error that loses nothing.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{App, Clock, Log, Server, Web, backends, key_of, on_every_framework};
+use crate::common::{App, Clock, Log, Server, Web, backends, key_of, on_every_framework};
 use session_manager::{Builder, Error, Key, Manager, PrivateCookie, SignedCookie};
 
 fn serve(web: Web, builder: Builder) -> Server {
@@ -37,7 +35,7 @@ fn check(web: Web, builder: fn() -> Builder, name: &str, cookie: &[u8], secret_p
         "{name}: the log has the cookie's value"
     );
 
-    // The visitor can begin anew: what is written next replaces the cookie.
+    // The client can begin again: the next write replaces the cookie.
     let anew = server.with_cookie("/run/add.key.new", cookie);
     assert_eq!(
         server.with_cookie("/run/get.key", anew.cookie()).body,
@@ -46,7 +44,7 @@ fn check(web: Web, builder: fn() -> Builder, name: &str, cookie: &[u8], secret_p
     );
 }
 
-fn a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line(web: Web) {
+fn a_forged_cookie_is_an_empty_session_and_one_log_line(web: Web) {
     for (backend, builder) in backends() {
         let name = |case: &str| format!("{backend}-{web}-{case}");
         let good = |case: &str| valid(web, builder().cookie_name(name(case)));
@@ -106,15 +104,15 @@ fn a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line(
     }
 }
 
-fn a_cookie_that_is_no_text_is_an_empty_session_and_one_log_line(web: Web) {
+fn a_non_utf8_cookie_is_an_empty_session_and_one_log_line(web: Web) {
     for (backend, builder) in backends() {
         let name = format!("{backend}-{web}-bytes");
-        let cookie = [name.as_bytes(), b"=AQ\xff\xfe\x80secret"].concat();
-        check(web, builder, &name, &cookie, "secret");
+        let cookie = [name.as_bytes(), b"=AQ\xff\xfe\x80never-logged"].concat();
+        check(web, builder, &name, &cookie, "never-logged");
     }
 }
 
-fn two_cookies_of_its_name_that_differ_are_an_empty_session_and_one_log_line(web: Web) {
+fn two_different_session_cookies_are_an_empty_session(web: Web) {
     for (backend, builder) in backends() {
         let name = format!("{backend}-{web}-twice");
         let (one, two) = (
@@ -126,7 +124,7 @@ fn two_cookies_of_its_name_that_differ_are_an_empty_session_and_one_log_line(web
     }
 }
 
-fn the_same_cookie_twice_is_the_session(web: Web) {
+fn the_same_cookie_twice_opens_the_session(web: Web) {
     for (backend, builder) in backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.value", &[]).cookie();
@@ -136,7 +134,7 @@ fn the_same_cookie_twice_is_the_session(web: Web) {
 }
 
 /// HTTP/2 may send each cookie in a line of its own (RFC 9113, section 8.2.3).
-fn the_cookie_is_found_in_whichever_line_it_stands(web: Web) {
+fn the_cookie_is_found_in_any_cookie_header_line(web: Web) {
     let server = serve(web, backends()[0].1());
     let cookie = server.raw("/run/add.key.value", &[]).cookie();
     let line = format!("Cookie: {cookie}");
@@ -144,7 +142,7 @@ fn the_cookie_is_found_in_whichever_line_it_stands(web: Web) {
     assert_eq!(server.raw("/run/get.key", &lines).body, "value");
 }
 
-fn bytes_that_are_no_utf8_in_another_cookie_do_not_disturb_the_session(web: Web) {
+fn non_utf8_bytes_in_another_cookie_are_ignored(web: Web) {
     for (backend, builder) in backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.value", &[]).cookie();
@@ -167,7 +165,7 @@ fn an_untouched_cookie_is_not_even_verified(web: Web) {
     assert_eq!(log.lines(&format!("`{name}`")), [""; 0]);
 }
 
-fn too_large_is_an_error_where_it_is_written_and_the_session_is_as_it_was(web: Web) {
+fn a_value_too_large_for_the_cookie_is_refused_at_the_write(web: Web) {
     for (backend, builder) in backends() {
         for persistent in [false, true] {
             let server = serve(web, builder().secure(true).persistent(persistent));
@@ -241,7 +239,7 @@ fn a_cookie_that_outgrew_the_limit_is_never_sent(web: Web) {
     );
 }
 
-fn a_flash_that_does_not_fit_is_an_error_and_the_session_is_as_it_was(web: Web) {
+fn a_flash_message_that_does_not_fit_is_refused(web: Web) {
     for (backend, builder) in backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/fill.key.2900,flash.kept", &[]).cookie();
@@ -254,7 +252,7 @@ fn a_flash_that_does_not_fit_is_an_error_and_the_session_is_as_it_was(web: Web) 
     }
 }
 
-fn a_value_that_json_cannot_express_is_an_error_and_the_old_value_stays(web: Web) {
+fn a_value_that_json_cannot_express_is_refused(web: Web) {
     for (backend, builder) in backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.old", &[]).cookie();
@@ -264,7 +262,7 @@ fn a_value_that_json_cannot_express_is_an_error_and_the_old_value_stays(web: Web
     }
 }
 
-fn a_value_of_another_type_is_an_error_and_stays(web: Web) {
+fn reading_a_value_as_another_type_is_an_error_and_keeps_it(web: Web) {
     for (backend, builder) in backends() {
         let server = serve(web, builder());
         let cookie = server.raw("/run/add.key.text", &[]).cookie();
@@ -287,7 +285,7 @@ fn reserved_keys_are_refused(web: Web) {
     );
 }
 
-fn no_error_shows_the_client_anything_but_a_phrase(web: Web) {
+fn error_responses_show_the_client_only_a_status_phrase(web: Web) {
     let app = App::new().get("/{error}", async |_, error| {
         let secret = serde_json::from_str::<u8>("\"the stored secret\"").unwrap_err();
         let error = match &*error {
@@ -322,18 +320,18 @@ fn no_error_shows_the_client_anything_but_a_phrase(web: Web) {
 }
 
 on_every_framework!(
-    a_cookie_that_this_manager_did_not_make_is_an_empty_session_and_one_log_line,
-    a_cookie_that_is_no_text_is_an_empty_session_and_one_log_line,
-    two_cookies_of_its_name_that_differ_are_an_empty_session_and_one_log_line,
-    the_same_cookie_twice_is_the_session,
-    the_cookie_is_found_in_whichever_line_it_stands,
-    bytes_that_are_no_utf8_in_another_cookie_do_not_disturb_the_session,
+    a_forged_cookie_is_an_empty_session_and_one_log_line,
+    a_non_utf8_cookie_is_an_empty_session_and_one_log_line,
+    two_different_session_cookies_are_an_empty_session,
+    the_same_cookie_twice_opens_the_session,
+    the_cookie_is_found_in_any_cookie_header_line,
+    non_utf8_bytes_in_another_cookie_are_ignored,
     an_untouched_cookie_is_not_even_verified,
-    too_large_is_an_error_where_it_is_written_and_the_session_is_as_it_was,
+    a_value_too_large_for_the_cookie_is_refused_at_the_write,
     a_cookie_that_outgrew_the_limit_is_never_sent,
-    a_flash_that_does_not_fit_is_an_error_and_the_session_is_as_it_was,
-    a_value_that_json_cannot_express_is_an_error_and_the_old_value_stays,
-    a_value_of_another_type_is_an_error_and_stays,
+    a_flash_message_that_does_not_fit_is_refused,
+    a_value_that_json_cannot_express_is_refused,
+    reading_a_value_as_another_type_is_an_error_and_keeps_it,
     reserved_keys_are_refused,
-    no_error_shows_the_client_anything_but_a_phrase,
+    error_responses_show_the_client_only_a_status_phrase,
 );

@@ -1,9 +1,7 @@
 //! What qor/session asks of every backend, of the cookie backends and memory, over HTTP and inside one
 //! request.
 
-mod common;
-
-use common::{App, Request, Server, Web, all_backends, on_every_framework};
+use crate::common::{App, Request, Server, Web, all_backends, on_every_framework};
 use serde::{Deserialize, Serialize};
 use session_manager::{Builder, Error, manager};
 
@@ -93,7 +91,7 @@ fn encode(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-fn the_http_cases_of_qor_hold_in_cookies_and_in_memory(web: Web) {
+fn qors_http_test_cases_pass_on_every_backend(web: Web) {
     for (backend, builder) in all_backends() {
         let server = serve(web, builder());
         for (key, value) in [
@@ -115,7 +113,7 @@ fn the_http_cases_of_qor_hold_in_cookies_and_in_memory(web: Web) {
     }
 }
 
-fn the_cases_of_qor_inside_one_request_hold_in_cookies_and_in_memory(web: Web) {
+fn qors_single_request_test_cases_pass_on_every_backend(web: Web) {
     for (backend, builder) in all_backends() {
         let server = serve(web, builder());
         let visitor = server.visitor();
@@ -135,6 +133,6 @@ fn the_cases_of_qor_inside_one_request_hold_in_cookies_and_in_memory(web: Web) {
 }
 
 on_every_framework!(
-    the_http_cases_of_qor_hold_in_cookies_and_in_memory,
-    the_cases_of_qor_inside_one_request_hold_in_cookies_and_in_memory,
+    qors_http_test_cases_pass_on_every_backend,
+    qors_single_request_test_cases_pass_on_every_backend,
 );

@@ -1,15 +1,13 @@
-//! No key, id, cookie, value or password is in a log line, in a `Debug` text or in an error. Every
-//! test of this crate sees to the log lines (`common::watch`); the rest is here.
-
-mod common;
+//! No key, id, cookie, value or password is in a log line, in a `Debug` text or in an error. The log lines
+//! are watched in every test (`common::watch`); the rest is here.
 
 use std::{fmt::Debug, process::Command, sync::Arc};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use common::{
+use crate::common::{
     App, Server, Web, block_on, key, on_every_framework,
     watch::{hex, keep_secret, shows_nothing},
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use session_manager::{
     ActixSession, ActixSessionCookie, Backend, Error, HasSession, Manager, MemoryStore, MySqlStore,
     PostgresStore, PrivateCookie, RedisStore, ServerSide, SignedCookie, SqliteStore, Store,
@@ -28,7 +26,7 @@ fn both(shown: &impl Debug) -> String {
     format!("{shown:?}\n{shown:#?}")
 }
 
-/// A backend or a store that shows all that it is given and gives.
+/// A backend or a store that prints everything that it receives and returns.
 struct Noisy<T>(Arc<T>, fn(&str));
 
 impl<T> Noisy<T> {
@@ -76,7 +74,7 @@ impl<B: Backend> Backend for Noisy<B> {
         let commit = Arc::clone(&self.0).commit(commit);
         BackendFuture::pending(async move {
             commit.await.inspect(|reply| match reply {
-                // On purpose: see the test of the watch.
+                // A leak on purpose, for the test of the watch.
                 CommitOutcome::Set { token, .. } if leak() == "at its birth" => self.say(token),
                 reply => self.say(reply),
             })
@@ -114,19 +112,19 @@ impl<S: Store> Store for Noisy<S> {
     }
 }
 
-/// What is logged is watched.
+/// Logs the text, which the watch checks.
 fn to_the_log(text: &str) {
     tracing::trace!("{text}");
 }
 
-/// A server-side backend of which all is shown.
+/// Returns a server-side backend that prints everything.
 fn noisy() -> Manager {
     let store = Noisy(Arc::new(MemoryStore::new()), to_the_log);
     let backend = Noisy(Arc::new(ServerSide::new(store)), to_the_log);
     Manager::new(backend)
 }
 
-fn no_debug_text_of_what_a_request_meets_shows_a_secret(web: Web) {
+fn no_debug_text_in_a_request_shows_a_secret(web: Web) {
     keep_secret(VALUE);
     for manager in [
         Manager::new(Noisy(Arc::new(SignedCookie::new(key())), to_the_log)),
@@ -156,7 +154,7 @@ fn no_debug_text_of_what_a_request_meets_shows_a_secret(web: Web) {
 }
 
 #[test]
-fn no_debug_text_of_a_key_an_backend_or_a_store_shows_a_secret() {
+fn no_debug_text_of_a_key_a_backend_or_a_store_shows_a_secret() {
     keep_secret(PASSWORD);
     let secret = std::array::from_fn(|at| at as u8);
     keep_secret(secret);
@@ -197,9 +195,9 @@ fn no_debug_text_of_a_key_an_backend_or_a_store_shows_a_secret() {
     });
 }
 
-fn a_store_that_cannot_be_reached_is_logged_without_its_password_or_the_id(web: Web) {
+fn an_unreachable_store_is_logged_without_password_or_id(web: Web) {
     keep_secret(PASSWORD);
-    let log = common::Log::of_process();
+    let log = crate::common::Log::of_process();
     let url = |scheme| format!("{scheme}://app:{PASSWORD}@127.0.0.1:1/app");
     // Stores are made where they are used, as their clients ask for.
     let managers = block_on(async {
@@ -227,7 +225,7 @@ fn a_store_that_cannot_be_reached_is_logged_without_its_password_or_the_id(web: 
     }
 }
 
-/// Which leak the process that the next test starts is to have.
+/// The variable that names the leak of a child process of the next test.
 const LEAK: &str = "SESSION_MANAGER_TEST_LEAK";
 
 fn leak() -> String {
@@ -258,11 +256,11 @@ const LEAKS: [Leak; 11] = [
         let root = &BASE64.decode(value).unwrap()[..16];
         tracing::info!("sessions:{}", hex(&Sha256::digest(root)));
     }),
-    ("the key", |_| tracing::info!("{:?}", common::SECRET)),
+    ("the key", |_| tracing::info!("{:?}", crate::common::SECRET)),
 ];
 
 #[test]
-fn a_line_that_shows_a_secret_ends_the_process() {
+fn a_log_line_that_shows_a_secret_ends_the_process() {
     let leak = leak();
     if !leak.is_empty() {
         let _key = key();
@@ -274,7 +272,10 @@ fn a_line_that_shows_a_secret_ends_the_process() {
     }
     for (leak, _) in LEAKS {
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "a_line_that_shows_a_secret_ends_the_process"]);
+        child.args([
+            "--exact",
+            "secrets::a_log_line_that_shows_a_secret_ends_the_process",
+        ]);
         let output = child.env(LEAK, leak).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.success(), leak == "none", "{leak}: {said}");
@@ -287,6 +288,6 @@ fn a_line_that_shows_a_secret_ends_the_process() {
 }
 
 on_every_framework!(
-    no_debug_text_of_what_a_request_meets_shows_a_secret,
-    a_store_that_cannot_be_reached_is_logged_without_its_password_or_the_id,
+    no_debug_text_in_a_request_shows_a_secret,
+    an_unreachable_store_is_logged_without_password_or_id,
 );

@@ -1,10 +1,8 @@
-//! Moving house: from one backend, key, cookie or store to another, and nobody is logged out.
-
-mod common;
+//! Migrating sessions from one backend, key, cookie or store to another without logging users out.
 
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     Answer, App, Backend, Clock, Gates, Log, Server, Web, all_backends, key, key_of,
     on_every_framework,
 };
@@ -43,7 +41,7 @@ fn cookies(answer: &Answer) -> (Vec<String>, Vec<String>) {
     (set, removed)
 }
 
-fn every_live_session_is_carried_over_at_its_next_write_whatever_the_backends_and_names(web: Web) {
+fn sessions_migrate_at_their_next_write_between_any_backends(web: Web) {
     for ((from, old), (to, new)) in ways() {
         for name in ["_session", "other"] {
             let way = format!("{from} to {to}, cookie {name}");
@@ -86,7 +84,7 @@ fn every_live_session_is_carried_over_at_its_next_write_whatever_the_backends_an
     }
 }
 
-fn logging_out_ends_a_session_that_has_not_moved_yet(web: Web) {
+fn a_log_out_ends_a_session_that_has_not_migrated(web: Web) {
     for ((from, old), (to, new)) in ways() {
         let way = format!("{from} to {to}");
         let old = build(old());
@@ -117,7 +115,7 @@ fn logging_out_ends_a_session_that_has_not_moved_yet(web: Web) {
     }
 }
 
-fn a_touch_moves_a_session_and_its_age_goes_with_it(web: Web) {
+fn a_touch_migrates_a_session_with_its_age(web: Web) {
     let (clock, hour) = (Clock::default(), Duration::from_secs(60 * 60));
     let timed = |builder: Builder| {
         builder
@@ -137,7 +135,7 @@ fn a_touch_moves_a_session_and_its_age_goes_with_it(web: Web) {
     assert_eq!(read.body, "none", "20 hours after it began");
 }
 
-fn an_old_session_past_its_time_is_not_carried_over(web: Web) {
+fn an_expired_session_does_not_migrate(web: Web) {
     let clock = Clock::default();
     let old = build(memory().clock(clock.now()));
     let server = serve(
@@ -153,7 +151,7 @@ fn an_old_session_past_its_time_is_not_carried_over(web: Web) {
     assert_eq!(server.with_cookie("/run/len", &cookie).body, "0");
 }
 
-fn of_requests_that_overlap_while_a_session_moves_none_loses_what_the_others_did(web: Web) {
+fn overlapping_requests_lose_no_write_during_a_migration(web: Web) {
     for (from, old) in all_backends() {
         let old = build(old());
         let manager = build(memory().migrate_from(old.clone()));
@@ -183,7 +181,7 @@ fn of_requests_that_overlap_while_a_session_moves_none_loses_what_the_others_did
     }
 }
 
-fn a_house_may_be_moved_twice_and_its_inhabitants_are_found(web: Web) {
+fn sessions_migrate_through_two_former_managers(web: Web) {
     let oldest = build(memory().cookie_name("oldest"));
     let old = build(memory().cookie_name("old").migrate_from(oldest.clone()));
     let new = build(memory().cookie_name("new").migrate_from(old.clone()));
@@ -235,7 +233,7 @@ fn a_house_may_be_moved_twice_and_its_inhabitants_are_found(web: Web) {
     );
 }
 
-fn a_session_too_large_for_a_cookie_stays_where_it_is_and_a_write_says_so(web: Web) {
+fn a_session_too_large_for_a_cookie_does_not_migrate_to_one(web: Web) {
     let old = build(memory());
     let manager = build(Manager::builder(SignedCookie::new(key())).migrate_from(old.clone()));
     let server = serve(web, &manager);
@@ -250,7 +248,7 @@ fn a_session_too_large_for_a_cookie_stays_where_it_is_and_a_write_says_so(web: W
     assert_eq!(server.with_cookie("/run/get.user", &smaller).body, "ada");
 }
 
-fn a_cookie_that_no_backend_made_is_an_empty_session_and_one_log_line(web: Web) {
+fn during_a_migration_a_forged_cookie_is_one_log_line(web: Web) {
     let log = Log::of_process();
     let name = format!("forged-{web}");
     let logged = || log.lines(&format!("`{name}`")).len();
@@ -264,7 +262,7 @@ fn a_cookie_that_no_backend_made_is_an_empty_session_and_one_log_line(web: Web) 
     }
 }
 
-fn a_session_that_moves_is_loaded_on_demand_too(web: Web) {
+fn a_migrating_session_can_be_loaded_on_demand(web: Web) {
     let old = build(Manager::builder(SignedCookie::new(key())).cookie_name("old"));
     let server = serve(
         web,
@@ -276,7 +274,7 @@ fn a_session_that_moves_is_loaded_on_demand_too(web: Web) {
 }
 
 #[cfg(feature = "actix-session")]
-fn a_cookie_of_actix_session_is_carried_over_given_its_key(web: Web) {
+fn a_cookie_of_actix_session_migrates_given_its_key(web: Web) {
     use actix_session::{
         SessionMiddleware,
         config::CookieContentSecurity::{Private, Signed},
@@ -330,7 +328,7 @@ fn a_cookie_of_actix_session_is_carried_over_given_its_key(web: Web) {
 
 /// Made by hand, because no release of actix-session writes this form yet.
 #[cfg(feature = "actix-session")]
-fn a_cookie_of_the_next_actix_session_is_carried_over_too(web: Web) {
+fn a_cookie_of_the_next_actix_session_migrates_too(web: Web) {
     use actix_web::cookie::{Cookie, CookieJar, Key};
     use session_manager::ActixSessionCookie;
 
@@ -359,17 +357,17 @@ fn a_cookie_of_the_next_actix_session_is_carried_over_too(web: Web) {
 }
 
 on_every_framework!(
-    every_live_session_is_carried_over_at_its_next_write_whatever_the_backends_and_names,
-    logging_out_ends_a_session_that_has_not_moved_yet,
-    a_touch_moves_a_session_and_its_age_goes_with_it,
-    an_old_session_past_its_time_is_not_carried_over,
-    of_requests_that_overlap_while_a_session_moves_none_loses_what_the_others_did,
-    a_house_may_be_moved_twice_and_its_inhabitants_are_found,
-    a_session_too_large_for_a_cookie_stays_where_it_is_and_a_write_says_so,
-    a_cookie_that_no_backend_made_is_an_empty_session_and_one_log_line,
-    a_session_that_moves_is_loaded_on_demand_too,
+    sessions_migrate_at_their_next_write_between_any_backends,
+    a_log_out_ends_a_session_that_has_not_migrated,
+    a_touch_migrates_a_session_with_its_age,
+    an_expired_session_does_not_migrate,
+    overlapping_requests_lose_no_write_during_a_migration,
+    sessions_migrate_through_two_former_managers,
+    a_session_too_large_for_a_cookie_does_not_migrate_to_one,
+    during_a_migration_a_forged_cookie_is_one_log_line,
+    a_migrating_session_can_be_loaded_on_demand,
     #[cfg(feature = "actix-session")]
-    a_cookie_of_actix_session_is_carried_over_given_its_key,
+    a_cookie_of_actix_session_migrates_given_its_key,
     #[cfg(feature = "actix-session")]
-    a_cookie_of_the_next_actix_session_is_carried_over_too,
+    a_cookie_of_the_next_actix_session_migrates_too,
 );
