@@ -261,6 +261,67 @@ fn two_sessions_tell_caches_once(web: Web) {
     }
 }
 
+/// What a search of the documentation finds: the methods and the names that other crates have for them.
+#[test]
+fn the_names_of_other_crates_find_the_methods_in_the_documentation() {
+    let methods = [
+        ("add", "insert set put"),
+        ("get", "get_string read"),
+        ("load", "get_as get_value"),
+        ("pop", "remove unset delete"),
+        ("pop_load", "remove unset remove_as remove_value"),
+        ("flash", "message notice"),
+        ("flashes", "messages"),
+    ];
+    let whole = [
+        ("contains_key", "has exists"),
+        ("keys", "entries"),
+        ("handle", "id session_id"),
+        ("clear", "remove_all"),
+        ("destroy", "purge flush logout log_out invalidate delete"),
+        ("renew", "cycle_id regenerate rotate reset_id"),
+        ("set_user", "login log_in"),
+        ("save", "commit"),
+        ("revalidate", "reload refresh"),
+    ];
+    let values = &methods[..5];
+    check_aliases(
+        include_str!("../src/session.rs"),
+        &[&methods[..], &whole].concat(),
+    );
+    check_aliases(include_str!("../src/request.rs"), &methods);
+    check_aliases(include_str!("../src/session/namespace.rs"), values);
+}
+
+#[track_caller]
+fn check_aliases(source: &str, methods: &[(&str, &str)]) {
+    for (method, names) in methods {
+        let begins = |line: &str| {
+            let line = line.trim_start().trim_start_matches("pub ");
+            let line = line.trim_start_matches("async ");
+            let rest = line
+                .strip_prefix("fn ")
+                .and_then(|rest| rest.strip_prefix(method));
+            rest.is_some_and(|rest| rest.starts_with(['(', '<']))
+        };
+        let lines: Vec<_> = source.lines().collect();
+        let public = |line: &&str| line.trim_start().starts_with("pub ") && begins(line);
+        let at = lines.iter().position(public).unwrap();
+        let attributes: Vec<_> = lines[..at]
+            .iter()
+            .rev()
+            .take_while(|line| line.trim_start().starts_with("#["))
+            .collect();
+        for name in names.split(' ') {
+            let alias = format!("\"{name}\"");
+            let has = attributes
+                .iter()
+                .any(|line| line.contains("doc(alias(") && line.contains(&alias));
+            assert!(has, "`{name}` does not find `{method}`");
+        }
+    }
+}
+
 on_every_framework!(
     a_forgotten_middleware_is_told_once_on_standard_error_if_nothing_receives_the_log,
     a_forgotten_middleware_is_only_logged_if_something_receives_the_log,
