@@ -2,7 +2,8 @@
 
 /// Why an operation on a session failed. Each text says what to do.
 ///
-/// In a response it is opaque: a status and its standard phrase, nothing of what is told here.
+/// In a response it is opaque: a status and its standard phrase, nothing of what is told here. Only the
+/// response for [`NotMounted`](Self::NotMounted) shows its text, and only in a debug build.
 ///
 /// `Debug` prints the same text as `Display`: it is what `main` prints when it returns an error,
 /// and it quotes nothing that was stored.
@@ -12,25 +13,32 @@ pub enum Error {
     /// No middleware opened a session for this request.
     #[error(
         "no session was opened for this request: mount `session_manager::manager::middleware()` \
-         around the route that was called (`App::wrap` in actix-web, `Router::layer` in axum). If it is \
-         mounted, the program may have a second session-manager: Cargo refuses two versions, but not a \
-         copy without `links` in its manifest; `cargo tree -d` shows both"
+         around the route that was called (`App::wrap` in actix-web, `Router::layer` in axum). Order \
+         matters: add it after the middleware that uses the session, because the last one added runs \
+         first, and in axum after the routes, because `layer` applies only to routes added before it. \
+         If it is mounted, the program may have a second session-manager: Cargo refuses two versions, \
+         but not a copy without `links` in its manifest; `cargo tree -d` shows both"
     )]
     NotMounted,
 
     /// The session would take more room than its backend has for one, so nothing was stored and all
     /// is as it was.
     #[error(
-        "the session would take {size} bytes, and may take no more than {limit}: store less in it. \
+        "the session would take {size} bytes{}, and may take no more than {limit}: store less in it. \
          Browsers set the limit of a cookie, and `ServerSide::max_size` that of a session on the \
-         server"
+         server",
+        key.as_ref().map(|key| format!(" with the new value of `{key}`")).unwrap_or_default()
     )]
+    #[non_exhaustive]
     TooLarge {
         /// What it would take, in bytes: of a cookie the whole `Set-Cookie` value, on the server
         /// all keys and values.
         size: usize,
         /// The most that it may take, in bytes.
         limit: usize,
+        /// The key whose value did not fit. `None` if it was a flash message or a note, or if the
+        /// session as a whole did not fit at the commit.
+        key: Option<String>,
     },
 
     /// JSON cannot express the value, or the value is nested too deeply to be read again. What was
@@ -148,7 +156,7 @@ pub enum Error {
         backend: &'static str,
     },
 
-    /// The session is loaded on demand, and is not loaded yet.
+    /// The session is loaded on demand, and is not loaded yet. The same for a request without a cookie.
     #[error(
         "the session is not loaded (`load_on_demand`): take `Session` as an extractor, or call \
          `manager.open(&req).await` first"
@@ -225,6 +233,18 @@ pub enum ConfigError {
         /// Which rule it breaks, and what to do.
         rule: &'static str,
     },
+    /// The application set an idle timeout that is longer than the absolute timeout.
+    #[error(
+        "the idle timeout of {} has no effect, because the absolute timeout ends every session after \
+         {}: call `absolute_timeout` with at least the idle timeout, or shorten `idle_timeout`",
+        span(*idle), span(*absolute)
+    )]
+    IdleTimeoutTooLong {
+        /// The idle timeout that was set.
+        idle: std::time::Duration,
+        /// The absolute timeout.
+        absolute: std::time::Duration,
+    },
     /// A timeout of zero, with which no session would ever be found again.
     #[error("the {which} timeout is zero, so that no session would outlive its own request")]
     ZeroTimeout {
@@ -263,6 +283,20 @@ pub(crate) fn chain(error: &Error) -> impl std::fmt::Display {
     text
 }
 
+/// Returns `duration` in the largest unit that divides it.
+fn span(duration: std::time::Duration) -> String {
+    let seconds = duration.as_secs();
+    if duration.subsec_nanos() > 0 || seconds == 0 {
+        return format!("{duration:?}");
+    }
+    for (unit, name) in [(86_400, "days"), (3_600, "hours"), (60, "minutes")] {
+        if seconds.is_multiple_of(unit) && seconds > unit {
+            return format!("{} {name}", seconds / unit);
+        }
+    }
+    format!("{seconds} seconds")
+}
+
 impl Error {
     /// Returns the HTTP status of a response that stands for the error.
     #[cfg(any(feature = "actix", feature = "tower"))]
@@ -271,6 +305,12 @@ impl Error {
             Self::Unavailable { .. } | Self::ReadOnly => 503,
             _ => 500,
         }
+    }
+
+    /// Creates [`Error::TooLarge`] for a session that would take `size` bytes and may take `limit`.
+    pub fn too_large(size: usize, limit: usize) -> Self {
+        let key = None;
+        Self::TooLarge { size, limit, key }
     }
 
     /// Creates [`Error::Unavailable`] from the error of a backend.
@@ -292,7 +332,7 @@ mod tests {
         let backend = "backend";
         let errors = [
             Error::NotMounted,
-            Error::TooLarge { size: 2, limit: 1 },
+            Error::too_large(2, 1),
             Error::Unserializable {
                 key: key(),
                 source: json(),
@@ -332,11 +372,25 @@ mod tests {
                 rule: "it is empty",
             },
             ConfigError::ZeroTimeout { which: "idle" },
+            ConfigError::IdleTimeoutTooLong {
+                idle: std::time::Duration::MAX,
+                absolute: std::time::Duration::from_millis(1),
+            },
         ];
         let texts = errors.iter().map(ToString::to_string);
         for text in texts.chain(refused.iter().map(ToString::to_string)) {
             assert!(!text.contains("  "), "{text}");
         }
+    }
+
+    #[test]
+    fn a_span_of_time_is_told_in_its_largest_whole_unit() {
+        let told = |seconds| span(std::time::Duration::from_secs(seconds));
+        assert_eq!(told(30 * 86_400), "30 days");
+        assert_eq!(told(86_400), "24 hours");
+        assert_eq!(told(90 * 60), "90 minutes");
+        assert_eq!(told(61), "61 seconds");
+        assert_eq!(span(std::time::Duration::from_millis(1500)), "1.5s");
     }
 
     #[test]
@@ -346,6 +400,7 @@ mod tests {
             "manager::middleware()",
             "App::wrap",
             "Router::layer",
+            "Order matters",
             "cargo tree -d",
         ] {
             assert!(text.contains(hint), "{hint}: {text}");

@@ -11,3 +11,18 @@ macro_rules! log {
 }
 
 pub(crate) use log;
+
+/// Writes `text` to standard error if nothing receives the log, as in a first try.
+pub(crate) fn print_if_unheard(text: &str) {
+    #[cfg(feature = "tracing")]
+    let heard = tracing::dispatcher::has_been_set()
+        || tracing::log::max_level() != tracing::log::LevelFilter::Off;
+    #[cfg(not(feature = "tracing"))]
+    let heard = false;
+    if !heard {
+        #[expect(clippy::print_stderr, reason = "nothing receives the log")]
+        {
+            eprintln!("session-manager: {text}");
+        }
+    }
+}

@@ -179,6 +179,7 @@ impl Manager {
     /// # Errors
     ///
     /// [`Error::NotMounted`], and as [`Session::add`].
+    #[doc(alias("insert", "set", "put"))]
     pub fn add(
         &self,
         req: &(impl HasSession + ?Sized),
@@ -193,6 +194,7 @@ impl Manager {
     /// # Errors
     ///
     /// [`Error::NotMounted`].
+    #[doc(alias("get_string", "read"))]
     pub fn get(
         &self,
         req: &(impl HasSession + ?Sized),
@@ -206,6 +208,7 @@ impl Manager {
     /// # Errors
     ///
     /// [`Error::NotMounted`].
+    #[doc(alias("remove", "unset", "delete"))]
     pub fn pop(
         &self,
         req: &(impl HasSession + ?Sized),
@@ -219,6 +222,7 @@ impl Manager {
     /// # Errors
     ///
     /// [`Error::NotMounted`], and as [`Session::load`].
+    #[doc(alias("get_as", "get_value"))]
     pub fn load<T: DeserializeOwned>(
         &self,
         req: &(impl HasSession + ?Sized),
@@ -232,6 +236,7 @@ impl Manager {
     /// # Errors
     ///
     /// [`Error::NotMounted`], and as [`Session::pop_load`].
+    #[doc(alias("remove", "unset", "remove_as", "remove_value"))]
     pub fn pop_load<T: DeserializeOwned>(
         &self,
         req: &(impl HasSession + ?Sized),
@@ -245,6 +250,7 @@ impl Manager {
     /// # Errors
     ///
     /// [`Error::NotMounted`], and as [`Session::flash`].
+    #[doc(alias("message", "notice"))]
     pub fn flash(
         &self,
         req: &(impl HasSession + ?Sized),
@@ -258,6 +264,7 @@ impl Manager {
     /// # Errors
     ///
     /// [`Error::NotMounted`].
+    #[doc(alias("messages"))]
     pub fn flashes(&self, req: &(impl HasSession + ?Sized)) -> Result<Vec<Message>, Error> {
         Ok(self.session(req)?.flashes())
     }

@@ -114,6 +114,7 @@ impl Session {
     /// assert_eq!(session.get("scores").as_deref(), Some("[1,2,3]"));
     /// # Ok(()) }
     /// ```
+    #[doc(alias("insert", "set", "put"))]
     pub fn add(&self, key: &str, value: impl Serialize) -> Result<(), Error> {
         check_key(key)?;
         let value = encode(key, &value)?;
@@ -130,6 +131,7 @@ impl Session {
     /// assert_eq!(session.get("nothing"), None);
     /// # Ok(()) }
     /// ```
+    #[doc(alias("get_string", "read"))]
     pub fn get(&self, key: &str) -> Option<String> {
         self.look()
             .view()
@@ -149,6 +151,7 @@ impl Session {
     /// assert_eq!(session.pop("return_to"), None);
     /// # Ok(()) }
     /// ```
+    #[doc(alias("remove", "unset", "delete"))]
     pub fn pop(&self, key: &str) -> Option<String> {
         let mut state = self.look();
         let value = state.view().get(key)?.as_str().to_owned();
@@ -171,6 +174,7 @@ impl Session {
     /// assert!(session.load::<bool>("scores").is_err());
     /// # Ok(()) }
     /// ```
+    #[doc(alias("get_as", "get_value"))]
     pub fn load<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         // Unlocked by then, because `T` may read the session.
         let value = self.owned(key);
@@ -193,6 +197,7 @@ impl Session {
     /// assert_eq!(session.pop_load::<u8>("attempts")?, Some(3));
     /// # Ok(()) }
     /// ```
+    #[doc(alias("remove", "unset", "remove_as", "remove_value"))]
     pub fn pop_load<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         for _ in 0..ROUNDS {
             let Some(value) = self.owned(key) else {
@@ -235,6 +240,7 @@ impl Session {
     /// assert_eq!(session.flashes().len(), 0);
     /// # Ok(()) }
     /// ```
+    #[doc(alias("message", "notice"))]
     pub fn flash(&self, message: impl Into<Message>) -> Result<(), Error> {
         let message = message.into();
         let value = encode("flash message", &message.to_stored())?;
@@ -265,6 +271,7 @@ impl Session {
 
     /// Takes all messages that were left, oldest first. Each is given once; of two requests that
     /// overlap, both may show it, because each sees the session as it was when it came.
+    #[doc(alias("messages"))]
     pub fn flashes(&self) -> Vec<Message> {
         let mut state = self.look();
         let mut keys: Vec<String> = state.flash_keys().map(str::to_owned).collect();
@@ -336,6 +343,7 @@ impl Session {
     }
 
     /// Returns `true` if there is a value under `key`.
+    #[doc(alias("has", "exists"))]
     pub fn contains_key(&self, key: &str) -> bool {
         self.look().view().get(key).is_some()
     }
@@ -349,6 +357,7 @@ impl Session {
     /// assert_eq!(session.keys(), ["a", "b"]);
     /// # Ok(()) }
     /// ```
+    #[doc(alias("entries"))]
     pub fn keys(&self) -> Vec<String> {
         let state = self.look();
         let mut keys: Vec<_> = state.own_keys().map(str::to_owned).collect();
@@ -396,6 +405,7 @@ impl Session {
     /// assert!(session.is_empty());
     /// # Ok(()) }
     /// ```
+    #[doc(alias("remove_all"))]
     pub fn clear(&self) {
         let lifetime = self.lifetime();
         self.change(|changes| {
@@ -422,6 +432,7 @@ impl Session {
     /// session.add("user", "ada")?;
     /// # Ok(()) }
     /// ```
+    #[doc(alias("cycle_id", "regenerate", "rotate", "reset_id"))]
     pub fn renew(&self) {
         let mut state = self.look();
         match self.writable(&state) {
@@ -445,6 +456,7 @@ impl Session {
     /// session.flash("You are logged out")?;
     /// # Ok(()) }
     /// ```
+    #[doc(alias("purge", "flush", "logout", "log_out", "invalidate", "delete"))]
     pub fn destroy(&self) {
         self.change(|changes| changes.destroy());
     }
@@ -464,6 +476,7 @@ impl Session {
     /// session.set_note("Firefox on Linux")?;
     /// # Ok(()) }
     /// ```
+    #[doc(alias("login", "log_in"))]
     pub fn set_user(&self, user: &str) -> Result<(), Error> {
         let backend = self.0.manager.backend();
         if backend.users().is_none() {
@@ -505,6 +518,7 @@ impl Session {
     /// Returns the handle under which [`Manager::user_sessions`](crate::Manager::user_sessions)
     /// lists this session: no secret, unlike the id in its cookie. `None` before it was first kept,
     /// and where the backend lists none.
+    #[doc(alias("id", "session_id"))]
     pub fn handle(&self) -> Option<String> {
         let state = self.look();
         state.record()?;
@@ -539,6 +553,7 @@ impl Session {
     /// session.save().await?;
     /// # Ok(()) }
     /// ```
+    #[doc(alias("commit"))]
     pub async fn save(&self) -> Result<(), Error> {
         self.save_all(Keep::All).await
     }
@@ -566,6 +581,7 @@ impl Session {
     /// }
     /// # }
     /// ```
+    #[doc(alias("reload", "refresh"))]
     pub async fn revalidate(&self) -> Result<(), Error> {
         loop {
             self.in_turn(|_| ()).await;

@@ -1,6 +1,6 @@
 //! What a store does: it keeps the records of server-side sessions.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 pub use crate::{
     changes::write::{Applied, Write},
@@ -286,7 +286,10 @@ impl SessionSummary {
 }
 
 /// Why a store could not do what it was asked.
-#[derive(Clone, Debug, thiserror::Error)]
+///
+/// `Debug` prints the same text as `Display`, followed by the sources: it is what `main` prints when it
+/// returns an error.
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The store does not answer, or answers with an error of its own.
@@ -296,6 +299,14 @@ pub enum StoreError {
         store: &'static str,
         /// What its client said.
         source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store cannot be reached with this url or these settings, whether or not it is up.
+    #[error("{store} cannot be used with these settings: {why}")]
+    Config {
+        /// [`Store::name`].
+        store: &'static str,
+        /// What is wrong, and what to do. Shows no password.
+        why: Arc<str>,
     },
     /// The store took longer than it may.
     #[error("{store} did not answer within {millis} ms; see whether it is up, or allow it more")]
@@ -328,6 +339,51 @@ impl StoreError {
             source: Arc::new(source),
         }
     }
+
+    /// The url or another setting of the store `store` is wrong; `why` says what to do.
+    pub fn config(store: &'static str, why: impl Into<Arc<str>>) -> Self {
+        let why = why.into();
+        Self::Config { store, why }
+    }
+}
+
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        let mut next = std::error::Error::source(self);
+        while let Some(source) = next {
+            write!(f, ": {source}")?;
+            next = source.source();
+        }
+        Ok(())
+    }
+}
+
+/// Returns the text for a url that begins with none of the schemes `expected`. A url may hold a
+/// password, so only a scheme that another store takes is quoted.
+#[cfg(any(
+    feature = "redis",
+    feature = "postgres",
+    feature = "mysql",
+    feature = "sqlite"
+))]
+fn wrong_scheme(url: &str, expected: &[&str]) -> String {
+    let stores = [
+        ("RedisStore", &["redis", "rediss", "valkey", "valkeys"][..]),
+        ("PostgresStore", &["postgres", "postgresql"]),
+        ("MySqlStore", &["mysql", "mariadb"]),
+        ("SqliteStore", &["sqlite"]),
+    ];
+    let scheme = url.split([':', '+']).next().unwrap_or_default();
+    let other = stores.iter().find_map(|(store, schemes)| {
+        let known = schemes.iter().find(|known| **known == scheme)?;
+        Some(format!(", and `{known}:` is a url for `{store}`"))
+    });
+    let expected = expected.join("` or `");
+    format!(
+        "the url has to begin with `{expected}`{}",
+        other.unwrap_or_default()
+    )
 }
 
 impl From<StoreError> for Error {

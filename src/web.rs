@@ -21,6 +21,7 @@ use std::{
     borrow::Cow,
     fmt,
     pin::Pin,
+    sync::Once,
     task::{Context, Poll, ready},
 };
 
@@ -31,8 +32,9 @@ use crate::{
     cookie::RequestHead,
     error::Error,
     future::BackendFuture,
-    log::log,
+    log::{log, print_if_unheard},
     manager::middleware::Middleware,
+    profile::IS_DEBUG_BUILD,
     request::Sessions,
     session::{Session, commit::Headers},
 };
@@ -222,6 +224,34 @@ impl<C, F, T> fmt::Debug for SessionFuture<C, F, T> {
     }
 }
 
+/// Logs the error that a response stands for.
+///
+/// In a debug build without a subscriber or logger, the first forgotten middleware is written to
+/// standard error: a 500 with an empty log explains nothing.
+fn report(error: &Error) {
+    log!(ERROR, "{}", crate::error::chain(error));
+    if IS_DEBUG_BUILD && matches!(error, Error::NotMounted) {
+        static PRINTED: Once = Once::new();
+        PRINTED.call_once(|| print_if_unheard(&error.to_string()));
+    }
+}
+
+/// Returns the body of the response for `error`, whose status has the phrase `reason`.
+///
+/// The body is only this phrase, except for a forgotten middleware in a debug build: then it is a page
+/// for the developer. The text of that error is constant and holds no secret.
+#[cfg(any(feature = "actix", feature = "axum"))]
+fn body(error: &Error, reason: &'static str, is_debug_build: bool) -> Cow<'static, str> {
+    match error {
+        Error::NotMounted if is_debug_build => format!(
+            "{reason}\n\nsession-manager: {error}.\n\nOnly a debug build shows this page. A release \
+             build sends \"{reason}\".\n"
+        )
+        .into(),
+        _ => reason.into(),
+    }
+}
+
 /// The fields of a response that say something of its session.
 #[derive(Clone, Copy)]
 enum Field {
@@ -392,24 +422,25 @@ const PROXY_MARKS: [&str; 6] = [
     "x-real-ip",
 ];
 
-/// Returns what an existing `Cache-Control` value needs so that no cache keeps the token beside it
-/// (RFC 9111, section 5.2.2.4); `None` if it says so already.
+/// Returns the `Cache-Control` value to add so that no cache stores the token beside it (RFC 9111,
+/// section 5.2.2.4), or `None` if `values` already prevent that, such as the value of another session.
 fn cache_control_to_add<'v>(
     carrier: Carrier,
     mut values: impl Iterator<Item = &'v [u8]>,
 ) -> Option<&'static str> {
-    let is_enough = |value: &[u8]| {
-        value.split(|byte| *byte == b',').any(|directive| {
-            let directive = directive.trim_ascii();
-            directive.eq_ignore_ascii_case(b"no-store")
-                || directive.eq_ignore_ascii_case(b"no-cache")
-        })
-    };
-    let directive = match carrier {
+    let to_add = match carrier {
         Carrier::Cookie => "no-cache=\"Set-Cookie\"",
         Carrier::Header(_) | Carrier::Bearer => "no-store",
     };
-    (!values.any(is_enough)).then_some(directive)
+    let is_enough = |value: &[u8]| {
+        value.split(|byte| *byte == b',').any(|directive| {
+            let directive = directive.trim_ascii();
+            ["no-store", "no-cache", to_add]
+                .iter()
+                .any(|enough| directive.eq_ignore_ascii_case(enough.as_bytes()))
+        })
+    };
+    (!values.any(is_enough)).then_some(to_add)
 }
 
 /// Returns `true` if `Vary` values name the request header `by` already, or everything.
@@ -480,8 +511,22 @@ mod tests {
         );
         assert_eq!(add(&["private", "max-age=0, No-Store"]), None);
         assert_eq!(add(&["no-cache"]), None);
+        assert_eq!(add(&["max-age=0, no-cache=\"set-cookie\""]), None);
+        assert_eq!(
+            add(&["no-cache=\"X-Other\""]),
+            Some("no-cache=\"Set-Cookie\"")
+        );
         let varies = |values: &[&str]| varies_by("Cookie", values.iter().map(|v| v.as_bytes()));
         assert!(varies(&["Accept", "origin, COOKIE"]) && varies(&["*"]));
         assert!(!varies(&["Accept-Cookie"]) && !varies(&[]));
+    }
+    #[cfg(any(feature = "actix", feature = "axum"))]
+    #[test]
+    fn a_body_is_the_phrase_alone_but_for_a_forgotten_middleware_in_a_debug_build() {
+        let phrase = "Internal Server Error";
+        assert_eq!(body(&Error::NotMounted, phrase, false), phrase);
+        assert_eq!(body(&Error::NotLoaded, phrase, true), phrase);
+        let page = body(&Error::NotMounted, phrase, true);
+        assert!(page.contains(&Error::NotMounted.to_string()), "{page}");
     }
 }

@@ -87,6 +87,8 @@ fn a_release_build_with_debug_assertions_has_safe_defaults() {
         "127.0.0.1:8080: _session=",
         "localhost:8080: _session=",
         "127.0.0.1:7000: _session=",
+        "ERROR no session was opened for this request",
+        "not mounted: 500 Internal Server Error, 21 bytes",
     ];
     assert_eq!(lines.len(), begin.len(), "{output}");
     for (line, begin) in lines.iter().zip(begin) {

@@ -128,7 +128,7 @@ impl Model {
 fn shown<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     match result {
         Ok(value) => format!("{value:?}"),
-        Err(Error::TooLarge { size, limit }) if size > limit => TOO_LARGE.into(),
+        Err(Error::TooLarge { size, limit, .. }) if size > limit => TOO_LARGE.into(),
         Err(Error::WrongType { .. }) => "wrong type".into(),
         Err(Error::ReservedKey) => "reserved".into(),
         Err(Error::NoUserIndex { .. }) => "no index".into(),
@@ -900,7 +900,7 @@ fn a_cookie_may_fill_the_browser_limit_and_never_exceeds_it(web: Web) {
                         for (key, value, doublings) in content {
                             let before = session.size().unwrap();
                             match session.add(&key, value.repeat(1 << doublings)) {
-                                Err(Error::TooLarge { size, limit }) => {
+                                Err(Error::TooLarge { size, limit, .. }) => {
                                     assert!(size > 4096 && limit == 4096, "{size}");
                                     assert_eq!(session.size(), Some(before));
                                 }

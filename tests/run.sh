@@ -72,6 +72,7 @@ install_needs "$log" || fail 'programs are missing, see above'
 check 'format' cargo fmt --all --check
 check 'format, the server of benches/http' cargo fmt --check --manifest-path benches/http/Cargo.toml
 check 'every import points down the layers' tests/layers.py
+check 'every command of the workflows is of this repository' tests/workflows.py
 check 'clippy, all features' cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings
 check 'clippy, default features' cargo clippy --quiet -- -D warnings
 check 'clippy, no feature' cargo clippy --quiet --no-default-features -- -D warnings
@@ -87,10 +88,18 @@ check 'format, fuzz targets' cargo fmt --manifest-path fuzz/Cargo.toml --check
 check 'what it is built on' .ci/supply-chain.sh deny
 check 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --all-features
 
+for features in sqlite,cookies mysql,cookies axum,memory; do
+    check "clippy, features $features" \
+        cargo clippy --quiet --no-default-features --features "$features" -- -D warnings
+done
+
 # What needs a browser or a database is run below; everything else runs anywhere.
 check 'the examples' cargo build --quiet --all-features --examples
 IGNORED_HERE='browser.rs\|store_redis.rs\|soak.rs' suite 'unit, integration and compile-fail tests' cargo test --all-features --lib --test '*'
 suite 'documentation tests, README among them' cargo test --all-features --doc
+# An example may use only what its own features provide.
+suite 'documentation tests, axum and the memory store' \
+    cargo test --no-default-features --features axum,memory --doc
 suite 'no feature' cargo test --no-default-features
 # As on a fresh clone. What must not compile was tried above.
 IGNORED_HERE='compile_fail.rs' suite 'default features' cargo test -- --skip must_not_compile

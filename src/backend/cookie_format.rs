@@ -211,7 +211,7 @@ impl<S: Seal> Backend for S {
         } else {
             // The client keeps what it has: a browser would drop the new cookie, and with it the
             // session.
-            Err(Error::TooLarge { size, limit: LIMIT })
+            Err(Error::too_large(size, LIMIT))
         })
     }
 }

@@ -480,6 +480,7 @@ impl<S: Store> Backend for ServerSide<S> {
                             return Err(Error::TooLarge {
                                 size,
                                 limit: self.max_size,
+                                key: Some(String::from(&*key)),
                             });
                         }
                         write.set.push((key.clone(), value));

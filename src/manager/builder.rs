@@ -40,6 +40,8 @@ pub struct Builder {
     backend: Arc<dyn Backend>,
     cookie: Attributes,
     expiry: Expiry,
+    /// Whether the application set the idle timeout.
+    is_idle_set: bool,
     clock: Clock,
     on_store_error: OnStoreError,
     commit_on_server_error: bool,
@@ -55,6 +57,7 @@ impl Builder {
             backend,
             cookie: Attributes::default(),
             expiry: Expiry::default(),
+            is_idle_set: false,
             clock: Clock::default(),
             on_store_error: OnStoreError::default(),
             commit_on_server_error: false,
@@ -156,11 +159,16 @@ impl Builder {
         self
     }
 
-    /// Sets how long a session lasts without being used. Default: 24 hours.
+    /// Sets how long a session lasts without being used. Default: 24 hours, or the absolute timeout if
+    /// that is shorter.
+    ///
+    /// A longer one than the [absolute timeout](Self::absolute_timeout) has no effect, so
+    /// [`build`](Self::build) refuses it: for sessions of 30 days, set both.
     ///
     /// Its end moves when it is used, but at most once per twentieth of this time.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.expiry.idle = timeout;
+        self.is_idle_set = true;
         self
     }
 
@@ -187,8 +195,9 @@ impl Builder {
 
     /// Leaves a server-side store alone until the `Session` extractor or
     /// [`Manager::open`] asks for the session; a synchronous access before that is
-    /// [`Error::NotLoaded`](crate::Error::NotLoaded). For applications most of whose routes never
-    /// look. Default: every request that has a cookie opens its session first.
+    /// [`Error::NotLoaded`](crate::Error::NotLoaded), whether or not the request has a cookie. For
+    /// applications most of whose routes never look. Default: every request that has a cookie opens
+    /// its session first.
     pub fn load_on_demand(mut self) -> Self {
         self.load_on_demand = true;
         self
@@ -225,7 +234,7 @@ impl Builder {
     /// has only the old manager does not see a session that has migrated.
     ///
     /// ```
-    /// # #[cfg(feature = "memory")] {
+    /// # #[cfg(all(feature = "cookies", feature = "memory"))] {
     /// use session_manager::{Key, Manager, MemoryStore, ServerSide, SignedCookie, manager};
     ///
     /// let old = Manager::new(SignedCookie::new(Key::from_secret("the secret of the year before last..")?));
@@ -267,8 +276,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], if a browser would drop the cookie in silence, no session could last, or
-    /// none can move.
+    /// [`ConfigError`], if a browser would drop the cookie in silence, no session could last, none can
+    /// move, or the idle timeout that was set is longer than the absolute timeout.
     pub fn build(self) -> Result<Manager, ConfigError> {
         for (timeout, which) in [
             (self.expiry.idle, "idle"),
@@ -279,6 +288,10 @@ impl Builder {
             }
         }
         self.carrier.check()?;
+        let Expiry { idle, absolute } = self.expiry;
+        if self.is_idle_set && idle > absolute {
+            return Err(ConfigError::IdleTimeoutTooLong { idle, absolute });
+        }
         if let Some(old) = &self.old {
             for backend in [&*self.backend, old.backend()] {
                 if !backend.can_move() {

@@ -3,7 +3,7 @@
 use std::sync::Once;
 
 use super::Manager;
-use crate::log::log;
+use crate::log::{log, print_if_unheard};
 
 /// Why the default manager protects nothing, or not for long.
 #[derive(Debug)]
@@ -59,25 +59,15 @@ enum Severity {
     Error,
 }
 
-/// Logs, and if no subscriber listens, as in a first try, writes to standard error: an
-/// insecure default that is not noticed is worse.
+/// Logs, or writes to standard error if nothing receives the log: an insecure default must not go
+/// unnoticed.
 fn say(severity: Severity, text: &str) {
     match severity {
         #[cfg(feature = "cookies")]
         Severity::Warning => log!(WARN, "{text}"),
         Severity::Error => log!(ERROR, "{text}"),
     }
-    #[cfg(feature = "tracing")]
-    let heard = tracing::dispatcher::has_been_set()
-        || tracing::log::max_level() != tracing::log::LevelFilter::Off;
-    #[cfg(not(feature = "tracing"))]
-    let heard = false;
-    if !heard {
-        #[expect(clippy::print_stderr, reason = "no subscriber listens to the log")]
-        {
-            eprintln!("session-manager: {text}");
-        }
-    }
+    print_if_unheard(text);
 }
 
 #[cfg(feature = "cookies")]

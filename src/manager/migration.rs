@@ -257,9 +257,7 @@ impl MigratingBackend {
 
     fn check_size(&self, commit: &Owned) -> Result<(), Error> {
         match self.new.size(commit.view(), &commit.settings) {
-            Some(Size { used, limit }) if used > limit => {
-                Err(Error::TooLarge { size: used, limit })
-            }
+            Some(Size { used, limit }) if used > limit => Err(Error::too_large(used, limit)),
             _ => Ok(()),
         }
     }

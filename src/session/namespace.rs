@@ -56,17 +56,20 @@ impl Namespace {
     /// # Errors
     ///
     /// As [`Session::add`].
+    #[doc(alias("insert", "set", "put"))]
     pub fn add(&self, key: &str, value: impl Serialize) -> Result<(), Error> {
         self.session.add(&self.full(key), value)
     }
 
     /// Returns the value under `key` of this namespace as a string: see [`Session::get`].
+    #[doc(alias("get_string", "read"))]
     pub fn get(&self, key: &str) -> Option<String> {
         self.session.get(&self.full(key))
     }
 
     /// Removes the value under `key` of this namespace and returns it as a string: see
     /// [`Session::pop`].
+    #[doc(alias("remove", "unset", "delete"))]
     pub fn pop(&self, key: &str) -> Option<String> {
         self.session.pop(&self.full(key))
     }
@@ -76,6 +79,7 @@ impl Namespace {
     /// # Errors
     ///
     /// As [`Session::load`].
+    #[doc(alias("get_as", "get_value"))]
     pub fn load<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         self.session.load(&self.full(key))
     }
@@ -86,6 +90,7 @@ impl Namespace {
     /// # Errors
     ///
     /// As [`Session::pop_load`].
+    #[doc(alias("remove", "unset", "remove_as", "remove_value"))]
     pub fn pop_load<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         self.session.pop_load(&self.full(key))
     }

@@ -158,11 +158,12 @@ impl Session {
         Ok(())
     }
 
-    /// Returns `true` if the session is loaded on demand.
+    /// Returns `true` if the session is opened only by an extractor or [`Manager::open`].
+    ///
+    /// Also without a cookie, so that a missing `open` fails for the first visitor, too.
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn waits_for_demand(&self) -> bool {
-        let is_named = || self.lock().tokens.name_a_session();
-        self.0.manager.settings().loads_on_demand() && !self.needs_response() && is_named()
+        self.0.manager.settings().loads_on_demand() && !self.needs_response()
     }
 
     pub(super) fn opens_at_once(&self) -> bool {

@@ -464,7 +464,13 @@ impl Session {
         match self.size_of(state) {
             Some(Size { used, limit }) if used > limit => {
                 state.pending.changes.undo(key, former);
-                return Err(Error::TooLarge { size: used, limit });
+                // Keys of its own begin with a control character.
+                let key = (!key.starts_with([FLASH, OWN])).then(|| key.to_owned());
+                return Err(Error::TooLarge {
+                    size: used,
+                    limit,
+                    key,
+                });
             }
             Some(Size { used, limit }) => state.pending.room = limit - used,
             None => state.pending.room = usize::MAX,

@@ -104,7 +104,7 @@ impl RedisStore {
     ///
     /// If the url is none.
     pub fn connect_lazy(url: &str) -> Result<Self, StoreError> {
-        let (source, hosts) = url::source(url).map_err(|error| StoreError::failed(NAME, error))?;
+        let (source, hosts) = url::source(url)?;
         Ok(Self::new(Link::new(source, hosts)))
     }
 

@@ -79,37 +79,32 @@ pub(crate) trait Dialect: Driver {
     /// Creates the pools for a url.
     fn pools(url: &str, lost: &Lost) -> Result<Pools<Self::Db>, sqlx::Error>;
 
+    /// Returns what to do about an error that comes from the settings of `pool`.
+    fn advice(pool: &Pool<Self::Db>, error: &dyn DatabaseError) -> Option<String> {
+        let _ = (pool, error);
+        None
+    }
+
     /// Returns what an error of the database means.
     fn trouble(error: &dyn DatabaseError) -> Trouble;
 }
 
-/// The url is for another program than this; it is not shown, for it may hold a password.
-#[derive(Debug, thiserror::Error)]
-#[error("the url begins with none of {0:?}")]
-pub(crate) struct WrongScheme(&'static [&'static str]);
-
-impl WrongScheme {
-    /// An error unless `url` begins with one of `schemes`; `sqlx` does not look.
-    #[cfg(any(feature = "postgres", feature = "mysql"))]
-    pub(crate) fn check(url: &str, schemes: &'static [&'static str]) -> Result<(), sqlx::Error> {
-        if schemes.iter().any(|scheme| url.starts_with(scheme)) {
-            Ok(())
-        } else {
-            Err(Self(schemes).into())
-        }
+/// Returns an error unless `url` begins with one of `schemes`; `sqlx` does not check.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+fn check_scheme(url: &str, schemes: &[&str]) -> Result<(), sqlx::Error> {
+    if schemes.iter().any(|scheme| url.starts_with(scheme)) {
+        Ok(())
+    } else {
+        Err(sqlx::Error::Configuration(
+            super::wrong_scheme(url, schemes).into(),
+        ))
     }
 }
 
-impl From<WrongScheme> for sqlx::Error {
-    fn from(error: WrongScheme) -> Self {
-        Self::Configuration(Box::new(error))
-    }
-}
-
-/// A name that would have to be quoted, or that some database finds too long for an index's.
-#[derive(Debug, thiserror::Error)]
-#[error("a table's name is 1 to 48 lower-case letters, digits and `_`, and begins with no digit")]
-struct InvalidTable;
+/// Why a table name is refused that would have to be quoted, or that is too long for an index of some
+/// database.
+const INVALID_TABLE: &str =
+    "a table's name is 1 to 48 lower-case letters, digits and `_`, and begins with no digit";
 
 pub(crate) struct SqlStore<D: Dialect> {
     pools: Pools<D::Db>,
@@ -131,7 +126,7 @@ impl<D: Dialect> SqlStore<D> {
     pub(crate) fn open(url: &str) -> Result<Self, StoreError> {
         let lost = Lost::default();
         Ok(Self {
-            pools: D::pools(url, &lost).map_err(Self::failed)?,
+            pools: D::pools(url, &lost).map_err(Self::refused)?,
             lost,
             statements: Arc::new(Statements::new::<D>("sessions")),
         })
@@ -154,7 +149,7 @@ impl<D: Dialect> SqlStore<D> {
             || !name.bytes().all(is_name)
             || name.starts_with(|first: char| first.is_ascii_digit())
         {
-            return Err(StoreError::failed(D::NAME, InvalidTable));
+            return Err(StoreError::config(D::NAME, INVALID_TABLE));
         }
         self.statements = Arc::new(Statements::new::<D>(name));
         Ok(self)
@@ -361,7 +356,7 @@ impl<D: Dialect> SqlStore<D> {
         match self.repeat_raw(false, run).await {
             Ok(rows) => Ok(rows > 0),
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
-            Err(error) => Err(Self::failed(error)),
+            Err(error) => Err(self.failed(error)),
         }
     }
 
@@ -385,7 +380,8 @@ impl<D: Dialect> SqlStore<D> {
         repeatable: bool,
         run: impl Fn() -> F,
     ) -> Result<T, StoreError> {
-        self.repeat_raw(repeatable, run).await.map_err(Self::failed)
+        let done = self.repeat_raw(repeatable, run).await;
+        done.map_err(|error| self.failed(error))
     }
 
     /// Runs a statement, again if that can do no harm: if the database undid it, or if the
@@ -427,7 +423,20 @@ impl<D: Dialect> SqlStore<D> {
         }
     }
 
-    fn failed(error: sqlx::Error) -> StoreError {
+    /// The error of a url that no pool can be made of.
+    fn refused(error: sqlx::Error) -> StoreError {
+        match error {
+            sqlx::Error::Configuration(why) => StoreError::config(D::NAME, why.to_string()),
+            error => StoreError::failed(D::NAME, error),
+        }
+    }
+
+    fn failed(&self, error: sqlx::Error) -> StoreError {
+        let database = error.as_database_error();
+        let advice = database.and_then(|error| D::advice(&self.pools.writes, error));
+        if let Some(advice) = advice {
+            return StoreError::config(D::NAME, advice);
+        }
         match error {
             sqlx::Error::ColumnDecode { .. } => StoreError::Corrupt {
                 store: D::NAME,

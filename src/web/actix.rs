@@ -18,15 +18,15 @@ use actix_web::{
 };
 
 use super::{
-    Answer, Call, Field, Fields, SessionFuture, SessionService, is_to_loopback,
-    reads_and_writes_headers,
+    Answer, Call, Field, Fields, SessionFuture, SessionService, body, is_to_loopback,
+    reads_and_writes_headers, report,
 };
 use crate::{
     cookie::{Found, RequestHead, SessionCookie},
     error::Error,
     future::BackendFuture,
-    log::log,
     manager::middleware::Middleware,
+    profile::IS_DEBUG_BUILD,
     request::{HasSession, Sessions},
     session::{Session, commit::Headers},
 };
@@ -182,17 +182,25 @@ impl FromRequest for Session {
     }
 }
 
-/// Opaque: the client reads a status and its phrase, the log has the rest.
+/// Sends only the status and its reason phrase to the client; the details are logged. In a debug build,
+/// the response for [`Error::NotMounted`] explains the error.
 impl ResponseError for Error {
     fn status_code(&self) -> StatusCode {
         StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     fn error_response(&self) -> HttpResponse {
-        log!(ERROR, "{}", crate::error::chain(self));
+        report(self);
         let status = self.status_code();
         HttpResponse::build(status)
             .insert_header(header::ContentType::plaintext())
-            .body(status.canonical_reason().unwrap_or_default())
+            .body(
+                body(
+                    self,
+                    status.canonical_reason().unwrap_or_default(),
+                    IS_DEBUG_BUILD,
+                )
+                .into_owned(),
+            )
     }
 }

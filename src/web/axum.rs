@@ -6,8 +6,8 @@ use axum_core::{
 };
 use http::request::Parts;
 
-use super::tower::status;
-use crate::{error::Error, log::log, request::Sessions, session::Session};
+use super::{body, report, tower::status};
+use crate::{error::Error, profile::IS_DEBUG_BUILD, request::Sessions, session::Session};
 
 /// Extracts the request's session: see [`HasSession::session`](crate::HasSession::session). Loads
 /// it if the manager loads on demand.
@@ -22,11 +22,13 @@ impl<S: Sync> FromRequestParts<S> for Session {
     }
 }
 
-/// Sends only the status and its reason phrase to the client; the details are logged.
+/// Sends only the status and its reason phrase to the client; the details are logged. In a debug build,
+/// the response for [`Error::NotMounted`] explains the error.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        log!(ERROR, "{}", crate::error::chain(&self));
+        report(&self);
         let status = status(&self);
-        (status, status.canonical_reason().unwrap_or_default()).into_response()
+        let reason = status.canonical_reason().unwrap_or_default();
+        (status, body(&self, reason, IS_DEBUG_BUILD)).into_response()
     }
 }

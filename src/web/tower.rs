@@ -15,13 +15,12 @@ use tower_service::Service;
 
 use super::{
     Answer, Call, Field, Fields, SessionFuture, SessionService, is_to_loopback,
-    reads_and_writes_headers,
+    reads_and_writes_headers, report,
 };
 use crate::{
     cookie::{Found, RequestHead, SessionCookie},
     error::Error,
     future::BackendFuture,
-    log::log,
     manager::middleware::Middleware,
     request::{HasSession, Sessions},
     session::commit::Headers,
@@ -103,7 +102,7 @@ impl<Res: Default, E> Answer for Result<Response<Res>, E> {
 
     /// The body is empty, because its type is not known here.
     fn refused(error: Error) -> Self {
-        log!(ERROR, "{}", crate::error::chain(&error));
+        report(&error);
         let mut response = Response::new(Res::default());
         *response.status_mut() = status(&error);
         Ok(response)

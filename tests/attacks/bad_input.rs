@@ -289,10 +289,7 @@ fn error_responses_show_the_client_only_a_status_phrase(web: Web) {
     let app = App::new().get("/{error}", async |_, error| {
         let secret = serde_json::from_str::<u8>("\"the stored secret\"").unwrap_err();
         let error = match &*error {
-            "too-large" => Error::TooLarge {
-                size: 5000,
-                limit: 4096,
-            },
+            "too-large" => Error::too_large(5000, 4096),
             "wrong-type" => Error::WrongType {
                 key: "k".into(),
                 expected: "u8",

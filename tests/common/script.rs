@@ -112,7 +112,7 @@ fn next(count: Option<i64>) -> i64 {
 fn outcome<T: Serialize>(result: Result<T, Error>) -> String {
     match result {
         Ok(value) => serde_json::to_string(&value).unwrap(),
-        Err(Error::TooLarge { size, limit }) => format!("too large {size} of {limit}"),
+        Err(Error::TooLarge { size, limit, .. }) => format!("too large {size} of {limit}"),
         Err(Error::Unserializable { .. }) => "unserializable".into(),
         Err(Error::WrongType { .. }) => "wrong type".into(),
         Err(Error::HeadSent) => "head sent".into(),

@@ -137,12 +137,8 @@ fn without_middleware_a_request_is_a_500_and_the_log_says_why() {
     for (number, web) in (1..).zip(Web::ALL) {
         let server = Server::start(web, App::new());
         let answer = server.raw("/run/flash.lost", &[]);
-        assert_eq!(
-            (answer.status, &*answer.body),
-            (500, "Internal Server Error"),
-            "{web}"
-        );
-        let lines = log.lines("no session was opened for this request");
+        assert_eq!(answer.status, 500, "{web}");
+        let lines = log.lines("manager::middleware()");
         assert_eq!(lines.len(), number, "{web}: {lines:#?}");
         assert!(lines[number - 1].contains("ERROR") && lines[number - 1].contains("cargo tree -d"));
     }

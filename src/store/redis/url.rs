@@ -8,10 +8,47 @@ use redis::{
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
 
-use super::link::{self, Source};
+use super::{
+    NAME,
+    link::{self, Source},
+};
+use crate::store::{StoreError, wrong_scheme};
 
 /// Makes the client that `url` asks for; nothing is connected.
-pub(super) fn source(url: &str) -> RedisResult<(Source, Hosts)> {
+pub(super) fn source(url: &str) -> Result<(Source, Hosts), StoreError> {
+    let refused = |why: String| StoreError::config(NAME, why);
+    check(url, cfg!(feature = "redis-tls")).map_err(refused)?;
+    parse(url).map_err(|error| refused(error.to_string()))
+}
+
+/// Returns why `url` is refused, if its scheme is another store's or needs TLS. Shows no part of the
+/// url, which may hold a password.
+fn check(url: &str, has_tls: bool) -> Result<(), String> {
+    const SCHEMES: [&str; 4] = ["redis://", "rediss://", "valkey://", "valkeys://"];
+    let is_list = url.split(',').all(|one| one.contains("://"));
+    for url in url.split(',').take(if is_list { usize::MAX } else { 1 }) {
+        let (scheme, _) = url.split_once("://").unwrap_or_default();
+        match scheme.split_once('+').unwrap_or((scheme, "")) {
+            ("rediss" | "valkeys", "" | "cluster" | "sentinel") if !has_tls => {
+                return Err(format!(
+                    "`{scheme}://` needs the feature `redis-tls` of session-manager"
+                ));
+            }
+            ("redis" | "rediss" | "valkey" | "valkeys", "" | "cluster" | "sentinel")
+            | ("redis" | "valkey", "unix")
+            | ("unix", "") => {}
+            _ => {
+                let why = wrong_scheme(url, &SCHEMES);
+                return Err(
+                    why + ", with `+cluster` or `+sentinel` before the colon for several servers"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn parse(url: &str) -> RedisResult<(Source, Hosts)> {
     #[cfg(feature = "redis-tls")]
     provide_cryptography();
     if url.contains(",") && url.split(',').all(|one| one.contains("://")) {
@@ -145,5 +182,42 @@ impl Hosts {
 impl fmt::Display for Hosts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check;
+
+    #[test]
+    fn a_url_over_tls_names_the_feature_that_it_needs() {
+        for url in [
+            "rediss://ada:s3cret@localhost",
+            "valkeys://localhost",
+            "rediss+cluster://one,two",
+            "redis://one,rediss://two",
+        ] {
+            let why = check(url, false).unwrap_err();
+            assert!(
+                why.contains("`redis-tls`") && !why.contains("s3cret"),
+                "{why}"
+            );
+            assert_eq!(check(url, true), Ok(()));
+        }
+    }
+
+    #[test]
+    fn every_scheme_of_redis_and_valkey_is_taken() {
+        for url in [
+            "redis://localhost",
+            "valkey://ada:a,b@localhost/0",
+            "redis+unix:///run/redis.sock",
+            "unix:///run/redis.sock",
+            "redis+cluster://one:7000,two:7001",
+            "valkey+sentinel://one,two/mymaster",
+            "redis://one,redis://two",
+        ] {
+            assert_eq!(check(url, false), Ok(()), "{url}");
+        }
     }
 }

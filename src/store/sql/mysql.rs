@@ -7,7 +7,7 @@ use sqlx::{
 };
 
 use super::{
-    Dialect, WrongScheme,
+    Dialect, check_scheme,
     driver::driver,
     pool::{Lost, Pools, Trouble},
     public::sql_store,
@@ -76,7 +76,7 @@ impl Dialect for MySql {
     }
 
     fn pools(url: &str, lost: &Lost) -> Result<Pools<Db>, sqlx::Error> {
-        WrongScheme::check(url, &["mysql://", "mariadb://"])?;
+        check_scheme(url, &["mysql://", "mariadb://"])?;
         let options: MySqlConnectOptions = url.parse()?;
         let pool = lost
             .pool_options()

@@ -3,7 +3,7 @@
 use sqlx::{ConnectOptions, Postgres as Db, error::DatabaseError, postgres::PgConnectOptions};
 
 use super::{
-    Dialect, WrongScheme,
+    Dialect, check_scheme,
     driver::driver,
     pool::{Lost, Pools, Trouble},
     public::sql_store,
@@ -91,7 +91,7 @@ impl Dialect for Postgres {
     }
 
     fn pools(url: &str, lost: &Lost) -> Result<Pools<Db>, sqlx::Error> {
-        WrongScheme::check(url, &["postgres://", "postgresql://"])?;
+        check_scheme(url, &["postgres://", "postgresql://"])?;
         let options: PgConnectOptions = url.parse()?;
         let pool = lost
             .pool_options()

@@ -1,17 +1,20 @@
 //! SQLite's dialect.
 
+use std::path::Path;
+
 use sqlx::{
-    ConnectOptions, Sqlite as Db,
+    ConnectOptions, Pool, Sqlite as Db,
     error::DatabaseError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
 use super::{
-    Dialect, WrongScheme,
+    Dialect,
     driver::driver,
     pool::{ACQUIRE_LIMIT, Lost, Pools, Trouble},
     public::sql_store,
 };
+use crate::store::wrong_scheme;
 
 sql_store! {
     /// Keeps sessions in a file of SQLite, which is built in: for an application of one process (or
@@ -29,8 +32,8 @@ sql_store! {
     /// ```
     ///
     /// Takes a path or a url: `sqlite:sessions.db`, `sqlite::memory:` (which ends with the store).
-    /// The file is created if it is missing, its folder is not. It is in the write-ahead mode: one
-    /// writes, and no reader waits. A power cut may undo the last writes before it, the end of
+    /// Another scheme is refused. The file is created if it is missing, its folder is not. It is in
+    /// the write-ahead mode: one writes, and no reader waits. A power cut may undo the last writes before it, the end of
     /// the process undoes none; who wants it otherwise takes [`from_pool`](Self::from_pool).
     ///
     /// Each operation is one statement. Rows whose time is over are not served;
@@ -45,6 +48,18 @@ sql_store! {
 }
 
 pub(crate) struct Sqlite;
+
+/// Returns `true` if `path` is a url: two or more characters of a scheme (RFC 3986, section 3.1) and a
+/// colon. One letter is a drive of Windows.
+fn has_scheme(path: &str) -> bool {
+    path.split_once(':').is_some_and(|(scheme, _)| {
+        scheme.len() > 1
+            && scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    })
+}
 
 driver!(Sqlite, Db);
 
@@ -71,8 +86,10 @@ impl Dialect for Sqlite {
         let is_memory = url.contains(":memory:") || url.contains("mode=memory");
         let options = if url == ":memory:" || url.starts_with("sqlite:") {
             url.parse()?
-        } else if url.contains("://") {
-            return Err(WrongScheme(&["sqlite:"]).into());
+        } else if has_scheme(url) {
+            let why = wrong_scheme(url, &["sqlite:"])
+                + "; write `./` before a path whose first part contains a colon";
+            return Err(sqlx::Error::Configuration(why.into()));
         } else {
             SqliteConnectOptions::new().filename(url)
         };
@@ -104,6 +121,30 @@ impl Dialect for Sqlite {
                 .max_connections(4)
                 .connect_lazy_with(options.clone()),
             writes: one.connect_lazy_with(options),
+        })
+    }
+
+    fn advice(pool: &Pool<Db>, error: &dyn DatabaseError) -> Option<String> {
+        // "unable to open database file".
+        if error.code().as_deref() != Some("14") {
+            return None;
+        }
+        let options = pool.connect_options();
+        let file = options.get_filename();
+        let folder = match file.parent()? {
+            folder if folder.as_os_str().is_empty() => Path::new("."),
+            folder => folder,
+        };
+        Some(if folder.is_dir() {
+            let file = file.display();
+            format!(
+                "the file `{file}` cannot be opened: see whether this process may write to it and to its folder"
+            )
+        } else {
+            let folder = folder.display();
+            format!(
+                "the folder `{folder}` does not exist: create it first, SQLite creates only the file"
+            )
         })
     }
 

@@ -1,4 +1,4 @@
-//! Prints what a release build with debug assertions logs, and which cookies it sends.
+//! Prints what a release build with debug assertions logs, and which cookies and errors it sends.
 
 use std::{
     convert::Infallible,
@@ -7,8 +7,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use axum_core::response::IntoResponse;
 use http::{Request, Response};
-use session_manager::{HasSession, Key, Manager, Middleware, SignedCookie, manager};
+use http_body::Body;
+use session_manager::{Error, HasSession, Key, Manager, Middleware, SignedCookie, manager};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -68,4 +70,7 @@ fn main() {
     let plain = Manager::builder(SignedCookie::new(Key::generate())).secure(false);
     let plain = plain.build().expect("the settings are valid");
     request(plain.middleware(), "127.0.0.1:7000");
+    let answer = Error::NotMounted.into_response();
+    let length = answer.body().size_hint().exact().expect("the body is text");
+    println!("not mounted: {}, {length} bytes", answer.status());
 }
