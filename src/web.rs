@@ -17,6 +17,15 @@ mod tower_sessions;
 #[cfg(feature = "actix")]
 #[cfg_attr(docsrs, doc(cfg(feature = "actix")))]
 pub use actix::ActixCall;
+#[cfg(all(feature = "actix-session", feature = "server-side"))]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(all(feature = "actix-session", feature = "server-side")))
+)]
+pub use actix_session::StoreForActixSession;
+#[cfg(feature = "actix-session")]
+#[cfg_attr(docsrs, doc(cfg(feature = "actix-session")))]
+pub use actix_session::{ActixSessions, ActixSessionsFuture, ActixSessionsService};
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub use tower::TowerCall;

@@ -90,6 +90,12 @@ impl Session {
         self.lock_unsettled().head.sent
     }
 
+    /// Returns `true` if other code reads and writes the session too.
+    #[cfg(feature = "actix-session")]
+    pub(crate) fn is_live(&self) -> bool {
+        self.lock_unsettled().live.is_some()
+    }
+
     fn apply_unmeasured(&self, state: &mut State, changes: Changes) {
         if changes.is_destroyed() {
             state.pending.changes.destroy();

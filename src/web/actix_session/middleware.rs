@@ -25,7 +25,7 @@ use crate::{
     error::Error,
     future::BackendFuture,
     log::log,
-    request::Sessions,
+    request::HasSession,
     session::Session,
     web::{Answer, bridge::UserKey},
 };
@@ -144,26 +144,24 @@ where
     dev::forward_ready!(service);
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        let sessions = request.extensions().get::<Sessions>().map(Sessions::own);
-        let state = match sessions {
-            None => {
+        let session = request.sessions().map(|sessions| sessions.own());
+        let state = match session {
+            Err(error) => {
                 log!(
                     ERROR,
                     "the middleware for actix-session found no session: mount \
                      `session_manager::manager::middleware()` outside of it, which in actix-web is a \
                      later call of `App::wrap`"
                 );
-                State::Refused {
-                    error: Some(Error::NotMounted),
-                }
+                State::Refused { error: Some(error) }
             }
             // With the backend `ActixSession` it is the same session already; of two such middlewares,
             // the outer one serves.
-            Some(session) if !session.is_live() && !is_served(&request) => State::Opening {
+            Ok(session) if !session.is_live() && !is_served(&request) => State::Opening {
                 opening: open(&session),
                 call: Some((session, Rc::clone(&self.service), request)),
             },
-            Some(_) => State::Serving {
+            Ok(_) => State::Serving {
                 served: self.service.call(request),
                 visit: None,
             },
@@ -204,7 +202,8 @@ impl Visit {
         }
         for (key, value) in session.entries() {
             let text = json(value.borrowed());
-            let inserted = serde_json::from_str::<&RawValue>(&text).map(|raw| theirs.insert(&*key, raw));
+            let inserted =
+                serde_json::from_str::<&RawValue>(&text).map(|raw| theirs.insert(&*key, raw));
             if !matches!(inserted, Ok(Ok(()))) {
                 return Err(Error::unavailable(Unreadable));
             }

@@ -84,7 +84,10 @@ impl<S: Store> SessionStore for StoreForActixSession<S> {
                 set,
                 ..Values::default()
             };
-            let created = self.0.create(key.as_ref().as_bytes(), values, end(ttl)).await;
+            let created = self
+                .0
+                .create(key.as_ref().as_bytes(), values, end(ttl))
+                .await;
             if created.map_err(|error| SaveError::Other(error.into()))? {
                 return Ok(key);
             }
@@ -114,7 +117,10 @@ impl<S: Store> SessionStore for StoreForActixSession<S> {
             }
         };
         values.set = set.map_err(UpdateError::Serialization)?;
-        let merged = self.0.merge(key.as_ref().as_bytes(), values, end(ttl)).await;
+        let merged = self
+            .0
+            .merge(key.as_ref().as_bytes(), values, end(ttl))
+            .await;
         merged.map_err(|error| UpdateError::Other(error.into()))?;
         Ok(key)
     }
@@ -156,6 +162,8 @@ impl<S> Clone for StoreForActixSession<S> {
 /// Shows the store's name only.
 impl<S: Store> fmt::Debug for StoreForActixSession<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("StoreForActixSession").field(&self.0).finish()
+        f.debug_tuple("StoreForActixSession")
+            .field(&self.0)
+            .finish()
     }
 }
