@@ -8,15 +8,13 @@ use axum::{
     response::{IntoResponse, Redirect},
     routing::get,
 };
-use axum_login::{
-    AuthManager, AuthSession, AuthUser, AuthnBackend, UserId, login_required,
-    tower_sessions::Session,
-};
+use axum_login::{AuthManager, AuthSession, AuthUser, AuthnBackend, UserId, login_required};
 use axum_messages::{Messages, MessagesManagerLayer};
 use consumers::{get as ask, serve_axum};
 use session_manager::{Key, Manager, MemoryStore, ServerSide, SignedCookie, web::TowerSessions014};
 use tokio::sync::Barrier;
 use tower::layer::layer_fn;
+use tower_sessions::Session;
 
 #[derive(Clone, Debug)]
 struct User(i64);
