@@ -95,7 +95,7 @@ impl Sessions {
         self.iter().for_each(|session| session.read(request));
     }
 
-    fn own(&self) -> Session {
+    pub(crate) fn own(&self) -> Session {
         // All there is, as a rule.
         if self.is_session || self.known.is_global() {
             return self.known.clone();

@@ -1,5 +1,6 @@
 //! One visitor's data during one request, and what can be done with it.
 
+mod batch;
 pub(crate) mod commit;
 mod exchange;
 mod facts;
@@ -43,7 +44,7 @@ const NOTE: &str = crate::store::SessionSummary::NOTE;
 /// session need few; code that changes the value itself each time would never end.
 const ROUNDS: usize = 10_000;
 
-fn check_key(key: &str) -> Result<(), Error> {
+pub(crate) fn check_key(key: &str) -> Result<(), Error> {
     if key.starts_with([FLASH, OWN]) || key.contains('\0') {
         return Err(Error::ReservedKey);
     }
@@ -478,13 +479,7 @@ impl Session {
     /// ```
     #[doc(alias("login", "log_in"))]
     pub fn set_user(&self, user: &str) -> Result<(), Error> {
-        let backend = self.0.manager.backend();
-        if backend.users().is_none() {
-            return Err(Error::NoUserIndex {
-                backend: backend.name(),
-            });
-        }
-        check_key(user)?;
+        self.check_user(user)?;
         let mut state = self.look();
         self.writable(&state)?;
         let stored = state
@@ -499,6 +494,16 @@ impl Session {
             state.pending.changes.set_user(user);
         }
         Ok(())
+    }
+
+    fn check_user(&self, user: &str) -> Result<(), Error> {
+        let backend = self.0.manager.backend();
+        if backend.users().is_none() {
+            return Err(Error::NoUserIndex {
+                backend: backend.name(),
+            });
+        }
+        check_key(user)
     }
 
     /// Stores a note that distinguishes this session from the user's others, such as the name of

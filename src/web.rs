@@ -1,4 +1,5 @@
-//! What a [`Middleware`] makes of a service: types that only a type signature names.
+//! Layers that let crates for other session libraries use the request's own session, and the types that
+//! a [`Middleware`] makes of a service.
 
 #[cfg(feature = "actix")]
 mod actix;
@@ -6,15 +7,36 @@ mod actix;
 pub(crate) mod actix_session;
 #[cfg(feature = "axum")]
 mod axum;
+#[cfg(any(feature = "actix-session", feature = "tower-sessions"))]
+mod bridge;
 #[cfg(feature = "tower")]
 mod tower;
+#[cfg(feature = "tower-sessions")]
+mod tower_sessions;
 
 #[cfg(feature = "actix")]
 #[cfg_attr(docsrs, doc(cfg(feature = "actix")))]
 pub use actix::ActixCall;
+#[cfg(all(feature = "actix-session", feature = "server-side"))]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(all(feature = "actix-session", feature = "server-side")))
+)]
+pub use actix_session::StoreForActixSession;
+#[cfg(feature = "actix-session")]
+#[cfg_attr(docsrs, doc(cfg(feature = "actix-session")))]
+pub use actix_session::{ActixSessions, ActixSessionsFuture, ActixSessionsService};
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub use tower::TowerCall;
+#[cfg(feature = "tower-sessions-0-14")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower-sessions-0-14")))]
+pub use tower_sessions::TowerSessions014;
+#[cfg(feature = "tower-sessions")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower-sessions")))]
+pub use tower_sessions::{
+    StoreForTowerSessions, TowerSessions, TowerSessionsFuture, TowerSessionsService,
+};
 
 use std::{
     any::Any,

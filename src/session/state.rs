@@ -447,8 +447,7 @@ impl Session {
         // After the head, what another request wrote meanwhile goes for it.
         if let Change::Set(value) = &change
             && !state.head.sent
-            && state.view().get(key) == Some(value.borrowed())
-            && !matches!(state.pending.changes.entry(key), Some(Change::Update(_)))
+            && self.holds(state, key, value)
         {
             return Ok(());
         }

@@ -1,6 +1,9 @@
 //! Sessions kept by actix-session, and migrating from it.
 
 mod cookie;
+mod middleware;
+#[cfg(feature = "server-side")]
+mod store;
 
 use std::{
     cell::RefCell,
@@ -29,6 +32,9 @@ use crate::{
 };
 
 pub use cookie::ActixSessionCookie;
+pub use middleware::{ActixSessions, ActixSessionsFuture, ActixSessionsService};
+#[cfg(feature = "server-side")]
+pub use store::StoreForActixSession;
 
 /// Uses the sessions of actix-session. The application keeps its
 /// [`actix_session::SessionMiddleware`], store and cookie, and library crates reach the same
