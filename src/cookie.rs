@@ -625,6 +625,7 @@ mod tests {
         );
     }
 
+    #[cfg(feature = "cookies")]
     #[test]
     fn the_size_said_is_the_size_sent_for_the_longest_lifetime() {
         let cookie = cookie(|_| ()).unwrap();

@@ -1,7 +1,5 @@
 //! Changes of several values in one step, and values that are encoded already.
 
-use serde::de::IgnoredAny;
-
 use super::{Session, check_key, state::State};
 use crate::{
     backend::Size,
@@ -78,7 +76,7 @@ impl Session {
         match self.size_of(&state) {
             Some(Size { used, limit }) if used > limit => {
                 state.pending.changes = before;
-                Err(Error::TooLarge { size: used, limit })
+                Err(Error::too_large(used, limit))
             }
             _ => Ok(()),
         }
@@ -138,9 +136,29 @@ fn check(key: &str, value: &Value) -> Result<(), Error> {
     let Value::Json(json) = value else {
         return Ok(());
     };
-    let checked = serde_json::from_str::<IgnoredAny>(json);
+    // Builds the value, because skipping over it would not count how deep it is nested.
+    let checked = serde_json::from_str::<serde_json::Value>(json);
     checked.map(|_| ()).map_err(|source| Error::Unserializable {
         key: key.to_owned(),
         source,
     })
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoded_json_that_could_not_be_read_again_is_an_error() {
+        let session = crate::testing::session();
+        let deep = |depth| "[".repeat(depth) + &"]".repeat(depth);
+        session
+            .add_value("key", Value::Json(deep(127).into()))
+            .unwrap();
+        for json in [deep(128), deep(100_000), "[1,".into(), String::new()] {
+            let refused = session.add_value("key", Value::Json(json.into()));
+            assert!(matches!(refused, Err(Error::Unserializable { .. })));
+        }
+        assert!(session.load::<serde_json::Value>("key").unwrap().is_some());
+    }
 }

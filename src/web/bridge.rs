@@ -9,11 +9,14 @@ use serde_json::Value as Json;
 
 use crate::{changes::Changes, session::Session, value::Value};
 
+/// Reads a user's name from the value that another crate stores.
+type ReadUser = dyn Fn(&Json) -> Option<String> + Send + Sync;
+
 /// The key under which another crate stores the user, and what reads the user's name from its value.
 #[derive(Clone)]
 pub(super) struct UserKey {
     key: Box<str>,
-    user: Arc<dyn Fn(&Json) -> Option<String> + Send + Sync>,
+    user: Arc<ReadUser>,
 }
 
 impl UserKey {
