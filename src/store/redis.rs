@@ -35,8 +35,8 @@ const NAME: &str = "Redis";
 /// How much of a verifier's text the names of its fields begin with.
 const GEN: usize = 11;
 
-/// Keeps sessions in Redis (5 or later; tested with 7.0) or Valkey (tested with 9.1): a hash per session,
-/// written field by field.
+/// Keeps sessions in Redis (7.0 or later; tested with 7.0) or Valkey (tested with 9.1): a hash per
+/// session, written field by field.
 ///
 /// | url | |
 /// |---|---|
@@ -44,29 +44,50 @@ const GEN: usize = 11;
 /// | `redis+sentinel://[user:password@]host:26379,host:26379/mymaster[/db]` | the master that the Sentinels name; user and password are the servers' |
 /// | `redis+cluster://[user:password@]host:7000,host:7001`, or several urls with commas between | a cluster, of which one host is enough to begin with |
 ///
-/// `valkey` and `valkeys` do as well for `redis` and `rediss`. Opening a session is one round trip
-/// (`HGETALL`), and so is every write (`EVALSHA`), renewals among them, whose bytes follow what
-/// changed. In a cluster, where a session and its user's index (see [`UserIndex`]) are in two slots,
-/// a write to a session that is a user's takes one more, and two when it becomes another's. A page
-/// of a user's sessions takes two to list and two to end (in a cluster three), however many there are.
+/// `valkey` and `valkeys` do as well for `redis` and `rediss`.
+///
+/// # Cost
+///
+/// | | round trips | commands |
+/// |---|---|---|
+/// | opening a session | 1 | `HGETALL` |
+/// | a request that sets or removes keys | 1 | `MULTI`, `HSET`, `HDEL` if it removes keys, `PEXPIRE`, `HGET`, `EXEC` |
+/// | such a request, once per tenth of the session's lifetime | 2 | the same, then a script that moves the expiry time in Redis |
+/// | creating, updating, clearing, renewing, touching, ending; setting a user | 1 | a script (`EVALSHA`) |
+///
+/// A write sends only what changed. Requests that overlap contend for nothing: Redis merges their
+/// fields. An [`update`](crate::Session::update) is a compare-and-set of the keys it read, so writes
+/// of other keys do not make it run again.
+///
+/// In a cluster, a session and its user's index (see [`UserIndex`]) are in two slots. A script then
+/// takes one more round trip when the index changes, and two when the session becomes another user's.
+/// A page of a user's sessions takes two to list and two to end (in a cluster three), however many
+/// there are.
+///
+/// # Failures
 ///
 /// The next call after a connection was lost makes another; while no server can be reached, calls fail
-/// at once, and each tries again. A call whose connection broke is sent again. The record remembers
-/// its last write alone, so a write that is sent again is done once unless another request's write
-/// came between the two. Then a plain write is done a second time, over the other one; and an
-/// [`update`](crate::Session::update) that was done finds a conflict and runs its closure again on the
-/// stored value.
+/// at once, and each tries again. A call whose connection broke is sent again. If it had been done the
+/// first time:
+///
+/// - A plain write is done a second time, over what another request wrote to the same keys between
+///   the two; if the session was renewed between the two, it is reported as dropped.
+/// - A script is done once, unless another script came between the two: a record remembers the last
+///   one. An update then finds a conflict and runs its closure again on the stored value.
+///
+/// # Setup
 ///
 /// Sessions are worth keeping over a restart: set `appendonly yes`. With a `maxmemory`, set
 /// `maxmemory-policy volatile-ttl` or give sessions a server of their own: `noeviction` fails every
 /// log-in when memory is full, and `allkeys-lru` ends sessions before their time. A failover loses
 /// what the replica had not received; `min-replicas-to-write 1` bounds that. An ACL user needs
-/// `~session:* +@read +@write +@scripting +@connection`, with `+cluster` in a cluster and `+role`
-/// behind Sentinels.
+/// `~session:* +@read +@write +@scripting +@transaction +@connection`, with `+cluster` in a cluster and
+/// `+role` behind Sentinels.
 ///
-/// Redis drops a session a minute after its time by the server's own clock, counted from the last
-/// write as a span: clocks that disagree lose nobody's session. That no session is served past its
-/// time is checked on what is stored.
+/// Redis drops a session a minute and up to a tenth of its lifetime after it expired, by the server's
+/// own clock. No clock of an application server is compared with it: a span is sent. Application servers
+/// whose clocks differ by less than a minute lose no session early. Whether a session has expired is
+/// decided by what is stored.
 ///
 /// Clones are the same store.
 ///
