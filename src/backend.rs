@@ -330,8 +330,10 @@ impl Commit<'_> {
     pub(crate) fn to_write(&self) -> (Write, Vec<(Box<str>, Update)>) {
         let write = Write::touch(Verifier::NONE, self.created(), self.now, self.expires());
         let (mut write, updates) = self.changes.to_write(write);
-        if !updates.is_empty() {
-            write.if_version = self.stored.map(|stored| stored.version);
+        write.seen_expires = self.stored.map(|stored| stored.expires);
+        if let Some(stored) = self.stored.filter(|_| !updates.is_empty()) {
+            write.if_version = Some(stored.version);
+            write.expected = stored.entries.expected(&updates);
         }
         (write, updates)
     }

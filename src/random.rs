@@ -1,6 +1,6 @@
 //! Random bytes for keys, nonces and ids.
 
-#[cfg(any(feature = "cookies", feature = "encrypted"))]
+#[cfg(any(feature = "cookies", feature = "encrypted", feature = "redis"))]
 use std::cell::RefCell;
 
 /// Fills `buffer` from the operating system's random generator.
@@ -18,7 +18,7 @@ pub(crate) fn fill(buffer: &mut [u8]) {
 ///
 /// A process that forks repeats its parent's nonces. With AES-GCM-SIV that shows only whether two
 /// texts are equal (RFC 8452), and those of two sessions differ in their identity or id.
-#[cfg(any(feature = "cookies", feature = "encrypted"))]
+#[cfg(any(feature = "cookies", feature = "encrypted", feature = "redis"))]
 pub(crate) fn fill_nonce(nonce: &mut [u8]) {
     const SUPPLY: usize = 1024;
 

@@ -25,6 +25,8 @@ pub struct Record {
     pub verifier: Verifier,
     /// The number of writes to its values, for compare-and-set. The first write makes it 1, so a
     /// [`Write::if_version`](crate::store::Write::if_version) of 0 matches no stored record.
+    /// A store that compares [`Write::expected`](crate::store::Write::expected) need not count a
+    /// write that has a [`Write::seen_expires`](crate::store::Write::seen_expires) and no `if_version`.
     /// Backends that cannot merge leave it at 0.
     pub version: u64,
     /// 48 random bits that distinguish cookie sessions which began in the same millisecond.

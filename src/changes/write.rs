@@ -24,9 +24,18 @@ pub struct Write {
     pub remove: Vec<Box<str>>,
     /// If there is one: whose session it is from now on.
     pub user: Option<Box<str>>,
-    /// If there is one: write nothing unless the record has this version, and answer
-    /// [`Applied::Conflict`].
+    /// If there is one: write nothing unless the record is the one that the write was computed from,
+    /// and answer [`Applied::Conflict`]. That is so if it has this version, or if each key of
+    /// [`expected`](Self::expected) has the value there: a store compares either. No record has the
+    /// version 0, whatever its values.
     pub if_version: Option<u64>,
+    /// With an `if_version`: the keys that the write was computed from, each with the value that it
+    /// had, or `None`. A write that clears is computed from all of them, so they are all here, and a
+    /// record that has others is another one.
+    pub expected: Vec<(Box<str>, Option<Value>)>,
+    /// The [`Record::expires`] that the caller loaded, if it loaded the record from this store. As
+    /// long as `now` is earlier, a store need not check that the record's time is not over.
+    pub seen_expires: Option<Timestamp>,
     /// When the session begins; only [`Store::create`](crate::Store::create) and a renewal write
     /// it.
     pub created: Timestamp,
@@ -60,6 +69,8 @@ impl Write {
             remove: Vec::new(),
             user: None,
             if_version: None,
+            expected: Vec::new(),
+            seen_expires: None,
             created,
             expires,
             now,
@@ -159,7 +170,7 @@ pub enum Applied {
     Done,
     /// There is no such record any more, or it answers to another, so nothing was written.
     Gone,
-    /// The record is not of the version that the write was made for, so nothing was written.
+    /// The record is not the one that the write was computed from, so nothing was written.
     Conflict,
 }
 
@@ -186,14 +197,25 @@ impl Changes {
     }
 }
 
-#[cfg(feature = "server-side")]
 impl Entries {
+    /// Returns the values that `updates` are computed from.
+    pub(crate) fn expected(
+        &self,
+        updates: &[(Box<str>, Update)],
+    ) -> Vec<(Box<str>, Option<Value>)> {
+        let keys = updates.iter().map(|(key, _)| key);
+        keys.map(|key| (key.clone(), self.get(key).map(Value::into_owned)))
+            .collect()
+    }
+
     /// Brings the keys of `updates` up to what they make of these entries.
+    #[cfg(feature = "server-side")]
     pub(crate) fn recompute(
         &self,
         updates: &[(Box<str>, Update)],
         write: &mut Write,
     ) -> Result<(), crate::error::Error> {
+        write.expected = self.expected(updates);
         for (key, update) in updates {
             let value = update.apply(self.get(key))?;
             if let Some((_, old)) = write.set.iter_mut().find(|(other, _)| other == key) {

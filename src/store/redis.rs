@@ -7,13 +7,13 @@ mod users;
 use std::{fmt, str, sync::Arc};
 
 use redis::{
-    Client, Cmd, ErrorKind, RedisWrite, ServerErrorKind, ToRedisArgs, Value as Reply,
+    Client, Cmd, ErrorKind, Pipeline, RedisWrite, ServerErrorKind, ToRedisArgs, Value as Reply,
     aio::ConnectionManager, cluster::ClusterClient, sentinel::SentinelClient,
 };
 use sha2::{Digest, Sha256};
 
 use self::{
-    link::{Fault, Link, Source},
+    link::{Call, Fault, Link, Source},
     url::Hosts,
 };
 
@@ -32,8 +32,11 @@ use crate::{
 
 const NAME: &str = "Redis";
 
-/// Keeps sessions in Redis (5 or later; tested with 7.0) or Valkey (tested with 9.1): a hash per session,
-/// written field by field.
+/// How much of a verifier's text the names of its fields begin with.
+const GEN: usize = 11;
+
+/// Keeps sessions in Redis (7.0 or later; tested with 7.0) or Valkey (tested with 9.1): a hash per
+/// session, written field by field.
 ///
 /// | url | |
 /// |---|---|
@@ -41,29 +44,50 @@ const NAME: &str = "Redis";
 /// | `redis+sentinel://[user:password@]host:26379,host:26379/mymaster[/db]` | the master that the Sentinels name; user and password are the servers' |
 /// | `redis+cluster://[user:password@]host:7000,host:7001`, or several urls with commas between | a cluster, of which one host is enough to begin with |
 ///
-/// `valkey` and `valkeys` do as well for `redis` and `rediss`. Opening a session is one round trip
-/// (`HGETALL`), and so is every write (`EVALSHA`), renewals among them, whose bytes follow what
-/// changed. In a cluster, where a session and its user's index (see [`UserIndex`]) are in two slots,
-/// a write to a session that is a user's takes one more, and two when it becomes another's. A page
-/// of a user's sessions takes two to list and two to end (in a cluster three), however many there are.
+/// `valkey` and `valkeys` do as well for `redis` and `rediss`.
+///
+/// # Cost
+///
+/// | | round trips | commands |
+/// |---|---|---|
+/// | opening a session | 1 | `HGETALL` |
+/// | a request that sets or removes keys | 1 | `MULTI`, `HSET`, `HDEL` if it removes keys, `PEXPIRE`, `HGET`, `EXEC` |
+/// | such a request, once per tenth of the session's lifetime | 2 | the same, then a script that moves the expiry time in Redis |
+/// | creating, updating, clearing, renewing, touching, ending; setting a user | 1 | a script (`EVALSHA`) |
+///
+/// A write sends only what changed. Requests that overlap contend for nothing: Redis merges their
+/// fields. An [`update`](crate::Session::update) is a compare-and-set of the keys it read, so writes
+/// of other keys do not make it run again.
+///
+/// In a cluster, a session and its user's index (see [`UserIndex`]) are in two slots. A script then
+/// takes one more round trip when the index changes, and two when the session becomes another user's.
+/// A page of a user's sessions takes two to list and two to end (in a cluster three), however many
+/// there are.
+///
+/// # Failures
 ///
 /// The next call after a connection was lost makes another; while no server can be reached, calls fail
-/// at once, and each tries again. A call whose connection broke is sent again. The record remembers
-/// its last write alone, so a write that is sent again is done once unless another request's write
-/// came between the two. Then a plain write is done a second time, over the other one; and an
-/// [`update`](crate::Session::update) that was done finds a conflict and runs its closure again on the
-/// stored value.
+/// at once, and each tries again. A call whose connection broke is sent again. If it had been done the
+/// first time:
+///
+/// - A plain write is done a second time, over what another request wrote to the same keys between
+///   the two; if the session was renewed between the two, it is reported as dropped.
+/// - A script is done once, unless another script came between the two: a record remembers the last
+///   one. An update then finds a conflict and runs its closure again on the stored value.
+///
+/// # Setup
 ///
 /// Sessions are worth keeping over a restart: set `appendonly yes`. With a `maxmemory`, set
 /// `maxmemory-policy volatile-ttl` or give sessions a server of their own: `noeviction` fails every
 /// log-in when memory is full, and `allkeys-lru` ends sessions before their time. A failover loses
 /// what the replica had not received; `min-replicas-to-write 1` bounds that. An ACL user needs
-/// `~session:* +@read +@write +@scripting +@connection`, with `+cluster` in a cluster and `+role`
-/// behind Sentinels.
+/// `~session:* +@read +@write +@scripting +@transaction +@connection`, with `+cluster` in a cluster and
+/// `+role` behind Sentinels.
 ///
-/// Redis drops a session a minute after its time by the server's own clock, counted from the last
-/// write as a span: clocks that disagree lose nobody's session. That no session is served past its
-/// time is checked on what is stored.
+/// Redis drops a session a minute and up to a tenth of its lifetime after it expired, by the server's
+/// own clock. No clock of an application server is compared with it: a span is sent. Application servers
+/// whose clocks differ by less than a minute lose no session early. Whether a session has expired is
+/// decided by what is stored.
 ///
 /// Clones are the same store.
 ///
@@ -175,7 +199,7 @@ impl RedisStore {
     }
 
     async fn send(&self, command: &Cmd) -> Result<Reply, StoreError> {
-        self.link.send(command).await.map_err(failed)
+        self.link.send(Call::One(command)).await.map_err(failed)
     }
 
     /// Runs `script` by its hash, or by its text where the server does not know it yet.
@@ -191,7 +215,11 @@ impl RedisStore {
             args(&mut command);
             command
         };
-        match self.link.send(&call("EVALSHA", &script.hash)).await {
+        match self
+            .link
+            .send(Call::One(&call("EVALSHA", &script.hash)))
+            .await
+        {
             Err(Fault::Redis(error))
                 if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) =>
             {
@@ -201,13 +229,13 @@ impl RedisStore {
         }
     }
 
-    /// Runs a script that changes the record under `id`: what became of it, and whose record it was.
+    /// Runs a script that changes the record under `id`.
     async fn change(
         &self,
         script: &Script,
         id: StoreId,
         args: impl Fn(&mut Cmd),
-    ) -> Result<(Applied, Option<String>), StoreError> {
+    ) -> Result<Changed, StoreError> {
         let Reply::Array(reply) = self.run(script, &self.key(id), args).await? else {
             return Err(no_answer());
         };
@@ -220,88 +248,164 @@ impl RedisStore {
             }
             _ => return Err(no_answer()),
         };
-        let owner = match reply.get(1) {
-            Some(Reply::BulkString(owner)) if !owner.is_empty() => {
-                String::from_utf8(owner.clone()).ok()
-            }
-            _ => None,
-        };
-        Ok((applied, owner))
+        let part = |index| reply.get(index).and_then(text);
+        Ok(Changed {
+            applied,
+            owner: part(1).filter(|owner| !owner.is_empty()).map(str::to_owned),
+            kept: part(2)
+                .and_then(|kept| kept.parse().ok())
+                .map(Timestamp::from_millis),
+        })
     }
 
-    /// Runs a script that writes, with what it is told in the order in which `record.lua` takes it.
+    /// Runs a script that writes, with its arguments in the order in which `record.lua` takes them.
     async fn write(
         &self,
         script: &Script,
         id: StoreId,
         write: &Write,
+        kind: &str,
         owner: Option<&str>,
-    ) -> Result<(Applied, Option<String>), StoreError> {
-        // By which a script knows a write that was sent again.
+    ) -> Result<Changed, StoreError> {
+        // By which a script recognizes a write that was sent again.
         let mut nonce = [0; 8];
-        random::fill(&mut nonce);
-        let nonce = format!("{:016x}", u64::from_ne_bytes(nonce));
-        // A minute longer than it lives, so that what is stored decides and no clock's pace.
-        let ttl = write.expires.since(write.now).as_millis().min(1 << 50) as u64 + 60_000;
-        let kind = match (write.clear, write.is_touch()) {
-            (true, _) => "clear",
-            (false, true) => "touch",
-            (false, false) => "",
-        };
+        random::fill_nonce(&mut nonce);
+        let nonce = format!("{:x}", u64::from_ne_bytes(nonce));
+        let verifier = write.verifier.to_text();
+        let new_verifier = write.new_verifier.map(Verifier::to_text);
+        let from = generation(&verifier);
+        let to = new_verifier.as_deref().map_or(from, generation);
+        let keep = keep(write);
         let args = |command: &mut Cmd| {
             command.arg(self.index_prefix()).arg(write.now.millis());
+            command.arg(&verifier);
+            command.arg(new_verifier.as_deref().unwrap_or_default());
             command.arg(&nonce);
             match write.if_version {
                 Some(version) => command.arg(version),
                 None => command.arg(""),
             };
-            command.arg(write.expires.millis()).arg(ttl);
+            command.arg(write.expires.millis());
+            command.arg(keep.millis()).arg(ttl(keep, write.now));
             command.arg(write.created.millis()).arg(kind);
             command.arg(owner.unwrap_or_default());
             command.arg(write.user.as_deref().unwrap_or_default());
-            command.arg(write.verifier.to_text());
-            command.arg(
-                write
-                    .new_verifier
-                    .map(Verifier::to_text)
-                    .unwrap_or_default(),
-            );
-            // How many of those that follow are keys and values to set; the others are keys to
-            // remove.
-            command.arg(2 * write.set.len());
+            // How many of the arguments that follow are fields and values to set, and fields and
+            // expected values; the others are fields to delete.
+            let expected = write.if_version.map_or(&[][..], |_| &write.expected);
+            command.arg(2 * write.set.len()).arg(2 * expected.len());
             for (key, value) in &write.set {
-                command.arg(Marked(".", key)).arg(match value {
-                    Value::Text(text) => Marked("t", text),
-                    Value::Json(json) => Marked("j", json),
-                });
+                command.arg(Marked(to, key)).arg(stored(value));
+            }
+            for (key, value) in expected {
+                command.arg(Marked(from, key));
+                command.arg(value.as_ref().map_or(Marked("", ""), stored));
             }
             for key in &write.remove {
-                command.arg(Marked(".", key));
+                command.arg(Marked(from, key));
             }
         };
         self.change(script, id, args).await
     }
 
-    /// Says in the index of `owner`, in a cluster, that `id` is theirs until `expires`.
+    /// Writes without a script: one transaction of native commands. It may meet a record that was
+    /// destroyed or renewed, because no command of it depends on what is stored; the fields are then no
+    /// part of any record, and the last command says so. `None` if a script has to do it.
+    async fn write_plainly(
+        &self,
+        id: StoreId,
+        write: &Write,
+    ) -> Result<Option<Applied>, StoreError> {
+        let (key, verifier) = (self.key(id), write.verifier.to_text());
+        let from = generation(&verifier);
+        let mut set = redis::cmd("HSET");
+        set.arg(&key).arg(Marked("e", from));
+        set.arg(format!("{} {}", write.expires.millis(), write.now.millis()));
+        for (key, value) in &write.set {
+            set.arg(Marked(from, key)).arg(stored(value));
+        }
+        let mut all = Pipeline::with_capacity(4);
+        all.atomic().add_command(set);
+        if !write.remove.is_empty() {
+            let delete = all.cmd("HDEL").arg(&key);
+            for key in &write.remove {
+                delete.arg(Marked(from, key));
+            }
+        }
+        // Only for a hash that this makes, so that it does not stay if the process ends here.
+        let lasts = ttl(write.expires, write.now);
+        all.cmd("PEXPIRE").arg(&key).arg(lasts).arg("NX");
+        all.cmd("HGET").arg(&key).arg("meta");
+        let reply = match self.link.send(Call::All(&all)).await {
+            Ok(Reply::Array(mut reply)) => reply.pop(),
+            Ok(_) => return Err(no_answer()),
+            Err(Fault::Unreachable(error)) => return Err(failed(Fault::Unreachable(error))),
+            Err(Fault::Redis(error)) if link::is_lost(&error) || error.is_timeout() => {
+                return Err(failed(Fault::Redis(error)));
+            }
+            // Nothing was done: the slot moved, the server is a replica by now, memory is full, or it is
+            // older than Redis 7. A script is sent again where that helps, and says what is wrong.
+            Err(Fault::Redis(_)) => return Ok(None),
+        };
+        let meta = match &reply {
+            Some(Reply::Nil) => None,
+            Some(meta) => Some(text(meta).and_then(split_meta).ok_or_else(no_meta)?),
+            None => return Err(no_answer()),
+        };
+        match meta {
+            Some((answers_to, kept)) if answers_to == verifier => {
+                if kept <= write.now {
+                    return Ok(Some(Applied::Gone));
+                }
+                if kept < write.expires {
+                    self.raise(id, write).await?;
+                }
+                Ok(Some(Applied::Done))
+            }
+            _ => {
+                let args = |command: &mut Cmd| {
+                    command.arg(&verifier).arg(Marked("e", from));
+                    for (key, _) in &write.set {
+                        command.arg(Marked(from, key));
+                    }
+                };
+                let _ = self.run(&LATE, &key, args).await?;
+                Ok(Some(Applied::Gone))
+            }
+        }
+    }
+
+    /// Tells the server to keep a record for longer, before the plain write is acknowledged that made it
+    /// necessary. What became of the record since does not matter.
+    async fn raise(&self, id: StoreId, write: &Write) -> Result<(), StoreError> {
+        let touch = Write::touch(write.verifier, write.created, write.now, write.expires);
+        let changed = self.write(&APPLY, id, &touch, "raise", None).await?;
+        match (changed.owner, changed.kept) {
+            (Some(owner), Some(kept)) => self.index(Some(&owner), id, write.now, kept).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds `id` to the index of `owner`, in a cluster, until `kept`.
     async fn index(
         &self,
         owner: Option<&str>,
         id: StoreId,
         now: Timestamp,
-        expires: Timestamp,
+        kept: Timestamp,
     ) -> Result<(), StoreError> {
         let Some(owner) = owner.filter(|_| self.link.is_cluster()) else {
             return Ok(());
         };
         let args = |command: &mut Cmd| {
             command.arg(id.to_string()).arg(now.millis());
-            command.arg("").arg("").arg(expires.millis());
+            command.arg(kept.millis());
         };
         let _ = self.run(&INDEX, &self.index_key(owner), args).await?;
         Ok(())
     }
 
-    /// Takes `id` out of the index of `owner`, in a cluster.
+    /// Removes `id` from the index of `owner`, in a cluster.
     async fn unindex(&self, owner: Option<&str>, id: StoreId) -> Result<(), StoreError> {
         let Some(owner) = owner.filter(|_| self.link.is_cluster()) else {
             return Ok(());
@@ -346,8 +450,53 @@ fn owner_of(user: &str) -> String {
     StoreId::from_bytes(Sha256::digest(user).into()).to_string()
 }
 
-/// A text with a letter before it that says what it is.
-struct Marked<'a>(&'static str, &'a str);
+/// What became of a record that a script changed.
+struct Changed {
+    applied: Applied,
+    /// Its owner before that.
+    owner: Option<String>,
+    /// Until when the server keeps it, if an index has to know.
+    kept: Option<Timestamp>,
+}
+
+/// What the names of a record's fields begin with: 66 bits of the verifier.
+fn generation(verifier: &str) -> &str {
+    verifier.get(..GEN).unwrap_or_default()
+}
+
+/// Until when the server is told to keep a record: a tenth of its lifetime longer than it lives, so that
+/// only a tenth of the writes to a busy session have to tell the server again.
+fn keep(write: &Write) -> Timestamp {
+    write.expires.plus(write.expires.since(write.now) / 10)
+}
+
+/// What the server is told, in milliseconds: a minute longer, so that what is stored decides.
+fn ttl(keep: Timestamp, now: Timestamp) -> u64 {
+    keep.since(now).as_millis().min(1 << 50) as u64 + 60_000
+}
+
+/// Whether `write` needs no script: it depends on nothing but whether the record is there.
+fn is_plain(write: &Write) -> bool {
+    let depends = write.clear
+        || write.new_verifier.is_some()
+        || write.user.is_some()
+        || write.if_version.is_some();
+    // What a plain write says of the end replaces what is stored, so the record must not be over.
+    let is_live = write
+        .seen_expires
+        .is_some_and(|expires| write.now < expires);
+    is_live && !depends && !write.is_touch()
+}
+
+fn stored(value: &Value) -> Marked<'_> {
+    match value {
+        Value::Text(text) => Marked("t", text),
+        Value::Json(json) => Marked("j", json),
+    }
+}
+
+/// A text with another one before it.
+struct Marked<'a>(&'a str, &'a str);
 
 impl ToRedisArgs for Marked<'_> {
     fn write_redis_args<W: RedisWrite + ?Sized>(&self, out: &mut W) {
@@ -375,7 +524,9 @@ script!(CREATE, "redis/record.lua", "redis/create.lua");
 script!(APPLY, "redis/record.lua", "redis/apply.lua");
 script!(DESTROY, "redis/record.lua", "redis/destroy.lua");
 script!(INDEX, "redis/record.lua", "redis/index.lua");
+script!(LATE, "redis/record.lua", "redis/late.lua");
 script!(LIST, "redis/list.lua");
+script!(SUMMARY, "redis/summary.lua");
 
 impl Store for RedisStore {
     fn name(&self) -> &'static str {
@@ -390,37 +541,51 @@ impl Store for RedisStore {
 
     async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
         let owner = write.user.as_deref().map(owner_of);
-        self.index(owner.as_deref(), id, write.now, write.expires)
-            .await?;
-        let (applied, _) = self.write(&CREATE, id, write, owner.as_deref()).await?;
-        Ok(applied == Applied::Done)
+        let owner = owner.as_deref();
+        self.index(owner, id, write.now, keep(write)).await?;
+        let changed = self.write(&CREATE, id, write, "", owner).await?;
+        Ok(changed.applied == Applied::Done)
     }
 
     async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        if is_plain(write)
+            && let Some(applied) = self.write_plainly(id, write).await?
+        {
+            return Ok(applied);
+        }
+        let kind = match (write.clear, write.is_touch()) {
+            (true, _) => "clear",
+            (false, true) => "touch",
+            (false, false) => "",
+        };
         let owner = write.user.as_deref().map(owner_of);
         let owner = owner.as_deref();
-        self.index(owner, id, write.now, write.expires).await?;
-        let (applied, was) = self.write(&APPLY, id, write, owner).await?;
-        let was = was.as_deref();
-        match applied {
-            // It is found for as long as it lives, which is longer now.
-            Applied::Done if owner.is_none() => {
-                self.index(was, id, write.now, write.expires).await?;
+        let told = keep(write);
+        self.index(owner, id, write.now, told).await?;
+        let changed = self.write(&APPLY, id, write, kind, owner).await?;
+        let was = changed.owner.as_deref();
+        match changed.applied {
+            Applied::Done => {
+                // It is found for as long as it is kept.
+                if let Some(kept) = changed.kept.filter(|kept| owner.is_none() || *kept > told) {
+                    self.index(owner.or(was), id, write.now, kept).await?;
+                }
+                if owner.is_some() && was != owner {
+                    self.unindex(was, id).await?;
+                }
             }
-            Applied::Done if was != owner => self.unindex(was, id).await?,
             Applied::Gone => self.unindex(owner, id).await?,
-            Applied::Done | Applied::Conflict => {}
+            Applied::Conflict => {}
         }
-        Ok(applied)
+        Ok(changed.applied)
     }
 
     async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
-        // For a record whose time is over the same is done, so the moment does not matter.
         let args = |command: &mut Cmd| {
             command.arg(self.index_prefix()).arg(0);
         };
-        let (_, owner) = self.change(&DESTROY, id, args).await?;
-        self.unindex(owner.as_deref(), id).await
+        let changed = self.change(&DESTROY, id, args).await?;
+        self.unindex(changed.owner.as_deref(), id).await
     }
 
     fn users(&self) -> Option<&dyn UserIndex> {
@@ -439,21 +604,30 @@ pub(crate) fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
             .collect(),
         _ => return Err(no_answer()),
     };
-    if fields.is_empty() {
+    let named = |name: &str| {
+        let mut found = fields.iter().filter(|(field, _)| is(field, name));
+        found.next().map(|(_, value)| *value)
+    };
+    // Without it, the fields are a late write to a record that was destroyed.
+    let Some(meta) = named("meta") else {
         return Ok(None);
-    }
-    let (mut meta, mut user) = (None, None);
+    };
+    let (verifier, kept) = text(meta).and_then(split_meta).ok_or_else(no_meta)?;
+    let from = generation(verifier);
+    let (mut head, mut user, mut seen) = (None, None, None);
     let mut entries = Vec::with_capacity(fields.len());
-    for (field, value) in fields {
+    for (field, value) in &fields {
         let (Some(field), Some(value)) = (text(field), text(value)) else {
             return Err(corrupt("a field of the hash is no text"));
         };
+        // Other fields are a late write's under a former verifier, some later version's, or somebody's
+        // note.
         match field {
-            "meta" => meta = Some(value),
+            "head" => head = Some(value),
             "user" => user = Some(value),
+            _ if field.strip_prefix('e') == Some(from) => seen = Some(value),
             _ => {
-                // Other fields are some later version's, or somebody's note.
-                let Some(key) = field.strip_prefix('.') else {
+                let Some(key) = field.strip_prefix(from) else {
                     continue;
                 };
                 let value = match value.as_bytes().first() {
@@ -465,26 +639,44 @@ pub(crate) fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
             }
         }
     }
-    let meta = meta.and_then(|meta| read_meta(meta, Entries::from_iter(entries)));
-    let mut record = meta.ok_or_else(no_meta)?;
+    let record = assemble(verifier, kept, head, seen, Entries::from_iter(entries));
+    let mut record = record.ok_or_else(no_meta)?;
     record.user = user.map(Arc::from);
     Ok(Some(record))
 }
 
-/// What `record.lua` writes of a record.
-fn read_meta(meta: &str, entries: Entries) -> Option<Record> {
-    let mut parts = meta.split(' ');
-    let mut number = || parts.next()?.parse().ok();
-    let (version, expires, created, last_seen) = (number()?, number()?, number()?, number()?);
-    let verifier = Verifier::parse(parts.next()?)?;
-    let mut record = Record::new(
-        Timestamp::from_millis(created),
-        Timestamp::from_millis(expires),
-        entries,
-    );
-    record.last_seen = Timestamp::from_millis(last_seen);
+fn is(field: &Reply, name: &str) -> bool {
+    matches!(field, Reply::BulkString(bytes) if bytes == name.as_bytes())
+}
+
+/// The verifier, and until when the server keeps the record.
+fn split_meta(meta: &str) -> Option<(&str, Timestamp)> {
+    let (verifier, kept) = meta.split_once(' ')?;
+    // Whoever is given it takes a part of it.
+    Verifier::parse(verifier)?;
+    Some((verifier, Timestamp::from_millis(kept.parse().ok()?)))
+}
+
+/// What `record.lua` describes.
+fn assemble(
+    verifier: &str,
+    kept: Timestamp,
+    head: Option<&str>,
+    seen: Option<&str>,
+    entries: Entries,
+) -> Option<Record> {
+    let (head, seen) = (head?, seen?);
+    let mut head = head.split(' ');
+    let version = head.next()?.parse().ok()?;
+    let created = Timestamp::from_millis(head.next()?.parse().ok()?);
+    let (expires, last_seen) = seen.split_once(' ')?;
+    // The server was told this end, whatever a plain write says whose author ended before it told the
+    // server another one.
+    let expires = Timestamp::from_millis(expires.parse().ok()?).min(kept);
+    let mut record = Record::new(created, expires, entries);
+    record.last_seen = Timestamp::from_millis(last_seen.parse().ok()?);
     record.version = version;
-    record.verifier = verifier;
+    record.verifier = Verifier::parse(verifier)?;
     Some(record)
 }
 

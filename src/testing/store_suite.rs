@@ -51,6 +51,7 @@ pub async fn check_store<S: Store>(store: S) {
     what_is_stored_comes_back(&*store).await;
     a_live_record_is_never_overwritten(&*store).await;
     writes_merge_key_by_key(&*store).await;
+    writes_of_requests_that_saw_the_record_merge_too(&*store).await;
     a_record_whose_time_is_over_is_gone(&*store).await;
     a_write_for_another_version_is_a_conflict(&*store).await;
     a_renewed_record_answers_to_the_new_verifier_alone(&*store).await;
@@ -78,6 +79,13 @@ fn write(set: &[(&str, Value<&str>)]) -> Write {
         .iter()
         .map(|(key, value)| ((*key).into(), value.into_owned()))
         .collect();
+    write
+}
+
+/// The same as a request makes it that has loaded the record.
+fn plain(set: &[(&str, Value<&str>)]) -> Write {
+    let mut write = write(set);
+    write.seen_expires = Some(write.expires);
     write
 }
 
@@ -154,10 +162,25 @@ async fn nothing_is_found_or_made_under_an_unknown_id<S: Store>(store: &S) {
         "a write never makes a record"
     );
     assert_eq!(
+        apply(store, id, &plain(&values)).await,
+        Applied::Gone,
+        "nor does one that saw it"
+    );
+    assert_eq!(
         apply(store, id, &renewal(&values)).await,
         Applied::Gone,
         "nor does a renewal"
     );
+    assert!(load(store, id).await.is_none());
+    assert!(
+        store
+            .create(id, &write(&values))
+            .await
+            .expect("the store answers"),
+        "and its id stays free"
+    );
+    assert_entries(load(store, id).await.as_ref(), &values, "for a record");
+    destroy(store, id).await;
     destroy(store, id).await;
     assert!(load(store, id).await.is_none());
 }
@@ -215,6 +238,15 @@ async fn what_is_stored_comes_back<S: Store>(store: &S) {
         load(store, id).await.as_ref(),
         &values,
         "what is written comes back",
+    );
+    destroy(store, id).await;
+
+    let id = create(store, &[]).await;
+    assert_eq!(apply(store, id, &plain(&values)).await, Applied::Done);
+    assert_entries(
+        load(store, id).await.as_ref(),
+        &values,
+        "also what a request writes that saw the record",
     );
     destroy(store, id).await;
 }
@@ -328,6 +360,9 @@ async fn a_record_whose_time_is_over_is_gone<S: Store>(store: &S) {
     );
     late.new_verifier = Some(SECOND);
     assert_eq!(apply(store, id, &late).await, Applied::Gone, "nor renewed");
+    let mut late = plain(&[("late", Value::Text("value"))]);
+    (late.now, late.expires) = (over, over.plus(HOUR));
+    assert_eq!(apply(store, id, &late).await, Applied::Gone, "nor written");
     let mut again = write(&[("key", Value::Text("again"))]);
     again.now = over;
     again.expires = over.plus(HOUR);
@@ -343,11 +378,53 @@ async fn a_record_whose_time_is_over_is_gone<S: Store>(store: &S) {
     destroy(store, id).await;
 }
 
+/// As in [`Write::expected`].
+fn was(values: &[(&str, Option<Value<&str>>)]) -> Vec<(Box<str>, Option<Value>)> {
+    let values = values.iter();
+    values
+        .map(|(key, value)| ((*key).into(), value.map(Value::into_owned)))
+        .collect()
+}
+
+async fn writes_of_requests_that_saw_the_record_merge_too<S: Store>(store: &S) {
+    let id = create(
+        store,
+        &[("kept", Value::Text("1")), ("gone", Value::Text("2"))],
+    )
+    .await;
+    // Each ends later than the one before, as in a session that is used.
+    for step in 1..=20_u32 {
+        let count = step.to_string();
+        let mut change = plain(&[("count", Value::Json(&count))]);
+        change.now = NOW.plus(step * HOUR / 4);
+        (change.expires, change.seen_expires) =
+            (change.now.plus(HOUR), Some(change.now.plus(HOUR / 2)));
+        change.remove = vec!["gone".into(), "never was".into()];
+        assert_eq!(apply(store, id, &change).await, Applied::Done);
+        let record = store.load(id, change.now).await.expect("the store answers");
+        let values = [("kept", Value::Text("1")), ("count", Value::Json(&count))];
+        assert_entries(record.as_ref(), &values, "it has what was written");
+        let record = record.expect("it was there a line ago");
+        assert_eq!(
+            (record.created, record.last_seen, record.expires),
+            (*NOW, change.now, change.expires),
+            "and ends when the last write says"
+        );
+        let last = Timestamp::from_millis(change.expires.millis() - 1);
+        let at =
+            |now: Timestamp| async move { store.load(id, now).await.expect("the store answers") };
+        assert!(at(last).await.is_some() && at(change.expires).await.is_none());
+    }
+    destroy(store, id).await;
+}
+
 async fn a_write_for_another_version_is_a_conflict<S: Store>(store: &S) {
-    let id = create(store, &[("key", Value::Text("first"))]).await;
-    let mut change = write(&[("key", Value::Text("second"))]);
-    for other in [0, 2] {
+    let (first, second) = (Value::Text("first"), Value::Text("second"));
+    let id = create(store, &[("key", first)]).await;
+    let mut change = write(&[("key", second)]);
+    for (other, value) in [(0, Some(first)), (2, Some(second)), (2, None)] {
         change.if_version = Some(other);
+        change.expected = was(&[("key", value)]);
         for new_verifier in [None, Some(SECOND)] {
             change.new_verifier = new_verifier;
             assert_eq!(apply(store, id, &change).await, Applied::Conflict);
@@ -356,21 +433,77 @@ async fn a_write_for_another_version_is_a_conflict<S: Store>(store: &S) {
     let record = load(store, id).await;
     assert_entries(
         record.as_ref(),
-        &[("key", Value::Text("first"))],
+        &[("key", first)],
         "a conflict writes nothing",
     );
     let record = record.expect("it was there a line ago");
     assert_eq!((record.verifier, record.version), (FIRST, 1), "nor renews");
     change.if_version = Some(1);
+    change.expected = was(&[("key", Some(first))]);
     assert_eq!(apply(store, id, &change).await, Applied::Done);
     assert_entries(
         load(store, id).await.as_ref(),
-        &[("key", Value::Text("second"))],
+        &[("key", second)],
         "a match writes",
     );
     let record = load(store, id).await.expect("it was there a line ago");
     assert_eq!((record.verifier, record.version), (SECOND, 2), "and renews");
     destroy(store, id).await;
+
+    // What another request writes meanwhile is noticed, in whichever way it was written.
+    let third = Value::Json("3");
+    for seen in [None, Some(NOW.plus(HOUR))] {
+        for (key, old) in [("key", Some(first)), ("new", None)] {
+            for removes in [false, true] {
+                let id = create(store, &[("key", first)]).await;
+                let record = load(store, id).await.expect("it was just created");
+                let mut faster = write(&[(key, third)]);
+                faster.seen_expires = seen;
+                if removes && old.is_some() {
+                    faster.set.clear();
+                    faster.remove = vec![key.into()];
+                }
+                assert_eq!(apply(store, id, &faster).await, Applied::Done);
+                let mut slower = write(&[(key, second)]);
+                slower.if_version = Some(record.version);
+                slower.expected = was(&[(key, old)]);
+                assert_eq!(
+                    apply(store, id, &slower).await,
+                    Applied::Conflict,
+                    "the value that {slower:?} was computed from is not there any more"
+                );
+                let record = load(store, id).await.expect("nobody destroyed it");
+                slower.if_version = Some(record.version);
+                slower.expected = was(&[(key, record.entries.get(key))]);
+                assert_eq!(apply(store, id, &slower).await, Applied::Done);
+                let record = load(store, id).await.expect("nobody destroyed it");
+                assert_eq!(record.entries.get(key), Some(second), "then it is written");
+                destroy(store, id).await;
+            }
+        }
+    }
+
+    // A write that clears is computed from all values.
+    for seen in [None, Some(NOW.plus(HOUR))] {
+        let id = create(store, &[("key", first)]).await;
+        let mut faster = write(&[("other", third)]);
+        faster.seen_expires = seen;
+        let mut clear = renewal(&[]);
+        (clear.clear, clear.if_version) = (true, Some(1));
+        clear.expected = was(&[("key", Some(first))]);
+        assert_eq!(apply(store, id, &faster).await, Applied::Done);
+        assert_eq!(
+            apply(store, id, &clear).await,
+            Applied::Conflict,
+            "a value was added that it does not know"
+        );
+        let record = load(store, id).await.expect("nobody destroyed it");
+        clear.if_version = Some(record.version);
+        clear.expected = was(&[("key", Some(first)), ("other", Some(third))]);
+        assert_eq!(apply(store, id, &clear).await, Applied::Done);
+        assert_entries(load(store, id).await.as_ref(), &[], "then all are gone");
+        destroy(store, id).await;
+    }
 }
 
 async fn a_renewed_record_answers_to_the_new_verifier_alone<S: Store>(store: &S) {
@@ -402,12 +535,15 @@ async fn a_renewed_record_answers_to_the_new_verifier_alone<S: Store>(store: &S)
     clear.clear = true;
     let mut of_another_version = write(&values);
     of_another_version.if_version = Some(1);
+    of_another_version.expected = was(&[("user", None)]);
     let mut of_this_version = write(&values);
     of_this_version.if_version = Some(2);
+    of_this_version.expected = was(&[("late", None)]);
     let mut of_a_user = write(&[]);
     of_a_user.user = Some("late".into());
     for late in [
         write(&values),
+        plain(&values),
         write(&[]),
         renewal(&values),
         renewal(&[]),
@@ -469,8 +605,10 @@ async fn destroying_ends_a_renewed_record<S: Store>(store: &S) {
     );
     let mut late = write(&[("key", Value::Text("late"))]);
     for verifier in [FIRST, SECOND] {
-        late.verifier = verifier;
-        assert_eq!(apply(store, id, &late).await, Applied::Gone);
+        for seen in [None, Some(late.expires)] {
+            (late.verifier, late.seen_expires) = (verifier, seen);
+            assert_eq!(apply(store, id, &late).await, Applied::Gone);
+        }
     }
     assert!(load(store, id).await.is_none());
 }
@@ -488,6 +626,8 @@ async fn what_was_destroyed_stays_destroyed<S: Store>(store: &S) {
         Applied::Gone,
         "a late write does not revive it"
     );
+    let late = plain(&[("key", Value::Text("late"))]);
+    assert_eq!(apply(store, id, &late).await, Applied::Gone);
     assert_eq!(
         apply(store, id, &renewal(&[])).await,
         Applied::Gone,

@@ -35,6 +35,10 @@ impl<S: Store> Migration for ServerSide<S> {
         write.new_verifier = Some(Verifier::NONE);
         write.clear = true;
         write.if_version = Some(stored.version);
+        let values = stored.entries.iter();
+        write.expected = values
+            .map(|(key, value)| (key.into(), Some(value.into_owned())))
+            .collect();
         BackendFuture::pending(async move {
             Ok(match self.limited(self.store.apply(id, &write)).await? {
                 Applied::Done => Claim::Taken,
@@ -87,6 +91,8 @@ impl<S: Store> Adopt for ServerSide<S> {
         write.new_verifier = new.as_ref().map(SessionId::verifier);
         // What was computed from the old record is computed again from the one that is there.
         write.if_version = (!updates.is_empty()).then_some(0);
+        // Nor does the old record's end say anything of this one.
+        write.seen_expires = None;
         let mut whole = Write::touch(
             write.new_verifier.unwrap_or(write.verifier),
             write.created,

@@ -1,12 +1,15 @@
--- KEYS: the record's. Answers whose it was. With an owner, destroys it only if it is theirs.
+-- KEYS: the record's. Answers its owner. With an owner, destroys it only if it is theirs.
 local mine = ARGV[3]
-local state, record = look(KEYS[1])
-if state == 'corrupt' then return { SPOILED } end
-if mine and record.owner ~= mine then
+local key = KEYS[1]
+local found = redis.pcall('HMGET', key, 'meta', 'head', 'owner')
+if found.err then return string.find(found.err, 'WRONGTYPE') and { SPOILED } or error(found.err) end
+local meta, head, owned = found[1], found[2] or '', found[3] or nil
+local is_record = meta and string.match(meta, '^%S+ %d+$') and string.match(head, '^%d+ %d+ %S+$')
+if meta and not is_record then return { SPOILED } end
+if mine and owned ~= mine then
     reindex(mine)
     return { GONE }
 end
-if state == 'none' then return { DONE } end
-reindex(record.owner)
-redis.call('DEL', KEYS[1])
-return { DONE, record.owner }
+reindex(owned)
+redis.call('DEL', key)
+return { DONE, owned }

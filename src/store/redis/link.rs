@@ -11,9 +11,9 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use redis::{
-    Arg, AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind,
-    Value,
-    aio::{ConnectionManager, MultiplexedConnection},
+    Arg, AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisResult,
+    ServerErrorKind, Value,
+    aio::{ConnectionLike, ConnectionManager, MultiplexedConnection},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
     sentinel::SentinelClient,
@@ -82,6 +82,13 @@ pub(super) struct Unreachable {
     source: RedisError,
 }
 
+/// What is sent at once.
+#[derive(Clone, Copy)]
+pub(super) enum Call<'a> {
+    One(&'a Cmd),
+    All(&'a Pipeline),
+}
+
 /// What went wrong with a command.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -108,16 +115,16 @@ impl Link {
         self.line().await.map(drop)
     }
 
-    /// Sends `command`, and once more if the connection turns out to be lost: every command here
-    /// may be sent twice.
-    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, Fault> {
+    /// Sends `call`, and once more if the connection turns out to be lost: every command here may be
+    /// sent twice.
+    pub(super) async fn send(&self, call: Call<'_>) -> Result<Value, Fault> {
         let line = self.line().await.map_err(Fault::Unreachable)?;
-        match line.send(command).await {
+        match line.send(call).await {
             Err(error) if is_lost(&error) => self.forget(&line),
             answer => return answer.map_err(Fault::Redis),
         }
         let line = self.line().await.map_err(Fault::Unreachable)?;
-        line.send(command).await.map_err(|error| {
+        line.send(call).await.map_err(|error| {
             if is_lost(&error) {
                 self.forget(&line);
             }
@@ -188,7 +195,7 @@ impl fmt::Debug for Link {
 }
 
 /// Whether another connection may do better.
-fn is_lost(error: &RedisError) -> bool {
+pub(super) fn is_lost(error: &RedisError) -> bool {
     // A master that was replaced says that it is read-only.
     let is_replaced = matches!(
         error.kind(),
@@ -223,29 +230,29 @@ impl Source {
 }
 
 impl Line {
-    async fn send(self: &Arc<Self>, command: &Cmd) -> RedisResult<Value> {
+    async fn send(self: &Arc<Self>, call: Call<'_>) -> RedisResult<Value> {
         let mut waiting = Waiting {
             line: self,
-            command,
+            call,
             since: Instant::now(),
             answered: false,
         };
-        let answer = self.query(command).await;
+        let answer = self.query(call).await;
         waiting.answered = true;
         answer
     }
 
-    async fn query(&self, command: &Cmd) -> RedisResult<Value> {
+    async fn query(&self, call: Call<'_>) -> RedisResult<Value> {
         match self.connection.clone() {
-            Connection::Node(mut node) => command.query_async(&mut node).await,
-            Connection::Cluster(mut cluster) => command.query_async(&mut cluster).await,
-            Connection::Manager(mut manager) => command.query_async(&mut manager).await,
+            Connection::Node(mut node) => call.query(&mut node).await,
+            Connection::Cluster(mut cluster) => call.query(&mut cluster).await,
+            Connection::Manager(mut manager) => call.query(&mut manager).await,
         }
     }
 
-    /// Asks the server of `command` in the background and gives it time to answer. One check at a
+    /// Asks the server of `call` in the background and gives it time to answer. One check at a
     /// time, however many calls are dropped.
-    fn check(self: &Arc<Self>, command: &Cmd) {
+    fn check(self: &Arc<Self>, call: Call<'_>) {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
@@ -254,11 +261,14 @@ impl Line {
         }
         let mut check = redis::cmd("EXISTS");
         // In a cluster the key decides which server is asked.
-        check.arg(key_of(command).unwrap_or_default());
+        check.arg(call.key().unwrap_or_default());
         let line = Arc::clone(self);
         runtime.spawn(async move {
             // An error is an answer too; the next call meets it and decides.
-            if timeout(PATIENCE, line.query(&check)).await.is_err() {
+            if timeout(PATIENCE, line.query(Call::One(&check)))
+                .await
+                .is_err()
+            {
                 line.is_dead.store(true, Relaxed);
             }
             line.is_checked.store(false, Relaxed);
@@ -266,13 +276,26 @@ impl Line {
     }
 }
 
-fn key_of(command: &Cmd) -> Option<&[u8]> {
-    let mut args = command.args_iter();
-    let name = args.next();
-    let is_script = matches!(name, Some(Arg::Simple(b"EVALSHA" | b"EVAL")));
-    match args.nth(if is_script { 2 } else { 0 }) {
-        Some(Arg::Simple(key)) => Some(key),
-        _ => None,
+impl<'a> Call<'a> {
+    async fn query(self, connection: &mut (impl ConnectionLike + Send)) -> RedisResult<Value> {
+        match self {
+            Self::One(command) => command.query_async(connection).await,
+            Self::All(commands) => commands.query_async(connection).await,
+        }
+    }
+
+    fn key(self) -> Option<&'a [u8]> {
+        let command = match self {
+            Self::One(command) => command,
+            Self::All(commands) => commands.cmd_iter().next()?,
+        };
+        let mut args = command.args_iter();
+        let name = args.next();
+        let is_script = matches!(name, Some(Arg::Simple(b"EVALSHA" | b"EVAL")));
+        match args.nth(if is_script { 2 } else { 0 }) {
+            Some(Arg::Simple(key)) => Some(key),
+            _ => None,
+        }
     }
 }
 
@@ -282,7 +305,7 @@ fn key_of(command: &Cmd) -> Option<&[u8]> {
 /// goes away, or resets its streams, says nothing about the server.
 struct Waiting<'a> {
     line: &'a Arc<Line>,
-    command: &'a Cmd,
+    call: Call<'a>,
     since: Instant,
     answered: bool,
 }
@@ -295,7 +318,7 @@ impl Drop for Waiting<'_> {
         if self.since.elapsed() >= PATIENCE {
             self.line.is_dead.store(true, Relaxed);
         } else {
-            self.line.check(self.command);
+            self.line.check(self.call);
         }
     }
 }

@@ -6,7 +6,8 @@ use redis::{Cmd, Value as Reply};
 use tokio::task::JoinSet;
 
 use super::{
-    DESTROY, LIST, Marked, NAME, RedisStore, no_answer, no_meta, owner_of, read_meta, text,
+    DESTROY, LIST, NAME, RedisStore, SUMMARY, assemble, no_answer, no_meta, owner_of, split_meta,
+    text,
 };
 use crate::{
     changes::write::Applied,
@@ -123,20 +124,22 @@ impl RedisStore {
 
     /// Reads whose record is under `id`, and its summary.
     async fn summary(&self, id: StoreId) -> Result<Option<(String, SessionSummary)>, StoreError> {
-        let mut command = redis::cmd("HMGET");
-        command.arg(self.key(id)).arg(&["meta", "user"]);
-        command.arg(Marked(".", SessionSummary::NOTE));
-        let Reply::Array(fields) = self.send(&command).await? else {
+        let args = |command: &mut Cmd| {
+            command.arg(SessionSummary::NOTE);
+        };
+        let Reply::Array(fields) = self.run(&SUMMARY, &self.key(id), args).await? else {
             return Err(no_answer());
         };
-        let [meta, user, note] = &fields[..] else {
-            return Err(no_answer());
+        let [meta, head, user, seen, note] = &fields[..] else {
+            return Ok(None);
         };
         let (Some(meta), Some(user)) = (text(meta), text(user)) else {
             return Ok(None);
         };
-        let record = read_meta(meta, Entries::default()).ok_or_else(no_meta)?;
-        let mut summary = SessionSummary::of(id, &record);
+        let record = split_meta(meta).and_then(|(verifier, kept)| {
+            assemble(verifier, kept, text(head), text(seen), Entries::default())
+        });
+        let mut summary = SessionSummary::of(id, &record.ok_or_else(no_meta)?);
         let note = text(note).and_then(|note| note.strip_prefix('t'));
         summary.note = note.map(str::to_owned);
         Ok(Some((user.to_owned(), summary)))
@@ -147,8 +150,7 @@ impl RedisStore {
         let args = |command: &mut Cmd| {
             command.arg(self.index_prefix()).arg(0).arg(owner);
         };
-        let (applied, _) = self.change(&DESTROY, id, args).await?;
-        let is_done = applied == Applied::Done;
+        let is_done = self.change(&DESTROY, id, args).await?.applied == Applied::Done;
         if is_done {
             self.unindex(Some(owner), id).await?;
         }
