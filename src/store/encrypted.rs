@@ -51,6 +51,11 @@ const JSON: u8 = b'j';
 /// an expiry, and replace a value with an older one of the same session and session key. To prevent
 /// that, protect the database.
 ///
+/// # Cost
+///
+/// An [`update`](crate::Session::update) takes one more round trip, because a store may compare the
+/// values as it keeps them.
+///
 /// # The cipher
 ///
 /// AES-128-GCM-SIV (RFC 8452) with a random nonce of 96 bits for each value, as in
@@ -118,6 +123,9 @@ impl<S: Store> Encrypted<S> {
             ref remove,
             ref user,
             if_version,
+            // Only what is stored tells how these are encrypted.
+            expected: _,
+            seen_expires,
             created,
             expires,
             now,
@@ -133,8 +141,35 @@ impl<S: Store> Encrypted<S> {
             remove: remove.clone(),
             user: user.clone(),
             if_version,
+            seen_expires,
             ..Write::touch(verifier, created, now, expires)
         }
+    }
+
+    /// Returns the values of [`Write::expected`] as they are stored. A value that is not there any
+    /// more is encrypted anew, which equals nothing that is stored.
+    async fn seal_expected(
+        &self,
+        id: StoreId,
+        write: &Write,
+    ) -> Result<Vec<(Box<str>, Option<Value>)>, StoreError> {
+        if write.if_version.is_none() || write.expected.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found = self.store.load(id, write.now).await?;
+        let sealed = write.expected.iter().map(|(key, value)| {
+            let stored = found.as_ref().and_then(|found| found.entries.get(key));
+            let is_there = |value: Value<&str>, stored: &Value<&str>| {
+                let opened = self.keys.open(id, key, *stored);
+                opened.is_some_and(|opened| opened.borrowed() == value)
+            };
+            let value = value.as_ref().map(Value::borrowed).map(|value| {
+                let same = stored.filter(|stored| is_there(value, stored));
+                same.map_or_else(|| self.keys.seal(id, key, value), Value::into_owned)
+            });
+            (key.clone(), value)
+        });
+        Ok(sealed.collect())
     }
 }
 
@@ -217,7 +252,9 @@ impl<S: Store> Store for Encrypted<S> {
     }
 
     async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
-        self.store.apply(id, &self.seal(id, write)).await
+        let mut sealed = self.seal(id, write);
+        sealed.expected = self.seal_expected(id, write).await?;
+        self.store.apply(id, &sealed).await
     }
 
     async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
