@@ -1,6 +1,7 @@
 //! Builds a manager, and refuses what a browser would drop in silence.
 
 use std::{
+    any::Any,
     fmt,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime},
@@ -47,6 +48,7 @@ pub struct Builder {
     carrier: Carrier,
     old: Option<Manager>,
     insecure: Option<Insecure>,
+    sweeping: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Builder {
@@ -62,6 +64,7 @@ impl Builder {
             carrier: Carrier::default(),
             old: None,
             insecure: None,
+            sweeping: None,
         }
     }
 
@@ -263,6 +266,12 @@ impl Builder {
         self
     }
 
+    /// Keeps what sweeps the store until the last handle of the manager is dropped.
+    pub(super) fn sweeping(mut self, sweeping: Option<Box<dyn Any + Send + Sync>>) -> Self {
+        self.sweeping = sweeping;
+        self
+    }
+
     /// Builds the manager.
     ///
     /// # Errors
@@ -301,6 +310,7 @@ impl Builder {
             backend,
             old,
             insecure,
+            sweeping,
             ..
         } = self;
         let backend = match &old {
@@ -317,6 +327,7 @@ impl Builder {
             old,
             process_wide: AtomicBool::new(false),
             insecure,
+            _sweeping: sweeping,
         })))
     }
 }
