@@ -26,7 +26,6 @@ pub use crate::{
 #[cfg(feature = "cookies")]
 pub(crate) mod cookie_format;
 pub(crate) mod migration;
-#[cfg(not(feature = "cookies"))]
 pub(crate) mod missing;
 #[cfg(feature = "cookies")]
 pub(crate) mod private_cookie;

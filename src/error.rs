@@ -265,7 +265,6 @@ macro_rules! debug_as_display {
 }
 
 debug_as_display!(Error, ConfigError);
-#[cfg(any(feature = "cookies", feature = "server-side"))]
 pub(crate) use debug_as_display;
 
 /// Formats an error for a log line. The source of [`Error::Unavailable`] belongs to it; that of a

@@ -44,6 +44,7 @@
 //! |---|---|
 //! | set, get and replace the process-wide manager; override it in tests | [`manager`] |
 //! | build a manager: cookie, timeouts, migration | [`Manager::builder`], [`Builder`] |
+//! | create a manager from a url, the environment or a file | [`Manager::from_url`], [`manager::set_from_env`], [`Config`] |
 //! | open and commit sessions in an application | [`manager::middleware`], [`Middleware`] |
 //! | read and write a session | [`Session`], [`Manager`], [`Message`] |
 //! | find the session of a request | [`HasSession`], [`Manager::session`], [`Manager::open`] |
@@ -185,7 +186,12 @@ pub use expiry::{Lifetime, Timestamp};
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "cookies", feature = "server-side"))))]
 pub use key::{Key, KeyError};
-pub use manager::{Manager, builder::Builder, middleware::Middleware};
+pub use manager::{
+    Manager,
+    builder::Builder,
+    config::{Config, SetupError},
+    middleware::Middleware,
+};
 pub use message::Message;
 pub use request::{HasSession, Sessions, typed_key::TypedKey, users::UserSession};
 pub use session::{Session, namespace::Namespace};

@@ -20,11 +20,13 @@ use crate::{
 };
 
 pub(crate) mod builder;
+pub(crate) mod config;
 mod default;
 pub(crate) mod global;
 pub(crate) mod middleware;
 mod migration;
 
+pub use config::set_from_env;
 pub use global::{SESSION_MANAGER, Scope, get, is_insecure_default, middleware, scope, set, with};
 
 /// A session backend with its settings: opens each request's session, and keeps it.
@@ -58,6 +60,8 @@ struct Inner {
     process_wide: AtomicBool,
     /// Set on the default manager where its key protects nothing, or not for long.
     insecure: Option<default::Insecure>,
+    /// Deletes expired rows until the last handle of the manager is dropped.
+    _sweeping: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Manager {
@@ -72,6 +76,7 @@ impl Manager {
             old: None,
             process_wide: AtomicBool::new(false),
             insecure: None,
+            _sweeping: None,
         }))
     }
 

@@ -247,7 +247,7 @@ fn a_session_that_is_in_its_cookie_alone_is_in_no_list_and_the_page_says_why() {
     let said = browser.script("return document.querySelector('main').innerText");
     let said = said.as_str().unwrap();
     assert!(said.contains("lives in a signed cookie"), "{said}");
-    assert!(said.contains("SESSION_STORE=memory"), "{said}");
+    assert!(said.contains("SESSION_URL=memory:"), "{said}");
 }
 
 /// The user's sessions as the page lists them: the device, and whether it is this one.
@@ -267,7 +267,7 @@ const SAFARI: &str = "--user-agent=Mozilla/5.0 (iPhone; CPU iPhone OS 18_7 like 
 #[test]
 #[ignore = "needs chromium and chromedriver: tests/run.sh"]
 fn a_session_ended_from_another_browser_is_logged_out_at_its_next_click() {
-    let demo = Example::demo("memory");
+    let demo = Example::demo("memory:");
     let (here, there) = (
         Browser::on(&demo, &[FIREFOX]),
         Browser::on(&demo, &[SAFARI]),
@@ -302,7 +302,7 @@ fn a_session_ended_from_another_browser_is_logged_out_at_its_next_click() {
 #[test]
 #[ignore = "needs chromium and chromedriver: tests/run.sh"]
 fn ending_all_others_keeps_this_session_and_ending_this_one_logs_out() {
-    let demo = Example::demo("memory");
+    let demo = Example::demo("memory:");
     let (here, there) = (
         Browser::on(&demo, &[FIREFOX]),
         Browser::on(&demo, &[SAFARI]),

@@ -25,11 +25,11 @@ use session_manager::{
 /// Sessions at once, and the requests at once of each.
 const SESSIONS: usize = 6;
 const WRITERS: usize = 8;
-/// How long a session lasts, by a clock that each request moves by a second: the server has to be told a
-/// later end every few requests.
-const LIFETIME: Duration = Duration::from_secs(120);
-
-static CLOCK: AtomicU64 = AtomicU64::new(1_800_000_000_000);
+/// How long a session lasts, by a clock of its own that each of its requests moves by some seconds: the
+/// server has to be told a later end every hundred requests or so.
+const LIFETIME: Duration = Duration::from_secs(3_600);
+const STEP: u64 = 4_000;
+const BEGIN: u64 = 1_800_000_000_000;
 
 fn seconds() -> Duration {
     let seconds = env::var("SESSION_STRESS_SECONDS").map(|text| text.parse().unwrap());
@@ -73,6 +73,7 @@ fn new_id() -> StoreId {
 /// A session, and what was done to it.
 struct Model {
     id: StoreId,
+    clock: AtomicU64,
     user: String,
     /// Updates that were acknowledged, and those of which nothing is known.
     counted: AtomicU64,
@@ -135,9 +136,18 @@ impl Mine {
     }
 }
 
+impl Model {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.load(SeqCst))
+    }
+
+    fn later(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.fetch_add(STEP, SeqCst))
+    }
+}
+
 /// A request that loaded `record`.
-fn request(record: &Record) -> Write {
-    let now = Timestamp::from_millis(CLOCK.fetch_add(1_000, SeqCst));
+fn request(record: &Record, now: Timestamp) -> Write {
     let mut write = Write::touch(record.verifier, record.created, now, now.plus(LIFETIME));
     write.seen_expires = Some(record.expires);
     write
@@ -171,7 +181,7 @@ async fn write_until(
     let (mut mine, mut outcomes) = (Mine::default(), [0; 2]);
     while Instant::now() < end {
         let was_destroyed = model.destroyed.load(SeqCst);
-        let now = Timestamp::from_millis(CLOCK.load(SeqCst));
+        let now = model.now();
         let loaded = call(is_rough, &mut random, store.load(model.id, now)).await;
         let Some(found) = loaded else { continue };
         assert!(found.is_none() || !was_destroyed, "a session is revived");
@@ -181,7 +191,10 @@ async fn write_until(
                 "a session is lost"
             );
             // Late writes of requests that loaded it before.
-            let mut late = request(&Record::new(now, now.plus(LIFETIME), Default::default()));
+            let mut late = request(
+                &Record::new(now, now.plus(LIFETIME), Default::default()),
+                now,
+            );
             late.verifier = new_verifier();
             mine.next(&mut late, writer);
             let applied = call(is_rough, &mut random, store.apply(model.id, &late)).await;
@@ -193,7 +206,7 @@ async fn write_until(
             tokio::time::sleep(Duration::from_micros(random.below(3_000))).await;
         }
         let was_destroyed = model.destroyed.load(SeqCst);
-        let mut write = request(&record);
+        let mut write = request(&record, model.later());
         let kind = random.below(20);
         match kind {
             0 => write.new_verifier = Some(new_verifier()),
@@ -263,12 +276,13 @@ async fn stress(urls: [&str; 2], seconds: Duration, is_rough: bool) -> Vec<Store
         };
         let model = Arc::new(Model {
             id,
+            clock: AtomicU64::new(BEGIN),
             user: format!("{id} {kind}"),
             counted: AtomicU64::new(0),
             maybe_counted: AtomicU64::new(0),
             destroyed: AtomicBool::new(false),
         });
-        let now = Timestamp::from_millis(CLOCK.load(SeqCst));
+        let now = model.now();
         let mut first = Write::touch(new_verifier(), now, now, now.plus(LIFETIME));
         first.user = Some(model.user.as_str().into());
         assert!(stores[0].create(id, &first).await.unwrap());
@@ -300,10 +314,10 @@ async fn stress(urls: [&str; 2], seconds: Duration, is_rough: bool) -> Vec<Store
     assert!(total[1] > 100);
     // What was dropped may still be on its way.
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let now = Timestamp::from_millis(CLOCK.load(SeqCst));
     let store = RedisStore::connect(urls[0]).await.unwrap();
     let index = store.users().unwrap();
     for (session, model) in models.iter().enumerate() {
+        let now = model.now();
         let record = store.load(model.id, now).await.unwrap();
         let listed = index.sessions_of(&model.user, &[], now).await.unwrap();
         let Some(record) = record else {
@@ -407,8 +421,11 @@ async fn nor_do_they_if_connections_break_and_clients_go_away() {
 async fn a_late_write_whose_process_ends_stays_for_no_longer_than_its_session_would() {
     let server = Server::start(&[]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
-    let (id, now) = (new_id(), Timestamp::from_millis(CLOCK.load(SeqCst)));
-    let mut late = request(&Record::new(now, now.plus(LIFETIME), Default::default()));
+    let (id, now) = (new_id(), Timestamp::from_millis(BEGIN));
+    let mut late = request(
+        &Record::new(now, now.plus(LIFETIME), Default::default()),
+        now,
+    );
     assert!(store.load(id, now).await.unwrap().is_none());
     late.set.push(("key".into(), Value::Text("late".into())));
     {
@@ -422,7 +439,7 @@ async fn a_late_write_whose_process_ends_stays_for_no_longer_than_its_session_wo
     );
     let key = format!("session:{{{id}}}");
     let pttl: u64 = cli(server.port, &["pttl", &key]).parse().unwrap();
-    assert!((60_000..=181_000).contains(&pttl), "{pttl}");
+    assert!((60_000..=3_660_000).contains(&pttl), "{pttl}");
     // Nor does it hinder one.
     assert!(store.create(id, &late).await.unwrap());
     assert_eq!(store.load(id, now).await.unwrap().unwrap().version, 1);

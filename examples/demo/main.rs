@@ -1,5 +1,5 @@
 //! A tour of session-manager: a login, an admin panel and the application's own pages share one
-//! session. Only `backend` determines where it is stored.
+//! session. Only one line of `serve` determines where it is stored.
 //!
 //! ```sh
 //! cargo run --example demo
@@ -12,18 +12,21 @@
 //! - `session_page`, `devices` and `pages` are the application: a page that shows the session, one that
 //!   lists the user's sessions, and the templates, which show all flash messages.
 //!
-//! `DEMO_ADDR` is the address to listen on (default `127.0.0.1:7000`), `SESSION_SECRET` the key for
-//! sessions in cookies. `SESSION_STORE` selects the backend; all but the cookies need a feature:
+//! `DEMO_ADDR` is the address to listen on (default `127.0.0.1:7000`). [`manager::set_from_env`] reads
+//! `SESSION_SECRET`, the secret for cookies and ids, and `SESSION_URL`, which selects the backend; all
+//! but the cookies need a feature:
 //!
-//! | `SESSION_STORE` | | `--features` |
+//! | `SESSION_URL` | | `--features` |
 //! |---|---|---|
-//! | `signed` | in a signed cookie: the default | |
-//! | `private` | in an encrypted cookie | |
-//! | `memory` | in this process | `memory` |
+//! | `signed:` | in a signed cookie: the default | |
+//! | `private:` | in an encrypted cookie | |
+//! | `memory:` | in this process | `memory` |
 //! | `redis://…`, `redis+cluster://…`, `redis+sentinel://…` | in Redis or Valkey | `redis` |
 //! | `postgres://…` | in PostgreSQL | `postgres` |
 //! | `mysql://…`, `mariadb://…` | in MySQL or MariaDB | `mysql` |
 //! | `sqlite:…` | in a file | `sqlite` |
+//!
+//! Parameters set the rest: `SESSION_URL='memory:?idle=20m&persistent=true'`.
 #![expect(
     unreachable_pub,
     reason = "`auth` and `admin` are written like library crates"
@@ -31,7 +34,6 @@
 
 mod admin;
 mod auth;
-mod backend;
 #[path = "../library-authors/csrf/src/lib.rs"]
 #[allow(dead_code, reason = "a crate, of which the demo uses a part")]
 mod csrf;
@@ -53,28 +55,14 @@ async fn main() -> ExitCode {
     match serve().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", with_causes(&*error));
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Returns an error's text with its sources, skipping those that the text already contains.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let why = cause.to_string();
-        if !text.ends_with(&why) {
-            text = format!("{text}: {why}");
-        }
-        next = cause.source();
-    }
-    text
-}
-
 async fn serve() -> Result<(), Box<dyn Error>> {
-    backend::choose().await?;
+    manager::set_from_env().await?;
 
     let auth = auth::Auth {
         is_right: |name, password| (name, password) == ("ada", "lovelace"),

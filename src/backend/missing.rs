@@ -1,4 +1,4 @@
-//! What stands in for a backend where none is compiled in and none was set.
+//! Stands in for a backend if none is compiled in and none was set, and while settings are checked.
 
 use std::sync::Arc;
 

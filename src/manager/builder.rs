@@ -1,6 +1,7 @@
 //! Builds a manager, and refuses what a browser would drop in silence.
 
 use std::{
+    any::Any,
     fmt,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime},
@@ -49,6 +50,7 @@ pub struct Builder {
     carrier: Carrier,
     old: Option<Manager>,
     insecure: Option<Insecure>,
+    sweeping: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Builder {
@@ -65,6 +67,7 @@ impl Builder {
             carrier: Carrier::default(),
             old: None,
             insecure: None,
+            sweeping: None,
         }
     }
 
@@ -272,6 +275,12 @@ impl Builder {
         self
     }
 
+    /// Keeps what sweeps the store until the last handle of the manager is dropped.
+    pub(super) fn sweeping(mut self, sweeping: Option<Box<dyn Any + Send + Sync>>) -> Self {
+        self.sweeping = sweeping;
+        self
+    }
+
     /// Builds the manager.
     ///
     /// # Errors
@@ -314,6 +323,7 @@ impl Builder {
             backend,
             old,
             insecure,
+            sweeping,
             ..
         } = self;
         let backend = match &old {
@@ -330,6 +340,7 @@ impl Builder {
             old,
             process_wide: AtomicBool::new(false),
             insecure,
+            _sweeping: sweeping,
         })))
     }
 }

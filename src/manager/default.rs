@@ -95,6 +95,17 @@ fn default_with(backend: impl crate::backend::Backend, why: Option<Why>) -> Mana
         .expect("the defaults are valid")
 }
 
+/// Returns the development key in a debug build, and `error` in a release build.
+#[cfg(feature = "cookies")]
+pub(super) fn development_key(
+    error: crate::key::KeyError,
+) -> Result<(crate::key::Key, Insecure), crate::key::KeyError> {
+    match default_key(Err(error.clone()), crate::profile::IS_DEBUG_BUILD) {
+        (key, Some(why @ Why::KnownKey(_))) => Ok((key, Insecure::new(why))),
+        _ => Err(error),
+    }
+}
+
 /// Returns the default manager's key, and why it is insecure.
 #[cfg(feature = "cookies")]
 fn default_key(

@@ -78,8 +78,11 @@ pub(super) fn current() -> Manager {
 /// ```
 #[track_caller]
 pub fn set(manager: impl Into<Arc<Manager>>) -> Arc<Manager> {
-    let manager = manager.into();
-    let here = Location::caller();
+    set_at(manager.into(), Location::caller())
+}
+
+/// Sets the process-wide manager for the caller at `here`.
+pub(super) fn set_at(manager: Arc<Manager>, here: &'static Location<'static>) -> Arc<Manager> {
     let mut set_by = SET_BY.lock().unwrap_or_else(PoisonError::into_inner);
     let former = SESSION_MANAGER.swap(manager);
     let other = set_by.replace(here).filter(|other| *other != here);

@@ -44,9 +44,9 @@ struct Running {
 }
 
 impl Example {
-    /// Starts a demo whose sessions live where `SESSION_STORE` says.
-    pub(crate) fn demo(session_store: &str) -> Self {
-        Self::start("demo", &[("SESSION_STORE", session_store)])
+    /// Starts a demo with this `SESSION_URL`.
+    pub(crate) fn demo(session_url: &str) -> Self {
+        Self::start("demo", &[("SESSION_URL", session_url)])
     }
 
     pub(crate) fn websocket() -> Self {
@@ -84,7 +84,7 @@ pub(crate) struct Browser {
 impl Browser {
     /// A browser with a demo of its own.
     pub(crate) fn start() -> Self {
-        Self::on(&Example::demo("signed"), &[])
+        Self::on(&Example::demo("signed:"), &[])
     }
 
     /// Another browser, started with these flags, that looks at `example`.

@@ -16,7 +16,7 @@ macro_rules! sql_store {
             /// error shows the url.
             pub async fn connect(url: impl AsRef<str>) -> Result<Self, $crate::store::StoreError> {
                 let store = Self::connect_lazy(url)?;
-                store.0.connect().await?;
+                store.finish_connecting().await?;
                 Ok(store)
             }
 
@@ -32,6 +32,11 @@ macro_rules! sql_store {
             /// Outside of a tokio runtime.
             pub fn connect_lazy(url: impl AsRef<str>) -> Result<Self, $crate::store::StoreError> {
                 $crate::store::sql::SqlStore::open(url.as_ref()).map(Self)
+            }
+
+            /// Does what [`connect`](Self::connect) does after [`connect_lazy`](Self::connect_lazy).
+            pub(crate) async fn finish_connecting(&self) -> Result<(), $crate::store::StoreError> {
+                self.0.connect().await
             }
 
             /// Keeps sessions where the application keeps the rest.
