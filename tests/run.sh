@@ -94,6 +94,8 @@ suite 'documentation tests, README among them' cargo test --all-features --doc
 suite 'no feature' cargo test --no-default-features
 # As on a fresh clone. What must not compile was tried above.
 IGNORED_HERE='compile_fail.rs' suite 'default features' cargo test -- --skip what_must_not_compile
+suite 'crates written for tower-sessions and actix-session' cargo test -p consumers --test '*'
+suite 'the page about them' cargo test -p consumers --doc
 suite 'library crates and an application on them' cargo test --all-targets -p recently-viewed -p list-filter -p shop
 step 'Redis, PostgreSQL and MariaDB'
 source tests/services/redis.sh
@@ -101,6 +103,8 @@ source tests/services/sql.sh
 start_redis "$services" || fail 'Redis could not be started'
 start_postgres "$services" || fail 'PostgreSQL could not be started'
 start_mariadb "$services" || fail 'MariaDB could not be started'
+suite "actix-session's own suite over every store" \
+    cargo test -p consumers --features servers --test actix_suite -- --include-ignored
 suite 'every store on its real server' cargo test --all-features --test 'store_*' -- --include-ignored
 # The same again on Valkey. The wheel's is built without TLS.
 source tests/services/valkey.sh
