@@ -130,9 +130,9 @@
 //! | `encrypted` | | `server-side`, and [`Encrypted`]: encrypted values in any store |
 //! | `memory`, `redis`, `postgres`, `mysql`, `sqlite` | | `server-side`, and the store of that name |
 //! | `redis-tls`, `sql-tls` | | TLS to Redis, and to PostgreSQL and MySQL |
-//! | `tower-sessions` | | [`TowerStore`]: stores for tower-sessions-core 0.15 |
-//! | `tower-sessions-0-14` | | [`Tower014`]: stores for tower-sessions-core 0.14 |
-//! | `actix-session` | | [`ActixSession`] and [`ActixSessionCookie`] |
+//! | `tower-sessions` | | tower-sessions-core 0.15: [`TowerStore`] (its stores here), [`web::TowerSessions`] (crates written for it), [`web::StoreForTowerSessions`] (stores of this crate there) |
+//! | `tower-sessions-0-14` | | the same for 0.14: [`Tower014`], [`web::TowerSessions014`] |
+//! | `actix-session` | | [`ActixSession`] (its session here), [`ActixSessionCookie`], [`web::ActixSessions`] (crates written for it); with `server-side`, [`web::StoreForActixSession`] (stores of this crate there) |
 //! | `testing` | | the suite for stores, and sessions without a server: [`testing`] |
 
 pub mod backend;

@@ -15,8 +15,8 @@ use crate::{error::Error, manager::Manager, message::Message, session::Session};
 ///
 /// In actix-web: `HttpRequest`, `ServiceRequest`, `ServiceResponse` and `GuardContext`; in axum,
 /// tonic and tower: `http::Request`, `http::request::Parts` and `http::Extensions`; and a
-/// [`Session`] itself, wherever one is at hand instead. A type that wraps a request passes
-/// [`sessions`](Self::sessions) on:
+/// [`Session`] or [`Sessions`] itself, wherever one is at hand instead. A type that wraps a request
+/// passes [`sessions`](Self::sessions) on:
 ///
 /// ```
 /// use session_manager::{Error, HasSession, Sessions};

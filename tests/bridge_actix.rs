@@ -155,6 +155,8 @@ fn both_see_what_the_other_wrote() {
             "\"ours\" 1",
             "written on both sides"
         );
+        visitor.body("/do/our-add:same=again+insert:other=2");
+        assert_eq!(visitor.body("/do/get:same+get:other"), "\"again\" 2");
         assert_eq!(visitor.get("/error/insert:kept=1").status, 404);
         assert_eq!(
             visitor.body("/do/get:kept"),

@@ -202,6 +202,12 @@ fn both_see_what_the_other_wrote() {
             "5 5",
             "untouched by all this"
         );
+        visitor.body("/do/get:text+our-add:text=6+insert:theirs=Grace");
+        assert_eq!(
+            visitor.body("/do/get:text+get:theirs"),
+            "\"6\" \"Grace\"",
+            "written on both sides"
+        );
     }
 }
 

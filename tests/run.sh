@@ -104,12 +104,16 @@ suite 'no feature' cargo test --no-default-features
 # As on a fresh clone. What must not compile was tried above.
 IGNORED_HERE='compile_fail.rs' suite 'default features' cargo test -- --skip must_not_compile
 suite 'library crates and an application on them' cargo test --all-targets --all-features -p recently-viewed -p list-filter -p csrf -p shop
+suite 'crates written for tower-sessions and actix-session' cargo test -p consumers --test '*'
+suite 'the page about them' cargo test -p consumers --doc
 step 'Redis, PostgreSQL and MariaDB'
 source tests/services/redis.sh
 source tests/services/sql.sh
 start_redis "$services" || fail 'Redis could not be started'
 start_postgres "$services" || fail 'PostgreSQL could not be started'
 start_mariadb "$services" || fail 'MariaDB could not be started'
+suite "actix-session's own suite over every store" \
+    cargo test -p consumers --features servers --test actix_suite -- --include-ignored
 suite 'every store on its real server' \
     cargo test --all-features --test 'store_*' --test encrypted --test config --test redis_stress -- --include-ignored
 # The same again on Valkey. The wheel's is built without TLS.

@@ -216,14 +216,12 @@ impl Visit {
         })
     }
 
-    /// Applies what the request did to the session of actix-session.
-    fn end(&self, succeeded: bool, user_key: Option<&UserKey>) -> Result<(), Error> {
+    /// Applies what the request did to the session of actix-session. The commit drops it again if the
+    /// response is a server error.
+    fn end(&self, user_key: Option<&UserKey>) -> Result<(), Error> {
         let status = self.theirs.status();
         if status == SessionStatus::Purged {
-            self.session.destroy();
-            return Ok(());
-        }
-        if !succeeded && !self.session.manager().settings().commit_on_server_error() {
+            // Dropping this value ends the session.
             return Ok(());
         }
         let mut changes = Changes::default();
@@ -249,7 +247,7 @@ impl Visit {
     }
 }
 
-/// A request whose handler panicked, or whose client went away, ends its session if it was purged.
+/// Ends a purged session, also if the handler panicked or the client went away.
 impl Drop for Visit {
     fn drop(&mut self) {
         if self.theirs.status() == SessionStatus::Purged {
@@ -330,12 +328,10 @@ where
                     let Some(visit) = visit.take() else {
                         return Poll::Ready(answer);
                     };
-                    return Poll::Ready(
-                        match visit.end(answer.succeeded(), this.user_key.as_deref()) {
-                            Ok(()) => answer,
-                            Err(error) => Answer::refused(error),
-                        },
-                    );
+                    return Poll::Ready(match visit.end(this.user_key.as_deref()) {
+                        Ok(()) => answer,
+                        Err(error) => Answer::refused(error),
+                    });
                 }
             }
         }

@@ -1,5 +1,10 @@
 //! What the tests share: a server of either framework, and a client that shows its cookies.
 
+/// Compiles the code of the page, which the crate itself cannot: it does not depend on these crates.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/using-other-crates.md")]
+struct UsingOtherCrates;
+
 use std::{net::SocketAddr, sync::mpsc};
 
 /// A response.
