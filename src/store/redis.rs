@@ -574,8 +574,9 @@ impl Store for RedisStore {
                     self.unindex(was, id).await?;
                 }
             }
-            Applied::Gone => self.unindex(owner, id).await?,
-            Applied::Conflict => {}
+            // A record that was renewed may be theirs all the same.
+            Applied::Gone if was != owner => self.unindex(owner, id).await?,
+            Applied::Gone | Applied::Conflict => {}
         }
         Ok(changed.applied)
     }

@@ -46,7 +46,7 @@ local state, record = look(key)
 if state == 'corrupt' then return { SPOILED } end
 -- The same write, sent again because its answer was lost, is there already.
 if state == 'live' and record.nonce == nonce then return { DONE, record.owner or '', record.kept } end
-if state ~= 'live' or record.verifier ~= verifier then return { GONE } end
+if state ~= 'live' or record.verifier ~= verifier then return { GONE, record.owner or '' } end
 if if_version ~= '' and differs(key, record) then return { CONFLICT } end
 
 local renews = new_verifier ~= ''
