@@ -76,8 +76,11 @@ check 'every command of the workflows is of this repository' tests/workflows.py
 check 'clippy, all features' cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings
 check 'clippy, default features' cargo clippy --quiet -- -D warnings
 check 'clippy, no feature' cargo clippy --quiet --no-default-features -- -D warnings
-features=$(cargo metadata --no-deps --format-version 1 |
-    grep -o '"features":{[^}]*}' | grep -o '"[a-z0-9-]*":\[' | tr -d '":[' | grep -vx default)
+features=$(cargo metadata --no-deps --format-version 1 | python3 -c '
+import json, sys
+packages = json.load(sys.stdin)["packages"]
+features = next(it for it in packages if it["name"] == "session-manager")["features"]
+print("\n".join(name for name in features if name != "default"))')
 [ -n "$features" ] || fail 'no feature found in Cargo.toml'
 for feature in $features; do
     check "clippy, feature $feature alone" \

@@ -85,6 +85,17 @@ impl Kind {
 
 /// The keys of a configuration.
 #[cfg(any(feature = "cookies", feature = "server-side"))]
+#[cfg_attr(
+    not(any(
+        feature = "cookies",
+        feature = "memory",
+        feature = "redis",
+        feature = "postgres",
+        feature = "mysql",
+        feature = "sqlite"
+    )),
+    allow(dead_code, reason = "no url names a store of the application's own")
+)]
 pub(super) struct Keys {
     key: Option<Key>,
     accept: Vec<Key>,
