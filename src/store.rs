@@ -287,8 +287,8 @@ impl SessionSummary {
 
 /// Why a store could not do what it was asked.
 ///
-/// `Debug` prints the same text as `Display`, followed by the sources: it is what `main` prints when it
-/// returns an error.
+/// `Debug` prints the same text as `Display`, followed by the sources: it is what `main` prints
+/// when it returns an error.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -340,7 +340,8 @@ impl StoreError {
         }
     }
 
-    /// The url or another setting of the store `store` is wrong; `why` says what to do.
+    /// Creates [`StoreError::Config`]: a url or another setting of `store` is wrong, and `why` says
+    /// what to do.
     pub fn config(store: &'static str, why: impl Into<Arc<str>>) -> Self {
         let why = why.into();
         Self::Config { store, why }

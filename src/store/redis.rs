@@ -56,19 +56,19 @@ const GEN: usize = 11;
 /// | creating, updating, clearing, renewing, touching, ending; setting a user | 1 | a script (`EVALSHA`) |
 ///
 /// A write sends only what changed. Requests that overlap contend for nothing: Redis merges their
-/// fields. An [`update`](crate::Session::update) is a compare-and-set of the keys it read, so writes
-/// of other keys do not make it run again.
+/// fields. An [`update`](crate::Session::update) is a compare-and-set of the keys it read, so
+/// writes of other keys do not make it run again.
 ///
 /// In a cluster, a session and its user's index (see [`UserIndex`]) are in two slots. A script then
-/// takes one more round trip when the index changes, and two when the session becomes another user's.
-/// A page of a user's sessions takes two to list and two to end (in a cluster three), however many
-/// there are.
+/// takes one more round trip when the index changes, and two when the session becomes another
+/// user's. A page of a user's sessions takes two to list and two to end (in a cluster three),
+/// however many there are.
 ///
 /// # Failures
 ///
-/// The next call after a connection was lost makes another; while no server can be reached, calls fail
-/// at once, and each tries again. A call whose connection broke is sent again. If it had been done the
-/// first time:
+/// The next call after a connection was lost makes another; while no server can be reached, calls
+/// fail at once, and each tries again. A call whose connection broke is sent again. If it had been
+/// done the first time:
 ///
 /// - A plain write is done a second time, over what another request wrote to the same keys between
 ///   the two; if the session was renewed between the two, it is reported as dropped.
@@ -81,13 +81,13 @@ const GEN: usize = 11;
 /// `maxmemory-policy volatile-ttl` or give sessions a server of their own: `noeviction` fails every
 /// log-in when memory is full, and `allkeys-lru` ends sessions before their time. A failover loses
 /// what the replica had not received; `min-replicas-to-write 1` bounds that. An ACL user needs
-/// `~session:* +@read +@write +@scripting +@transaction +@connection`, with `+cluster` in a cluster and
-/// `+role` behind Sentinels.
+/// `~session:* +@read +@write +@scripting +@transaction +@connection`, with `+cluster` in a cluster
+/// and `+role` behind Sentinels.
 ///
-/// Redis drops a session a minute and up to a tenth of its lifetime after it expired, by the server's
-/// own clock. No clock of an application server is compared with it: a span is sent. Application servers
-/// whose clocks differ by less than a minute lose no session early. Whether a session has expired is
-/// decided by what is stored.
+/// Redis drops a session a minute and up to a tenth of its lifetime after it expired, by the
+/// server's own clock. No clock of an application server is compared with it: a span is sent.
+/// Application servers whose clocks differ by less than a minute lose no session early. Whether a
+/// session has expired is decided by what is stored.
 ///
 /// Clones are the same store.
 ///
@@ -121,7 +121,7 @@ impl RedisStore {
         Ok(store)
     }
 
-    /// As [`connect`](Self::connect), but the first session that is opened connects: for an
+    /// Creates the store without connecting: the first session that is opened connects. For an
     /// application that may start before its Redis does.
     ///
     /// # Errors
@@ -164,7 +164,7 @@ impl RedisStore {
         Self::new(Link::new(source, Hosts::own()))
     }
 
-    /// What every key in Redis begins with. Default: `session:`.
+    /// Sets the prefix of every key in Redis. Default: `session:`.
     ///
     /// Applications that share a server take one each.
     #[must_use]
@@ -309,8 +309,8 @@ impl RedisStore {
     }
 
     /// Writes without a script: one transaction of native commands. It may meet a record that was
-    /// destroyed or renewed, because no command of it depends on what is stored; the fields are then no
-    /// part of any record, and the last command says so. `None` if a script has to do it.
+    /// destroyed or renewed, because no command of it depends on what is stored; the fields are
+    /// then no part of any record, and the last command says so. `None` if a script has to do it.
     async fn write_plainly(
         &self,
         id: StoreId,
@@ -343,8 +343,9 @@ impl RedisStore {
             Err(Fault::Redis(error)) if link::is_lost(&error) || error.is_timeout() => {
                 return Err(failed(Fault::Redis(error)));
             }
-            // Nothing was done: the slot moved, the server is a replica by now, memory is full, or it is
-            // older than Redis 7. A script is sent again where that helps, and says what is wrong.
+            // Nothing was done: the slot moved, the server is a replica by now, memory is full, or
+            // it is older than Redis 7. A script is sent again where that helps, and says what is
+            // wrong.
             Err(Fault::Redis(_)) => return Ok(None),
         };
         let meta = match &reply {
@@ -375,8 +376,8 @@ impl RedisStore {
         }
     }
 
-    /// Tells the server to keep a record for longer, before the plain write is acknowledged that made it
-    /// necessary. What became of the record since does not matter.
+    /// Tells the server to keep a record for longer, before the plain write is acknowledged that
+    /// made it necessary. What became of the record since does not matter.
     async fn raise(&self, id: StoreId, write: &Write) -> Result<(), StoreError> {
         let touch = Write::touch(write.verifier, write.created, write.now, write.expires);
         let changed = self.write(&APPLY, id, &touch, "raise", None).await?;
@@ -464,8 +465,8 @@ fn generation(verifier: &str) -> &str {
     verifier.get(..GEN).unwrap_or_default()
 }
 
-/// Until when the server is told to keep a record: a tenth of its lifetime longer than it lives, so that
-/// only a tenth of the writes to a busy session have to tell the server again.
+/// Until when the server is told to keep a record: a tenth of its lifetime longer than it lives, so
+/// that only a tenth of the writes to a busy session have to tell the server again.
 fn keep(write: &Write) -> Timestamp {
     write.expires.plus(write.expires.since(write.now) / 10)
 }
@@ -621,8 +622,8 @@ pub(crate) fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
         let (Some(field), Some(value)) = (text(field), text(value)) else {
             return Err(corrupt("a field of the hash is no text"));
         };
-        // Other fields are a late write's under a former verifier, some later version's, or somebody's
-        // note.
+        // Other fields are a late write's under a former verifier, some later version's, or
+        // somebody's note.
         match field {
             "head" => head = Some(value),
             "user" => user = Some(value),
@@ -671,8 +672,8 @@ fn assemble(
     let version = head.next()?.parse().ok()?;
     let created = Timestamp::from_millis(head.next()?.parse().ok()?);
     let (expires, last_seen) = seen.split_once(' ')?;
-    // The server was told this end, whatever a plain write says whose author ended before it told the
-    // server another one.
+    // The server was told this end, whatever a plain write says whose author ended before it told
+    // the server another one.
     let expires = Timestamp::from_millis(expires.parse().ok()?).min(kept);
     let mut record = Record::new(created, expires, entries);
     record.last_seen = Timestamp::from_millis(last_seen.parse().ok()?);

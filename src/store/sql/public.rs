@@ -20,7 +20,7 @@ macro_rules! sql_store {
                 Ok(store)
             }
 
-            /// As [`connect`](Self::connect), but asks the database nothing yet, and creates nothing:
+            /// Creates the store without asking the database or creating the table:
             /// for starting while it is down, and for another [`table`](Self::with_table).
             ///
             /// # Errors
@@ -34,7 +34,8 @@ macro_rules! sql_store {
                 $crate::store::sql::SqlStore::open(url.as_ref()).map(Self)
             }
 
-            /// Does what [`connect`](Self::connect) does after [`connect_lazy`](Self::connect_lazy).
+            /// Does what [`connect`](Self::connect) does after
+            /// [`connect_lazy`](Self::connect_lazy).
             pub(crate) async fn finish_connecting(&self) -> Result<(), $crate::store::StoreError> {
                 self.0.connect().await
             }
@@ -45,8 +46,8 @@ macro_rules! sql_store {
             /// the table as its documentation says. A pool tests each connection before it is used,
             /// which is one more round trip, unless it was built with `test_before_acquire(false)`.
             ///
-            /// The pool must lead to the server that takes the writes, for reads too: a replica opens
-            /// a session that was ended until it has received that.
+            /// The pool must lead to the server that takes the writes, for reads too: a replica
+            /// opens a session that was ended until it has received that.
             pub fn from_pool(pool: $pool) -> Self {
                 Self($crate::store::sql::SqlStore::from_pool(pool))
             }
@@ -55,8 +56,8 @@ macro_rules! sql_store {
             ///
             /// # Errors
             ///
-            /// If the name is anything but lower-case letters, digits and `_`, begins with a digit, or
-            /// is longer than 48.
+            /// If the name is anything but lower-case letters, digits and `_`, begins with a digit,
+            /// or is longer than 48.
             pub fn with_table(self, name: &str) -> Result<Self, $crate::store::StoreError> {
                 self.0.with_table(name).map(Self)
             }
@@ -73,11 +74,11 @@ macro_rules! sql_store {
                 self.0.migrate().await
             }
 
-            /// Deletes the rows whose time is over, a thousand at a time, over an index; returns how
-            /// many there were.
+            /// Deletes the rows whose time is over, a thousand at a time, over an index; returns
+            /// how many there were.
             ///
-            /// Such rows are never served, swept or not: this frees their room. The present moment is
-            /// the system's, not that of a clock which a [`Builder`](crate::Builder) was given.
+            /// Such rows are never served, swept or not: this frees their room. The present moment
+            /// is the system's, not that of a clock which a [`Builder`](crate::Builder) was given.
             ///
             /// # Errors
             ///
