@@ -537,11 +537,16 @@ layer! {
     /// ```
     /// use axum::{Router, routing::get};
     /// use session_manager::{manager, web::TowerSessions};
-    /// use tower_sessions::Session;
+    /// use tower_sessions::{Session, session::Error};
     ///
-    /// async fn count(session: Session) -> Result<String, tower_sessions::session::Error> {
-    ///     let count: u32 = session.get("count").await?.unwrap_or(0) + 1;
+    /// async fn next(session: &Session) -> Result<u32, Error> {
+    ///     let count = session.get("count").await?.unwrap_or(0) + 1;
     ///     session.insert("count", count).await?;
+    ///     Ok(count)
+    /// }
+    ///
+    /// async fn count(session: Session) -> Result<String, String> {
+    ///     let count = next(&session).await.map_err(|error| error.to_string())?;
     ///     Ok(count.to_string())
     /// }
     ///
