@@ -133,14 +133,17 @@ fn a_middleware_mounted_twice_opens_one_session(web: Web) {
 #[test]
 fn without_middleware_a_request_is_a_500_and_the_log_says_why() {
     let log = Log::of_process();
-    // In one test, because the line names nothing that would tell twins apart.
-    for (number, web) in (1..).zip(Web::ALL) {
+    // The line names nothing that tells requests apart, and other tests may cause it too.
+    let lines = || log.lines("manager::middleware()");
+    for web in Web::ALL {
+        let before = lines().len();
         let server = Server::start(web, App::new());
         let answer = server.raw("/run/flash.lost", &[]);
         assert_eq!(answer.status, 500, "{web}");
-        let lines = log.lines("manager::middleware()");
-        assert_eq!(lines.len(), number, "{web}: {lines:#?}");
-        assert!(lines[number - 1].contains("ERROR") && lines[number - 1].contains("cargo tree -d"));
+        let lines = lines();
+        assert!(lines.len() > before, "{web}: {lines:#?}");
+        let is_whole = |line: &String| line.contains("ERROR") && line.contains("cargo tree -d");
+        assert!(lines.iter().any(is_whole), "{web}: {lines:#?}");
     }
 }
 
