@@ -542,7 +542,6 @@ fn a_store_that_cannot_be_reached_is_an_error_that_keeps_its_source() {
         "redis://127.0.0.1:1",
         "postgres://app@127.0.0.1:1/app?sslmode=disable",
         "mysql://app@127.0.0.1:1/app?ssl-mode=DISABLED",
-        "sqlite:/no/such/directory/sessions.db",
     ] {
         let error = refused(config(url));
         let SetupError::Store { source } = &error else {
@@ -552,6 +551,16 @@ fn a_store_that_cannot_be_reached_is_an_error_that_keeps_its_source() {
         let cause = source.source().unwrap().to_string();
         assert!(error.to_string().contains(&cause), "{error}");
     }
+}
+
+#[test]
+fn a_missing_folder_of_sqlite_is_an_error_that_names_the_cure() {
+    let error = refused(config("sqlite:/no/such/directory/sessions.db"));
+    let SetupError::Store { source } = &error else {
+        panic!("{error}");
+    };
+    assert!(matches!(source, StoreError::Config { .. }), "{error}");
+    assert!(error.to_string().contains("folder"), "{error}");
 }
 
 #[test]
