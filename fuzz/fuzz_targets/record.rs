@@ -22,15 +22,20 @@ type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 fn fields(entries: &[Entry]) -> Fields {
     let field = |field: &str, value: String| (field.as_bytes().to_vec(), value.into_bytes());
     let verifier = "A".repeat(43);
-    let meta = field("meta", format!("4 3 1 2 {verifier} - 0123456789abcdef"));
+    let generation = &verifier[..11];
+    let own = [
+        field("meta", format!("{verifier} 3")),
+        field("head", "4 1 - 0123456789abcdef".into()),
+        field(&format!("e{generation}"), "3 2".into()),
+    ];
     let values = entries.iter().map(|(key, value)| {
         let value = match value {
             Value::Text(text) => format!("t{text}"),
             Value::Json(text) => format!("j{text}"),
         };
-        field(&format!(".{key}"), value)
+        field(&format!("{generation}{key}"), value)
     });
-    [meta].into_iter().chain(values).collect()
+    own.into_iter().chain(values).collect()
 }
 
 fn come_back(entries: &[Entry]) {
