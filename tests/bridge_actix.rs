@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::{collections::HashMap, sync::Arc, thread::scope};
+use std::{collections::HashMap, sync::Arc};
 
 use actix_session::{
     Session as Theirs, SessionMiddleware,
@@ -15,7 +15,9 @@ use actix_web::{
     web::{self, Data, ServiceConfig},
 };
 use common::{
-    Log, Server, backends, block_on, key,
+    Log, Server, at_once, backends, block_on,
+    bridge::{their_log_out_wins, their_writes_merge_by_key},
+    key,
     server_side::{Flaky, How},
 };
 use session_manager::{
@@ -187,12 +189,7 @@ fn fifty_overlapping_inserts_are_all_kept() {
     let server = bridged(in_memory());
     let visitor = server.visitor();
     visitor.body("/do/insert:first=0");
-    scope(|scope| {
-        for n in 0..50 {
-            let visitor = visitor.clone();
-            scope.spawn(move || visitor.body(&format!("/together/insert:key{n}=1")));
-        }
-    });
+    at_once(50, |n| visitor.body(&format!("/together/insert:key{n}=1")));
     let all: Vec<_> = (0..50).map(|n| format!("get:key{n}")).collect();
     assert_eq!(
         visitor.body(&format!("/do/{}", all.join("+"))),
@@ -404,51 +401,14 @@ fn kept() -> Server {
 
 #[test]
 fn through_their_middleware_a_store_of_this_crate_merges_by_key() {
-    let server = kept();
-    let cookie = server.visitor().get("/do/insert:first=0").cookie();
-    scope(|scope| {
-        for n in 0..50 {
-            let (server, cookie) = (&server, &cookie);
-            scope.spawn(move || server.with_cookie(&format!("/together/insert:key{n}=1"), cookie));
-        }
-    });
-    let all: Vec<_> = (0..50).map(|n| format!("get:key{n}")).collect();
-    let body = server
-        .with_cookie(&format!("/do/{}", all.join("+")), &cookie)
-        .body;
-    assert_eq!(body, ["1"; 50].join(" "));
-    server.with_cookie("/do/remove:first+insert:key0=2", &cookie);
-    assert_eq!(
-        server
-            .with_cookie("/do/get:first+get:key0+get:key1", &cookie)
-            .body,
-        "none 2 1"
-    );
-    server.with_cookie("/do/clear+insert:only=1", &cookie);
-    assert_eq!(
-        server.with_cookie("/do/get:key1+get:only", &cookie).body,
-        "none 1"
-    );
+    their_writes_merge_by_key(&kept());
 }
 
 #[test]
 fn through_their_middleware_a_log_out_wins() {
     let server = kept();
     let cookie = server.visitor().get("/do/insert:a=1").cookie();
-    scope(|scope| {
-        for n in 0..50 {
-            let (server, cookie) = (&server, &cookie);
-            let what = if n == 0 { "purge" } else { "insert:late=1" };
-            scope.spawn(move || {
-                let answer = server.with_cookie(&format!("/together/{what}"), cookie);
-                assert_eq!(answer.status, 200);
-            });
-        }
-    });
-    assert_eq!(
-        server.with_cookie("/do/get:a+get:late", &cookie).body,
-        "none none"
-    );
+    their_log_out_wins(&server, &cookie, "purge");
 }
 
 #[actix_web::test]

@@ -17,7 +17,9 @@ use axum::{
     routing::get,
 };
 use common::{
-    Log, Server, backends, block_on, key,
+    Log, Server, at_once, backends, block_on,
+    bridge::{their_log_out_wins, their_writes_merge_by_key},
+    key,
     server_side::{Counting, Flaky, How},
 };
 use session_manager::{
@@ -247,12 +249,7 @@ fn fifty_overlapping_inserts_are_all_kept() {
     let server = bridged(in_memory());
     let visitor = server.visitor();
     visitor.body("/do/insert:first=0");
-    std::thread::scope(|scope| {
-        for n in 0..50 {
-            let visitor = visitor.clone();
-            scope.spawn(move || visitor.body(&format!("/together/insert:key{n}=1")));
-        }
-    });
+    at_once(50, |n| visitor.body(&format!("/together/insert:key{n}=1")));
     let all: Vec<_> = (0..50).map(|n| format!("get:key{n}")).collect();
     assert_eq!(
         visitor.body(&format!("/do/{}", all.join("+"))),
@@ -555,34 +552,7 @@ fn kept(store: MemoryStore) -> Server {
 
 #[test]
 fn through_their_middleware_a_store_of_this_crate_merges_by_key() {
-    let server = kept(MemoryStore::default());
-    let cookie = server
-        .visitor()
-        .get("/do/insert:first=0+insert:text=5")
-        .cookie();
-    std::thread::scope(|scope| {
-        for n in 0..50 {
-            let (server, cookie) = (&server, &cookie);
-            scope.spawn(move || server.with_cookie(&format!("/together/insert:key{n}=1"), cookie));
-        }
-    });
-    let all: Vec<_> = (0..50).map(|n| format!("get:key{n}")).collect();
-    let body = server
-        .with_cookie(&format!("/do/{}", all.join("+")), &cookie)
-        .body;
-    assert_eq!(body, ["1"; 50].join(" "));
-    server.with_cookie("/do/remove:first+insert:key0=2", &cookie);
-    assert_eq!(
-        server
-            .with_cookie("/do/get:first+get:key0+get:key1", &cookie)
-            .body,
-        "none 2 1"
-    );
-    server.with_cookie("/do/clear+insert:only=1", &cookie);
-    assert_eq!(
-        server.with_cookie("/do/get:key1+get:only", &cookie).body,
-        "none 1"
-    );
+    their_writes_merge_by_key(&kept(MemoryStore::default()));
 }
 
 #[test]
@@ -593,25 +563,7 @@ fn through_their_middleware_a_log_out_wins_and_a_new_id_replaces_the_old_one() {
     assert_ne!(old, new);
     assert_eq!(server.with_cookie("/do/get:a+get:b", &new).body, "1 1");
     assert_eq!(server.with_cookie("/do/get:a", &old).body, "none");
-    // Loaded, then saved when the session is gone.
-    let late = std::thread::scope(|scope| {
-        let barriers = (0..50).map(|n| {
-            let (server, new) = (&server, &new);
-            scope.spawn(move || {
-                let what = if n == 0 { "flush" } else { "insert:late=1" };
-                server.with_cookie(&format!("/together/{what}"), new)
-            })
-        });
-        let all: Vec<_> = barriers.collect();
-        all.into_iter()
-            .map(|it| it.join().unwrap().status)
-            .collect::<Vec<_>>()
-    });
-    assert_eq!(late, [200; 50], "each late response is delivered");
-    assert_eq!(
-        server.with_cookie("/do/get:a+get:late", &new).body,
-        "none none"
-    );
+    their_log_out_wins(&server, &new, "flush");
 }
 
 #[tokio::test]

@@ -2,9 +2,11 @@
 
 mod common;
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{path::Path, time::Duration};
 
-use common::{App, Log, Server, Web, backends, block_on, key, on_every_framework, watch};
+use common::{
+    App, Log, Server, Web, alone::alone, backends, block_on, key, on_every_framework, watch,
+};
 use session_manager::{
     ConfigError, Error, HasSession, Manager, MemoryStore, MySqlStore, PostgresStore, PrivateCookie,
     RedisStore, ServerSide, Session, SignedCookie, SqliteStore, StoreError,
@@ -12,28 +14,8 @@ use session_manager::{
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Runs `body` in a process where it runs alone, and returns what that process wrote; nothing in the
-/// process itself.
-fn alone<F: FnOnce()>(web: Web, body: F) -> Option<String> {
-    const MARK: &str = "SESSION_MANAGER_TEST_ALONE";
-    if std::env::var_os(MARK).is_some() {
-        body();
-        return None;
-    }
-    // `crate::test::{{closure}}`
-    let test = std::any::type_name::<F>().split("::").nth(1).unwrap();
-    let test = format!("{web}::{test}");
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", &test, "--nocapture"]).env(MARK, "1");
-    let output = child.output().unwrap();
-    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert!(output.status.success(), "{text}");
-    assert!(text.contains("1 passed"), "{text}");
-    Some(text)
-}
-
 fn a_forgotten_middleware_is_told_once_on_standard_error_if_nothing_receives_the_log(web: Web) {
-    let output = alone(web, || {
+    let output = alone(web, None, || {
         watch::nobody_listens();
         let server = Server::start(web, App::new());
         for _ in 0..2 {
@@ -47,7 +29,7 @@ fn a_forgotten_middleware_is_told_once_on_standard_error_if_nothing_receives_the
 }
 
 fn a_forgotten_middleware_is_only_logged_if_something_receives_the_log(web: Web) {
-    let output = alone(web, || {
+    let output = alone(web, None, || {
         let log = Log::of_process();
         let server = Server::start(web, App::new());
         assert_eq!(server.visitor().get("/run/len").status, 500);

@@ -8,7 +8,9 @@
     reason = "a module of many test binaries; each uses a part of it"
 )]
 
+pub mod alone;
 pub mod app;
+pub mod bridge;
 pub mod process;
 pub mod proxy;
 #[cfg(feature = "server-side")]
@@ -411,6 +413,17 @@ impl Gates {
             waiting.await.expect("the slow request came");
         });
     }
+}
+
+/// Makes `count` calls, each in a thread of its own, and returns what they returned, in their order.
+/// That they overlap, a barrier in the handler ensures.
+pub fn at_once<T: Send>(count: usize, call: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let call = &call;
+        let calls = (0..count).map(|number| scope.spawn(move || call(number)));
+        let calls: Vec<_> = calls.collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    })
 }
 
 /// An error as a log may show it, with its sources.

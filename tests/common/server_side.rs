@@ -19,7 +19,7 @@ use session_manager::{
 use session_manager::MemoryStore;
 use sha2::{Digest, Sha256};
 
-use super::{Answer, App, Clock, Gates, Server, Web, backends, block_on};
+use super::{Answer, App, Clock, Gates, Server, Web, at_once, backends, block_on};
 
 /// A store that counts its calls: each is one round trip.
 #[derive(Clone)]
@@ -273,16 +273,11 @@ pub fn requests_that_overlap_lose_nothing<S: Store + Clone>(web: Web, store: &S)
         let gates = Gates::new(count);
         let server = serve(web, store, &gates, |builder| builder);
         let cookie = server.raw("/run/add.first.1", &[]).cookie();
-        std::thread::scope(|scope| {
-            for number in 0..count {
-                let (server, cookie) = (&server, &cookie);
-                scope.spawn(move || {
-                    let answer =
-                        server.with_cookie(&format!("/together/{}", script(number)), cookie);
-                    assert_eq!(answer.status, 200, "{answer:?}");
-                });
-            }
+        let statuses = at_once(count, |number| {
+            let path = format!("/together/{}", script(number));
+            server.with_cookie(&path, &cookie).status
         });
+        assert_eq!(statuses, vec![200; count]);
         (server, cookie)
     };
     let (server, cookie) = at_once(50, &|number| format!("add.key{number}.value"));
@@ -325,12 +320,8 @@ fn fifty_at_once<S: Store + Clone>(
 ) -> (&'static Server, String, Vec<String>) {
     let server = serve(web, store, &Gates::new(50), |builder| builder);
     let cookie = server.raw(&format!("/run/{before}"), &[]).cookie();
-    let answers = std::thread::scope(|scope| {
-        let ask = || server.with_cookie(&format!("/at-once/{script}"), &cookie);
-        let asked: Vec<_> = (0..50).map(|_| scope.spawn(ask)).collect();
-        let answers = asked.into_iter().map(|asked| asked.join().unwrap());
-        answers.map(|answer| answer.body).collect()
-    });
+    let path = format!("/at-once/{script}");
+    let answers = at_once(50, |_| server.with_cookie(&path, &cookie).body);
     (server, cookie, answers)
 }
 
@@ -509,17 +500,9 @@ pub fn sessions_migrate_to_the_store_without_loss<S: Store + Clone>(web: Web, st
         };
 
         let cookie = begin.raw("/run/add.user.ada", &[]).cookie();
-        let new: Vec<_> = std::thread::scope(|scope| {
-            let requests = (0..10).map(|number| {
-                let (server, cookie) = (processes[number % 2], &cookie);
-                let path = format!("/together/add.key{number}.value,count.n");
-                scope.spawn(move || set(&server.with_cookie(&path, cookie)))
-            });
-            let requests: Vec<_> = requests.collect();
-            requests
-                .into_iter()
-                .map(|request| request.join().unwrap())
-                .collect()
+        let new = at_once(10, |number| {
+            let path = format!("/together/add.key{number}.value,count.n");
+            set(&processes[number % 2].with_cookie(&path, &cookie))
         });
         assert!(
             new.iter().all(|set| *set == new[0]),

@@ -3,7 +3,7 @@
 use std::{sync::mpsc, time::Duration};
 
 use crate::common::{
-    Answer, App, Clock, Gates, Server, Web, Wire, backends, key, on_every_framework,
+    Answer, App, Clock, Gates, Server, Web, Wire, at_once, backends, key, on_every_framework,
 };
 use session_manager::{Builder, Error, Manager, MemoryStore, PrivateCookie, ServerSide};
 
@@ -182,15 +182,9 @@ fn ten_requests_in_two_processes_lose_no_write_when_migrating(web: Web) {
         let (store, gates) = (MemoryStore::new(), Gates::new(10));
         let processes = [0, 1].map(|_| from.process(web, to_memory(&store), &gates));
         let old = from.begin(web);
-        let new: Vec<_> = std::thread::scope(|scope| {
-            let requests = (0..10).map(|number| {
-                let (server, old) = (&processes[number % 2], &old);
-                let path = format!("/together/add.key{number}.value,count.n,flash.m{number}");
-                scope.spawn(move || set(&server.with_cookie(&path, old)))
-            });
-            let requests: Vec<_> = requests.collect();
-            let answers = requests.into_iter().map(|request| request.join().unwrap());
-            answers.collect()
+        let new = at_once(10, |number| {
+            let path = format!("/together/add.key{number}.value,count.n,flash.m{number}");
+            set(&processes[number % 2].with_cookie(&path, &old))
         });
         assert_eq!(new[0].len(), 1, "{}", from.name);
         assert!(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::{
-    Answer, App, Backend, Clock, Gates, Log, Server, Web, all_backends, key, key_of,
+    Answer, App, Backend, Clock, Gates, Log, Server, Web, all_backends, at_once, key, key_of,
     on_every_framework,
 };
 use session_manager::{Builder, Manager, MemoryStore, PrivateCookie, ServerSide, SignedCookie};
@@ -160,17 +160,9 @@ fn overlapping_requests_lose_no_write_during_a_migration(web: Web) {
         let cookie = serve(web, &old)
             .raw("/run/add.user.ada,count.n", &[])
             .cookie();
-        let new: Vec<_> = std::thread::scope(|scope| {
-            let requests = (0..50).map(|number| {
-                let (server, cookie) = (&server, &cookie);
-                let path = format!("/together/add.key{number}.value,count.n");
-                scope.spawn(move || server.with_cookie(&path, cookie).cookie())
-            });
-            let requests: Vec<_> = requests.collect();
-            requests
-                .into_iter()
-                .map(|request| request.join().unwrap())
-                .collect()
+        let new = at_once(50, |number| {
+            let path = format!("/together/add.key{number}.value,count.n");
+            server.with_cookie(&path, &cookie).cookie()
         });
         assert!(
             new.iter().all(|cookie| *cookie == new[0]),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::common::{
-    App, Server, Web, backends, block_on, key, on_every_framework,
+    App, Server, Web, at_once, backends, block_on, key, on_every_framework,
     script::{run, run_outside},
     server_side::{Flaky, How, overlapping_updates_cost_calls_in_proportion},
 };
@@ -191,11 +191,9 @@ fn a_token_in_a_migrating_session_is_taken_once(web: Web) {
         let manager = memory().migrate_from(old).build().unwrap();
         let gates = crate::common::Gates::new(10);
         let server = Server::start(web, gates.app().wrap(manager.middleware()));
-        let taken: Vec<_> = std::thread::scope(|scope| {
-            let ask = || server.with_cookie("/at-once/take.token,countnow.n", &cookie);
-            let asked: Vec<_> = (0..10).map(|_| scope.spawn(ask)).collect();
-            let answers = asked.into_iter().map(|asked| asked.join().unwrap());
-            answers.map(|answer| answer.body).collect()
+        let taken = at_once(10, |_| {
+            let path = "/at-once/take.token,countnow.n";
+            server.with_cookie(path, &cookie).body
         });
         let got = taken
             .iter()

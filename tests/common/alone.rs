@@ -1,0 +1,34 @@
+//! Tests that need a process of their own.
+
+use std::process::Command;
+
+use super::Web;
+
+/// Runs `body` in a process of its own, where `SESSION_SECRET` is `secret`. Returns what that process
+/// wrote, and nothing in the process itself. For a test on every framework.
+pub fn alone<F: FnOnce()>(web: Web, secret: Option<&str>, body: F) -> Option<String> {
+    const MARK: &str = "SESSION_MANAGER_TEST_ALONE";
+    if std::env::var_os(MARK).is_some() {
+        body();
+        return None;
+    }
+    // `crate::test::{{closure}}`
+    let test = std::any::type_name::<F>().split("::").nth(1).unwrap();
+    let test = format!("{web}::{test}");
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child
+        .args(["--exact", &test, "--nocapture"])
+        .env(MARK, "1")
+        .env_remove("SESSION_SECRET");
+    if let Some(secret) = secret {
+        child.env("SESSION_SECRET", secret);
+    }
+    let output = child.output().unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert!(
+        text.contains("1 passed"),
+        "the test did not run alone: {text}"
+    );
+    Some(text)
+}
