@@ -177,28 +177,47 @@ impl Lifetime {
         Err(Error::InvalidLifetime { why })
     }
 
-    pub(crate) fn encode(self) -> Value {
-        Value::Text(match self {
-            Self::Browser => "browser".into(),
+    /// Returns what a session stores under [`KEY`](Self::KEY) in place of `former`. A cookie that was
+    /// made before may still be with the client, so the longest absolute timeout is kept too.
+    pub(crate) fn encode(self, former: Option<Value<&str>>) -> Value {
+        let (mut text, own) = match self {
+            Self::Browser => ("browser".to_owned(), Duration::ZERO),
             Self::Persistent { idle, absolute } => {
-                format!("{} {}", idle.as_millis(), absolute.as_millis()).into()
+                let text = format!("{} {}", idle.as_millis(), absolute.as_millis());
+                (text, absolute)
             }
-        })
+        };
+        let longest = Self::longest(former);
+        if longest > own {
+            text = format!("{text} {}", longest.as_millis());
+        }
+        Value::Text(text.into())
     }
 
     /// Returns the lifetime that a session stores under [`KEY`](Self::KEY), if it has one.
     pub(crate) fn decode(value: Option<Value<&str>>) -> Option<Self> {
+        Self::parse(value).map(|(lifetime, _)| lifetime)
+    }
+
+    /// Returns the longest absolute timeout of its own that a session ever had, from the value under
+    /// [`KEY`](Self::KEY).
+    pub(crate) fn longest(value: Option<Value<&str>>) -> Duration {
+        Self::parse(value).map_or(Duration::ZERO, |(_, longest)| longest)
+    }
+
+    fn parse(value: Option<Value<&str>>) -> Option<(Self, Duration)> {
         let value = value?;
-        let text = value.as_str();
-        if text == "browser" {
-            return Some(Self::Browser);
-        }
-        let (idle, absolute) = text.split_once(' ')?;
+        let mut parts = value.as_str().split(' ');
         let millis = |text: &str| text.parse().ok().map(Duration::from_millis);
-        Some(Self::Persistent {
-            idle: millis(idle)?,
-            absolute: millis(absolute)?,
-        })
+        let (lifetime, own) = match parts.next()? {
+            "browser" => (Self::Browser, Duration::ZERO),
+            idle => {
+                let (idle, absolute) = (millis(idle)?, millis(parts.next()?)?);
+                (Self::Persistent { idle, absolute }, absolute)
+            }
+        };
+        let longest = parts.next().map_or(Some(own), millis)?;
+        parts.next().is_none().then_some((lifetime, longest))
     }
 }
 
@@ -260,15 +279,24 @@ mod tests {
         };
         for lifetime in [Lifetime::Browser, persistent] {
             lifetime.check().unwrap();
-            let value = lifetime.encode();
+            let value = lifetime.encode(None);
             assert_eq!(Lifetime::decode(Some(value.borrowed())), Some(lifetime));
         }
+        let long = persistent.encode(None);
+        let short = Lifetime::Browser.encode(Some(long.borrowed()));
+        let short = Lifetime::Browser.encode(Some(short.borrowed()));
+        assert_eq!(
+            Lifetime::decode(Some(short.borrowed())),
+            Some(Lifetime::Browser)
+        );
+        assert_eq!(Lifetime::longest(Some(short.borrowed())), Lifetime::MAX);
         for text in [
             "",
             "x",
             "1",
             "1 ",
-            "1 2 3",
+            "1 2 3 4",
+            "browser 1 2",
             "-1 2",
             "99999999999999999999 1",
         ] {

@@ -21,7 +21,6 @@ use crate::{
     backend::Size,
     changes::{Change, Update},
     error::Error,
-    expiry::Lifetime,
     manager::Manager,
     message::Message,
     session::{
@@ -408,13 +407,7 @@ impl Session {
     /// ```
     #[doc(alias("remove_all"))]
     pub fn clear(&self) {
-        let lifetime = self.lifetime();
-        self.change(|changes| {
-            changes.clear();
-            if let Some(lifetime) = lifetime {
-                changes.set(Lifetime::KEY, lifetime.encode());
-            }
-        });
+        self.change(State::clear);
     }
 
     /// Gives the session a new id and restarts its timeouts; the data stays, and the old id opens
@@ -459,7 +452,7 @@ impl Session {
     /// ```
     #[doc(alias("purge", "flush", "logout", "log_out", "invalidate", "delete"))]
     pub fn destroy(&self) {
-        self.change(|changes| changes.destroy());
+        self.change(|state| state.pending.changes.destroy());
     }
 
     /// Sets the user of this session, so that

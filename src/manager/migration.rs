@@ -12,7 +12,7 @@ use crate::{
     changes::{Changes, View},
     cookie::{NameHash, SessionCookie, Tokens},
     error::Error,
-    expiry::Timestamp,
+    expiry::{Lifetime, Timestamp},
     future::BackendFuture,
     log::log,
     manager::Manager,
@@ -166,10 +166,10 @@ impl MigratingBackend {
                     ids.push(id);
                 }
             }
-            // A cookie of this session may open it for as long as the session's own lifetime says.
-            let expiry = commit.settings.expiry_of(&commit.stored.entries);
+            // A cookie of this session may be as old as the longest lifetime that the session had.
+            let longest = Lifetime::longest(commit.stored.entries.get(Lifetime::KEY));
             let until = self.buried_until(commit.now);
-            let until = until.max(commit.now.plus(expiry.absolute));
+            let until = until.max(commit.now.plus(longest));
             for id in ids {
                 Arc::clone(&adopt).bury(id, commit.now, until).await?;
             }

@@ -5,7 +5,6 @@ use crate::{
     backend::Size,
     changes::{Change, Changes},
     error::Error,
-    expiry::Lifetime,
     value::Value,
 };
 
@@ -99,11 +98,7 @@ impl Session {
             state.pending.changes.destroy();
         }
         if changes.is_cleared() {
-            let lifetime = state.view().get(Lifetime::KEY).map(Value::into_owned);
-            state.pending.changes.clear();
-            if let Some(lifetime) = lifetime {
-                state.pending.changes.set(Lifetime::KEY, lifetime);
-            }
+            state.clear();
         }
         if changes.is_renewed() {
             state.pending.changes.renew();

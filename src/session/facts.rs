@@ -53,7 +53,8 @@ impl Session {
                 backend: self.manager().backend_name(),
             });
         }
-        self.insert(&mut state, Lifetime::KEY, Change::Set(lifetime.encode()))
+        let value = lifetime.encode(state.view().get(Lifetime::KEY));
+        self.insert(&mut state, Lifetime::KEY, Change::Set(value))
     }
 
     /// Returns the lifetime that [`set_lifetime`](Self::set_lifetime) set; `None` if the manager's

@@ -16,7 +16,7 @@ use crate::{
     changes::{Change, Changes, View},
     cookie::Tokens,
     error::Error,
-    expiry::Timestamp,
+    expiry::{Lifetime, Timestamp},
     log::log,
     manager::Manager,
     record::Record,
@@ -233,6 +233,15 @@ impl State {
             .iter()
             .map(|(key, _)| key)
             .filter(|key| key.starts_with(FLASH))
+    }
+
+    /// Removes all values but the session's lifetime.
+    pub(super) fn clear(&mut self) {
+        let lifetime = self.view().get(Lifetime::KEY).map(Value::into_owned);
+        self.pending.changes.clear();
+        if let Some(lifetime) = lifetime {
+            self.pending.changes.set(Lifetime::KEY, lifetime);
+        }
     }
 
     pub(super) fn too_late(&mut self) {
@@ -496,11 +505,11 @@ impl Session {
     }
 
     /// Changes the session as a whole: the one place that does.
-    pub(super) fn change(&self, change: impl FnOnce(&mut Changes)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.look();
         match self.writable(&state) {
             // Of one that takes no writes the commit says that it was not done.
-            Ok(()) | Err(Error::ReadOnly) => change(&mut state.pending.changes),
+            Ok(()) | Err(Error::ReadOnly) => change(&mut state),
             // Nothing is left of it.
             Err(Error::Ended) => {}
             Err(_) => state.too_late(),

@@ -224,6 +224,46 @@ fn the_user_of_a_session_is_who_logged_in(web: Web) {
 #[cfg(not(feature = "memory"))]
 fn the_user_of_a_session_is_who_logged_in(_: Web) {}
 
+#[cfg(feature = "memory")]
+fn a_lifetime_migrates_and_a_log_out_outlives_it(web: Web) {
+    use session_manager::{Manager, MemoryStore, ServerSide};
+
+    for (from, old) in crate::common::backends() {
+        for shorten in ["get", "browser", "browser+renew"] {
+            let clock = Clock::default();
+            let old = old().clock(clock.now()).build().unwrap();
+            let cookie = {
+                let app = App::new().get("/do", async |session: Session, _| {
+                    act(&session, "remember")?;
+                    act(&session, "add")
+                });
+                Server::start(web, app.wrap(old.middleware()))
+                    .raw("/do", &[])
+                    .cookie()
+            };
+            let new = Manager::builder(ServerSide::new(MemoryStore::new()));
+            let server = serve(web, new.clock(clock.now()).migrate_from(old));
+            let moved = server.with_cookie(&format!("/do/add+mark+{shorten}"), &cookie);
+            let read = server.with_cookie("/do/lifetime", moved.cookie()).body;
+            assert_eq!(
+                read.contains("Persistent"),
+                shorten == "get",
+                "{from}: {read}"
+            );
+            server.with_cookie("/do/destroy", moved.cookie());
+            // Longer than any timeout of the managers, shorter than the old cookie's.
+            for days in [1, 7, 12] {
+                clock.forward(days * DAY);
+                let read = server.with_cookie("/do/get", &cookie).body;
+                assert_eq!(read, "none", "{from}, {shorten}: {days} days later");
+            }
+        }
+    }
+}
+
+#[cfg(not(feature = "memory"))]
+fn a_lifetime_migrates_and_a_log_out_outlives_it(_: Web) {}
+
 fn an_invalid_lifetime_is_an_error_and_changes_nothing(web: Web) {
     for (backend, builder) in all_backends() {
         let app = App::new().get("/set/{idle}", async |session: Session, idle| {
@@ -272,6 +312,7 @@ on_every_framework! {
     the_times_of_a_session_are_those_of_its_record,
     a_login_is_fresh_for_a_while_and_renewal_keeps_its_time,
     the_user_of_a_session_is_who_logged_in,
+    a_lifetime_migrates_and_a_log_out_outlives_it,
     an_invalid_lifetime_is_an_error_and_changes_nothing,
     all_entries_come_in_one_call_with_text_and_json_told_apart,
 }
