@@ -1,6 +1,6 @@
 //! The secret key for signing and encrypting cookies.
 
-use std::fmt;
+use std::{env::VarError, fmt};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -66,20 +66,26 @@ impl Key {
     /// assert!(error.to_string().contains("NO_SUCH_VARIABLE"));
     /// ```
     pub fn from_env(name: &str) -> Result<Self, KeyError> {
-        use std::env::VarError;
-        let name = || name.to_owned();
-        let secret = std::env::var(name()).map_err(|error| match error {
-            VarError::NotPresent => KeyError::NotSet { name: name() },
-            VarError::NotUnicode(_) => KeyError::NotUnicode { name: name() },
+        let secret = std::env::var(name).map_err(|error| match error {
+            VarError::NotPresent => KeyError::NotSet { name: name.into() },
+            VarError::NotUnicode(_) => KeyError::NotUnicode { name: name.into() },
         })?;
-        Self::from_secret(secret).map_err(|error| match error {
-            KeyError::TooShort { len, min } => KeyError::VariableTooShort {
-                name: name(),
-                len,
-                min,
-            },
-            other => other,
-        })
+        Self::from_secret(secret).map_err(|error| error.of(name))
+    }
+
+    /// Creates the keys that the environment variable `name` lists, separated by commas: none if it is
+    /// not set or empty.
+    pub(crate) fn list_from_env(name: &str) -> Result<Vec<Self>, KeyError> {
+        let list = match std::env::var(name) {
+            Ok(list) => list,
+            Err(VarError::NotPresent) => return Ok(Vec::new()),
+            Err(VarError::NotUnicode(_)) => {
+                return Err(KeyError::NotUnicode { name: name.into() });
+            }
+        };
+        let secrets = list.split(',').map(str::trim).filter(|it| !it.is_empty());
+        let keys = secrets.map(|secret| Self::from_secret(secret).map_err(|error| error.of(name)));
+        keys.collect()
     }
 
     /// The extract step of HKDF (RFC 5869); [`Self::derive`] is the expand step.
@@ -173,6 +179,20 @@ pub enum KeyError {
         /// The variable.
         name: String,
     },
+}
+
+impl KeyError {
+    /// Names the environment variable that the secret is from.
+    fn of(self, variable: &str) -> Self {
+        match self {
+            Self::TooShort { len, min } => Self::VariableTooShort {
+                name: variable.to_owned(),
+                len,
+                min,
+            },
+            other => other,
+        }
+    }
 }
 
 #[cfg(test)]

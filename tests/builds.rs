@@ -9,7 +9,11 @@ use std::{
 fn cargo(directory: &Path, arguments: &[&str]) -> Output {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(arguments).current_dir(directory);
-    cargo.env_remove("SESSION_SECRET").output().unwrap()
+    cargo
+        .env_remove("SESSION_SECRET")
+        .env_remove("SESSION_ACCEPT")
+        .output()
+        .unwrap()
 }
 
 fn text(bytes: Vec<u8>) -> String {
@@ -87,6 +91,7 @@ fn a_release_build_with_debug_assertions_has_safe_defaults() {
         "127.0.0.1:8080: _session=",
         "localhost:8080: _session=",
         "127.0.0.1:7000: _session=",
+        "signed: the environment variable SESSION_SECRET is not set",
         "ERROR no session was opened for this request",
         "not mounted: 500 Internal Server Error, 21 bytes",
     ];

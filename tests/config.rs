@@ -12,7 +12,9 @@ use std::{
 };
 
 use common::{
-    Log, Server, Web, key_of, on_every_framework,
+    Log, Server, Web,
+    alone::alone,
+    key_of, on_every_framework,
     watch::{keep_secret, shows_nothing},
 };
 use session_manager::{
@@ -240,7 +242,7 @@ fn expired_rows_are_swept_until_the_last_handle_of_the_manager_is_dropped() {
 }
 
 #[test]
-fn a_file_says_the_same_as_a_url_in_toml_and_in_json() {
+fn a_file_says_the_same_as_a_url_in_toml_json_and_yaml() {
     keep_secret(SECRET);
     keep_secret(OLD_SECRET);
     let toml = format!(
@@ -268,7 +270,10 @@ fn a_file_says_the_same_as_a_url_in_toml_and_in_json() {
     );
     let from_toml: Config = toml::from_str(&toml).unwrap();
     let from_json: Config = serde_json::from_str(&json).unwrap();
-    for config in [from_toml, from_json] {
+    // Not the JSON, which is YAML too.
+    let yaml = toml.replace(" = ", ": ").replace("            ", "");
+    let from_yaml: Config = serde_yaml_ng::from_str(&yaml).unwrap();
+    for config in [from_toml, from_json, from_yaml] {
         assert_eq!(config.secret.as_deref(), Some(SECRET));
         assert_eq!(config.accept, [OLD_SECRET]);
         assert_eq!(config.idle, Some(Duration::from_secs(20 * 60)));
@@ -590,30 +595,6 @@ fn without_a_runtime_a_store_is_an_error_and_no_panic() {
     }
 }
 
-/// Runs `body` in a process with these variables. Returns what the process wrote, and nothing in the
-/// process itself.
-fn alone<F: FnOnce()>(variables: &[(&str, &str)], body: F) -> Option<String> {
-    const MARK: &str = "SESSION_MANAGER_TEST_ALONE";
-    if std::env::var_os(MARK).is_some() {
-        body();
-        return None;
-    }
-    // `crate::test::{{closure}}`
-    let test = std::any::type_name::<F>().split("::").nth(1).unwrap();
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child
-        .args(["--exact", test, "--nocapture"])
-        .env(MARK, "1")
-        .env_remove("SESSION_URL")
-        .env_remove("SESSION_SECRET")
-        .envs(variables.iter().copied());
-    let output = child.output().unwrap();
-    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert!(output.status.success(), "{text}");
-    assert!(text.contains("1 passed"), "it did not run: {text}");
-    Some(text)
-}
-
 fn set() -> Result<(), SetupError> {
     runtime().block_on(manager::set_from_env()).map(drop)
 }
@@ -624,7 +605,7 @@ fn the_environment_sets_the_process_wide_manager() {
         ("SESSION_URL", "memory:?name=from_env"),
         ("SESSION_SECRET", SECRET),
     ];
-    alone(&variables, || {
+    alone(None, &variables, || {
         keep_secret(SECRET);
         let former = runtime().block_on(manager::set_from_env()).unwrap();
         assert_eq!(former.backend_name(), "signed cookie");
@@ -644,7 +625,7 @@ fn the_environment_sets_the_process_wide_manager() {
 
 #[test]
 fn without_a_secret_the_ids_of_a_store_are_not_signed() {
-    alone(&[("SESSION_URL", "memory:")], || {
+    alone(None, &[("SESSION_URL", "memory:")], || {
         set().unwrap();
         assert!(!manager::is_insecure_default());
         let cookie = cookie_of(Web::Actix, &manager::get());
@@ -654,7 +635,7 @@ fn without_a_secret_the_ids_of_a_store_are_not_signed() {
 
 #[test]
 fn without_a_url_the_default_manager_is_set() {
-    alone(&[], || {
+    alone(None, &[], || {
         manager::set(Manager::new(ServerSide::new(MemoryStore::new())));
         set().unwrap();
         assert_eq!(manager::get().backend_name(), "signed cookie");
@@ -667,7 +648,7 @@ fn without_a_url_the_default_manager_is_set() {
 
 #[test]
 fn without_a_url_the_secret_signs() {
-    alone(&[("SESSION_SECRET", SECRET)], || {
+    alone(None, &[("SESSION_SECRET", SECRET)], || {
         set().unwrap();
         assert!(!manager::is_insecure_default());
         let by_hand = Manager::new(SignedCookie::new(key_of(SECRET)));
@@ -680,8 +661,31 @@ fn without_a_url_the_secret_signs() {
 }
 
 #[test]
+fn former_secrets_of_the_environment_are_accepted() {
+    let accept = format!(" {OLD_SECRET} , ");
+    for url in [Some("signed:"), Some("private:"), None] {
+        let mut variables = vec![("SESSION_SECRET", SECRET), ("SESSION_ACCEPT", &*accept)];
+        variables.extend(url.map(|url| ("SESSION_URL", url)));
+        let ran = alone(None, &variables, || {
+            let url = std::env::var("SESSION_URL").unwrap_or("signed:".into());
+            let mut old = config(&url);
+            old.secret = Some(OLD_SECRET.into());
+            let cookie = cookie_of(Web::Actix, &open(old).unwrap());
+            // Before any manager is set, it is the default, which signs.
+            let by_default = opens(Web::Actix, &manager::get(), &cookie);
+            assert_eq!(by_default, url == "signed:");
+            set().unwrap();
+            assert!(opens(Web::Actix, &manager::get(), &cookie));
+        });
+        if ran.is_none() {
+            return;
+        }
+    }
+}
+
+#[test]
 fn signed_without_a_secret_has_the_development_key_in_a_debug_build_with_a_warning() {
-    alone(&[("SESSION_URL", "signed:?name=dev")], || {
+    alone(None, &[("SESSION_URL", "signed:?name=dev")], || {
         set().unwrap();
         assert!(manager::is_insecure_default());
         let log = Log::of_process();
@@ -693,7 +697,7 @@ fn signed_without_a_secret_has_the_development_key_in_a_debug_build_with_a_warni
 
 #[test]
 fn variables_that_are_empty_or_bad_are_errors_and_the_manager_stays() {
-    let cases: [(&[(&str, &str)], &str); 7] = [
+    let cases: [(&[(&str, &str)], &str); 9] = [
         (&[("SESSION_URL", "")], "it is empty"),
         (&[("SESSION_URL", "redi://h")], "did you mean `redis`"),
         (&[("SESSION_URL", "private:")], "SESSION_SECRET is not set"),
@@ -705,6 +709,11 @@ fn variables_that_are_empty_or_bad_are_errors_and_the_manager_stays() {
             &[("SESSION_URL", "memory:"), ("SESSION_SECRET", "short")],
             "5 bytes long",
         ),
+        (
+            &[("SESSION_SECRET", SECRET), ("SESSION_ACCEPT", "short")],
+            "SESSION_ACCEPT is 5 bytes long",
+        ),
+        (&[("SESSION_ACCEPT", SECRET)], "SESSION_SECRET is not set"),
         (&[("SESSION_SECRET", "")], "SESSION_SECRET is 0 bytes long"),
         (
             &[("SESSION_SECRET", "short")],
@@ -712,7 +721,7 @@ fn variables_that_are_empty_or_bad_are_errors_and_the_manager_stays() {
         ),
     ];
     for (variables, part) in cases {
-        let said = alone(variables, || {
+        let said = alone(None, variables, || {
             let error = set().unwrap_err();
             assert_eq!(manager::get().settings().cookie_name(), "_session");
             println!("refused: {error:?}");

@@ -15,7 +15,7 @@ use session_manager::{
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn a_forgotten_middleware_is_told_once_on_standard_error_if_nothing_receives_the_log(web: Web) {
-    let output = alone(web, None, || {
+    let output = alone(web, &[], || {
         watch::nobody_listens();
         let server = Server::start(web, App::new());
         for _ in 0..2 {
@@ -29,7 +29,7 @@ fn a_forgotten_middleware_is_told_once_on_standard_error_if_nothing_receives_the
 }
 
 fn a_forgotten_middleware_is_only_logged_if_something_receives_the_log(web: Web) {
-    let output = alone(web, None, || {
+    let output = alone(web, &[], || {
         let log = Log::of_process();
         let server = Server::start(web, App::new());
         assert_eq!(server.visitor().get("/run/len").status, 500);

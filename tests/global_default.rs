@@ -6,7 +6,7 @@ use common::{Log, Server, Web, alone::alone, key_of, on_every_framework, watch};
 use session_manager::{Key, Manager, SignedCookie, manager};
 
 fn without_a_secret_debug_builds_warn_and_use_a_known_key(web: Web) {
-    alone(web, None, || {
+    alone(web, &[], || {
         let log = Log::of_process();
         assert!(manager::is_insecure_default());
         assert_eq!(manager::get().backend_name(), "signed cookie");
@@ -31,7 +31,7 @@ fn without_a_secret_debug_builds_warn_and_use_a_known_key(web: Web) {
 }
 
 fn a_short_secret_counts_as_none_and_the_warning_says_so(web: Web) {
-    alone(web, Some("short"), || {
+    alone(web, &[("SESSION_SECRET", "short")], || {
         let log = Log::of_process();
         assert!(manager::is_insecure_default());
         Server::scripts(web, manager::middleware())
@@ -45,7 +45,7 @@ fn a_short_secret_counts_as_none_and_the_warning_says_so(web: Web) {
 
 fn with_a_secret_the_default_signs_with_it_without_a_warning(web: Web) {
     const SECRET: &str = "thirty-two bytes or more, at random";
-    alone(web, Some(SECRET), || {
+    alone(web, &[("SESSION_SECRET", SECRET)], || {
         let log = Log::of_process();
         assert!(!manager::is_insecure_default());
         let server = Server::scripts(web, manager::middleware());
@@ -58,7 +58,7 @@ fn with_a_secret_the_default_signs_with_it_without_a_warning(web: Web) {
 }
 
 fn setting_a_manager_first_avoids_the_default_and_its_warning(web: Web) {
-    alone(web, None, || {
+    alone(web, &[], || {
         let log = Log::of_process();
         let kept_by_a_library = manager::get();
         manager::set(Manager::new(SignedCookie::new(Key::generate())));
@@ -70,7 +70,7 @@ fn setting_a_manager_first_avoids_the_default_and_its_warning(web: Web) {
 }
 
 fn without_a_log_subscriber_the_warning_goes_to_stderr(web: Web) {
-    let output = alone(web, None, || {
+    let output = alone(web, &[], || {
         watch::nobody_listens();
         let server = Server::scripts(web, manager::middleware());
         server.visitor().body("/run/len");

@@ -16,7 +16,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-unset SESSION_SECRET
+unset SESSION_SECRET SESSION_ACCEPT
 export CARGO_TERM_COLOR=never
 export SWAP_SECONDS=${SWAP_SECONDS:-60} SWAP_RATE=${SWAP_RATE:-10000} SOAK_SECONDS=${SOAK_SECONDS:-600}
 fuzz_seconds=${1:-${FUZZ_SECONDS:-60}}

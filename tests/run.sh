@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Tests set the secret and the url that they need.
-unset SESSION_SECRET SESSION_URL
+unset SESSION_SECRET SESSION_ACCEPT SESSION_URL
 # Where Debian keeps the server of MariaDB, and Ubuntu Chromium.
 export PATH="$PATH:/usr/sbin:/snap/bin"
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=0

@@ -63,7 +63,8 @@ pub struct Config {
     /// the environment variable `SESSION_SECRET`.
     #[serde(default, deserialize_with = "secret")]
     pub secret: Option<String>,
-    /// Former secrets, whose cookies stay valid: to rotate the secret.
+    /// Former secrets, whose cookies stay valid: to rotate the secret. Default: the environment variable
+    /// `SESSION_ACCEPT`, which separates them by commas.
     #[serde(default, deserialize_with = "secrets")]
     pub accept: Vec<String>,
     /// [`Builder::cookie_name`].
@@ -280,7 +281,8 @@ impl Manager {
     /// `postgres://app@db.internal/app?sslmode=require&cookie_name=shop&idle=20m`. In a parameter, write
     /// `&`, `%`, `#` and `@` percent-encoded.
     ///
-    /// The environment variable `SESSION_SECRET` signs or encrypts cookies. If it is set, it also signs
+    /// The environment variable `SESSION_SECRET` signs or encrypts cookies, and `SESSION_ACCEPT` lists
+    /// former secrets whose cookies stay valid, separated by commas. If `SESSION_SECRET` is set, it also signs
     /// the ids of server-side sessions ([`ServerSide::signed_with`](crate::ServerSide::signed_with)):
     /// setting it on a running site therefore ends the sessions that have an unsigned id. Without it,
     /// `signed:` uses the development key of the [default manager](super::SESSION_MANAGER) in a debug
@@ -330,15 +332,16 @@ impl Manager {
 /// Sets the process-wide manager to the one that the environment describes, and returns the former
 /// one.
 ///
-/// `SESSION_URL` is the url and `SESSION_SECRET` the secret, as in [`Manager::from_url`]. Without
+/// `SESSION_URL` is the url, `SESSION_SECRET` the secret, and `SESSION_ACCEPT` lists the former ones, as
+/// in [`Manager::from_url`]. Without
 /// `SESSION_URL`, this sets the [default manager](super::SESSION_MANAGER): a signed cookie, without
 /// `SESSION_SECRET` with the development key in a debug build and with a random key in a release build.
 /// [`is_insecure_default`](super::is_insecure_default) tells whether the secret is missing.
 ///
 /// # Errors
 ///
-/// [`SetupError`], as from [`Manager::from_url`]; also if one of the two variables is set and empty, or
-/// the secret is too short.
+/// [`SetupError`], as from [`Manager::from_url`]; also if `SESSION_URL` or `SESSION_SECRET` is set and
+/// empty, or a secret is too short.
 ///
 /// ```no_run
 /// use session_manager::{SetupError, manager};

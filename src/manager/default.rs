@@ -5,6 +5,14 @@ use std::sync::Once;
 use super::Manager;
 use crate::log::{log, print_if_unheard};
 
+/// The environment variable with the secret, unless a [`Config`](crate::Config) has one.
+#[cfg(any(feature = "cookies", feature = "server-side"))]
+pub(super) const SECRET: &str = "SESSION_SECRET";
+
+/// The environment variable with the former secrets, unless a [`Config`](crate::Config) has some.
+#[cfg(any(feature = "cookies", feature = "server-side"))]
+pub(super) const ACCEPT: &str = "SESSION_ACCEPT";
+
 /// Why the default manager protects nothing, or not for long.
 #[derive(Debug)]
 pub(super) struct Insecure {
@@ -72,11 +80,17 @@ fn say(severity: Severity, text: &str) {
 
 #[cfg(feature = "cookies")]
 pub(super) fn default_manager() -> Manager {
-    let (key, why) = default_key(
-        crate::key::Key::from_env("SESSION_SECRET"),
-        crate::profile::IS_DEBUG_BUILD,
-    );
-    default_with(crate::backend::signed_cookie::SignedCookie::new(key), why)
+    use crate::{backend::signed_cookie::SignedCookie, key::Key};
+
+    let (key, why) = default_key(Key::from_env(SECRET), crate::profile::IS_DEBUG_BUILD);
+    let accept = Key::list_from_env(ACCEPT).unwrap_or_else(|error| {
+        log!(ERROR, "no former secret is accepted: {error}");
+        Vec::new()
+    });
+    let backend = accept
+        .into_iter()
+        .fold(SignedCookie::new(key), SignedCookie::accept);
+    default_with(backend, why)
 }
 
 #[cfg(not(feature = "cookies"))]

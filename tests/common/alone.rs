@@ -4,9 +4,13 @@ use std::process::Command;
 
 use super::Web;
 
-/// Runs `body` in a process of its own, where `SESSION_SECRET` is `secret`. Returns what that process
-/// wrote, and nothing in the process itself. For a test on every framework.
-pub fn alone<F: FnOnce()>(web: Web, secret: Option<&str>, body: F) -> Option<String> {
+/// Runs `body` in a process of its own with these variables and none other of this crate. Returns what
+/// that process wrote, and nothing in the process itself.
+pub fn alone<F: FnOnce()>(
+    web: impl Into<Option<Web>>,
+    variables: &[(&str, &str)],
+    body: F,
+) -> Option<String> {
     const MARK: &str = "SESSION_MANAGER_TEST_ALONE";
     if std::env::var_os(MARK).is_some() {
         body();
@@ -14,15 +18,19 @@ pub fn alone<F: FnOnce()>(web: Web, secret: Option<&str>, body: F) -> Option<Str
     }
     // `crate::test::{{closure}}`
     let test = std::any::type_name::<F>().split("::").nth(1).unwrap();
-    let test = format!("{web}::{test}");
+    // A test on every framework is in a module of each.
+    let test = match web.into() {
+        Some(web) => format!("{web}::{test}"),
+        None => test.to_owned(),
+    };
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
         .args(["--exact", &test, "--nocapture"])
         .env(MARK, "1")
-        .env_remove("SESSION_SECRET");
-    if let Some(secret) = secret {
-        child.env("SESSION_SECRET", secret);
-    }
+        .env_remove("SESSION_URL")
+        .env_remove("SESSION_SECRET")
+        .env_remove("SESSION_ACCEPT")
+        .envs(variables.iter().copied());
     let output = child.output().unwrap();
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     assert!(output.status.success(), "{text}");

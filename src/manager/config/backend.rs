@@ -3,13 +3,12 @@
 use std::{any::Any, sync::Arc};
 
 use super::{Config, SetupError, url::Target};
-#[cfg(any(feature = "cookies", feature = "server-side"))]
-use crate::key::{Key, KeyError};
 use crate::{backend::Backend, manager::default::Insecure};
-
-/// The environment variable with the secret, unless a [`Config`] has one.
 #[cfg(any(feature = "cookies", feature = "server-side"))]
-const SECRET: &str = "SESSION_SECRET";
+use crate::{
+    key::{Key, KeyError},
+    manager::default::{ACCEPT, SECRET},
+};
 
 /// The backend that a scheme names.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -123,21 +122,21 @@ impl Keys {
                 Err(error) => return Err(error.into()),
             },
         };
-        if key.is_none() && !config.accept.is_empty() {
+        let accept = match &*config.accept {
+            [] => Key::list_from_env(ACCEPT)?,
+            accept => (accept.iter().map(Key::from_secret)).collect::<Result<_, _>>()?,
+        };
+        if key.is_none() && !accept.is_empty() {
             return Err(not_set().into());
         }
-        let accept = config.accept.iter().map(Key::from_secret);
-        Ok(Self {
-            key,
-            accept: accept.collect::<Result<_, _>>()?,
-        })
+        Ok(Self { key, accept })
     }
 }
 
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 fn not_set() -> KeyError {
     KeyError::NotSet {
-        name: SECRET.to_owned(),
+        name: SECRET.into(),
     }
 }
 

@@ -70,6 +70,11 @@ fn main() {
     let plain = Manager::builder(SignedCookie::new(Key::generate())).secure(false);
     let plain = plain.build().expect("the settings are valid");
     request(plain.middleware(), "127.0.0.1:7000");
+    let opening = pin!(Manager::from_url("signed:"));
+    let Poll::Ready(Err(error)) = opening.poll(&mut Context::from_waker(Waker::noop())) else {
+        panic!("a release build signs without a secret");
+    };
+    println!("signed: {error}");
     let answer = Error::NotMounted.into_response();
     let length = answer.body().size_hint().exact().expect("the body is text");
     println!("not mounted: {}, {length} bytes", answer.status());
