@@ -177,7 +177,7 @@ pub enum Error {
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The cookie's name is no token of RFC 6265.
+    /// The cookie's name is not a token of RFC 6265.
     #[error(
         "`{name}` is no name for a cookie: use ASCII letters, digits and any of !#$%&'*+-.^_`|~ \
          (RFC 6265bis, section 4.1.1)"

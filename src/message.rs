@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn html_that_somebody_serialised_comes_back_as_text() {
+    fn html_that_the_application_serialised_comes_back_as_text() {
         let trusted = Message::trusted_html("info", "<i>x</i>");
         let json = serde_json::to_string(&trusted).unwrap();
         assert_eq!(json, r#"{"text":"<i>x</i>","kind":"info","html":true}"#);

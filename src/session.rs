@@ -160,11 +160,11 @@ impl Session {
     }
 
     /// Reads the value under `key` as a `T`. A string whose content is JSON also loads as a `T`
-    /// that is no string.
+    /// other than a string.
     ///
     /// # Errors
     ///
-    /// [`Error::WrongType`], if what is there is no `T`.
+    /// [`Error::WrongType`] if the value is not a `T`.
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -187,7 +187,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::WrongType`], if what is there is no `T`, [`Error::HeadSent`], if it can no longer
+    /// [`Error::WrongType`] if the value is not a `T`, [`Error::HeadSent`], if it can no longer
     /// be removed. It then stays where it is.
     ///
     /// ```
@@ -300,7 +300,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::WrongType`], if what is there is no `T`; [`Error::UpdateLoop`], if `f` writes to
+    /// [`Error::WrongType`] if the value is not a `T`; [`Error::UpdateLoop`], if `f` writes to
     /// `key` itself each time it runs; and as [`add`](Self::add). The session is then as it was.
     ///
     /// ```

@@ -98,11 +98,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns the whole record under `id`.
     ///
-    /// `None` if there is none or its time is over at `now`.
+    /// `None` if there is no record or it has expired at `now`.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`], if what is stored there is no record of this crate; it is left as
+    /// [`StoreError::Corrupt`] if the store holds something else under that id; it is left as
     /// it is.
     fn load(
         &self,
@@ -123,7 +123,7 @@ pub trait Store: Send + Sync + 'static {
     /// Merges `write` into the record under `id`: each key on its own, a key's value replaced
     /// whole. Keys that `write` does not name keep what the last write gave them.
     ///
-    /// Never creates a record: if there is none, or its time is over, that is [`Applied::Gone`]. A
+    /// Never creates a record: if there is none, or it has expired, returns [`Applied::Gone`]. A
     /// session that was destroyed stays destroyed, whatever was still in flight. A record that
     /// answers to another than [`Write::verifier`] was renewed meanwhile, and is as good as gone:
     /// that comes before [`Applied::Conflict`].
@@ -136,7 +136,7 @@ pub trait Store: Send + Sync + 'static {
         write: &Write,
     ) -> impl Future<Output = Result<Applied, StoreError>> + Send;
 
-    /// Removes the record under `id`, whomever it answers to by now. No error if there is none.
+    /// Removes the record under `id`, whatever its verifier is by now. Does nothing if there is none.
     fn destroy(&self, id: StoreId) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Returns what finds and ends a user's sessions, if this store has it.
@@ -316,7 +316,7 @@ pub enum StoreError {
         /// The time limit in milliseconds.
         millis: u64,
     },
-    /// What is stored is no record of this crate. It was left as it is.
+    /// The store holds something that this crate did not write. It was left as it is.
     #[error(
         "{store} holds something under a session's key that session-manager did not write: {why}"
     )]

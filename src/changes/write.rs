@@ -168,7 +168,7 @@ impl Record {
 pub enum Applied {
     /// It is there.
     Done,
-    /// There is no such record any more, or it answers to another, so nothing was written.
+    /// The record is gone or has another verifier; nothing was written.
     Gone,
     /// The record is not the one that the write was computed from, so nothing was written.
     Conflict,

@@ -44,7 +44,7 @@ impl Insecure {
         self.said.call_once(|| match &self.why {
             #[cfg(feature = "cookies")]
             Why::KnownKey(error) => say(Severity::Warning, &format!(
-                "sessions are signed with a development key that everybody knows, so anybody can \
+                "sessions are signed with a development key that is public, so that any client can \
                  forge them; a release build would not do that. Set SESSION_SECRET, or call \
                  `session_manager::manager::set` at start-up ({error})"
             )),

@@ -267,7 +267,7 @@ impl MigratingBackend {
             return self.end(&commit).await;
         }
         match self.check_size(&commit) {
-            // A touch is no reason to tell anybody; the session stays where it is.
+            // The client need not learn that a touch failed; the session stays where it is.
             Err(Error::TooLarge { .. }) if commit.changes.is_empty() => Ok(CommitOutcome::Keep),
             Err(error) => Err(error),
             Ok(()) => self.migrate(&mut commit).await,

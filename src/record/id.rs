@@ -39,7 +39,7 @@ hash! {
     /// cookie. It stays the same for as long as the session lives, over every renewal.
     ///
     /// A thief of the store learns no id that opens a session, and how long a look-up takes
-    /// tells nothing of an id (CVE-2019-16782). It is no secret therefore, and is what
+    /// tells nothing of an id (CVE-2019-16782). It is therefore not secret, and is what
     /// [`UserSession::handle`](crate::UserSession::handle) shows.
     StoreId
 }

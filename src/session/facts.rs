@@ -121,7 +121,7 @@ impl Session {
         entries
     }
 
-    /// Notes that the user proved who they are now: with a password, a passkey or a code. Call it at
+    /// Notes that the user has just proved their identity: with a password, a passkey or a code. Call it at
     /// login and whenever the user confirms the password.
     ///
     /// It stays after [`renew`](Self::renew), and goes with [`clear`](Self::clear) and
@@ -136,7 +136,7 @@ impl Session {
         self.insert(&mut self.look(), AUTHENTICATED, change)
     }
 
-    /// Returns `true` if the user proved who they are no longer than `span` ago: what a page asks
+    /// Returns `true` if the user proved their identity at most `span` ago: what a page asks
     /// that changes a password or pays ("sudo mode"; OWASP Authentication Cheat Sheet,
     /// "Reauthentication").
     ///

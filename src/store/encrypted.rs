@@ -146,8 +146,8 @@ impl<S: Store> Encrypted<S> {
         }
     }
 
-    /// Returns the values of [`Write::expected`] as they are stored. A value that is not there any
-    /// more is encrypted anew, which equals nothing that is stored.
+    /// Returns the values of [`Write::expected`] as they are stored. A value that was
+    /// deleted meanwhile is encrypted with a new nonce, which equals nothing that is stored.
     async fn seal_expected(
         &self,
         id: StoreId,

@@ -502,10 +502,14 @@ mod tests {
         assert_eq!(store.create(id(1), &write).await.ok(), Some(true));
         assert_eq!(indexed(), 1, "one made room for the other");
         assert_eq!(store.apply(id(1), &write).await.ok(), Some(Applied::Done));
-        assert_eq!(indexed(), 1, "who is said to be theirs again is there once");
+        assert_eq!(
+            indexed(),
+            1,
+            "a session whose user is set twice is listed once"
+        );
         write.user = Some("grace".into());
         assert_eq!(store.apply(id(1), &write).await.ok(), Some(Applied::Done));
-        assert_eq!(indexed(), 0, "it is somebody else's now");
+        assert_eq!(indexed(), 0, "it belongs to another user now");
         write.verifier = Verifier::NONE;
         write.user = Some("ada".into());
         assert_eq!(store.apply(id(1), &write).await.ok(), Some(Applied::Gone));

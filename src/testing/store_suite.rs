@@ -476,11 +476,11 @@ async fn a_write_for_another_version_is_a_conflict<S: Store>(store: &S) {
                     Applied::Conflict,
                     "the value that {slower:?} was computed from is not there any more"
                 );
-                let record = load(store, id).await.expect("nobody destroyed it");
+                let record = load(store, id).await.expect("the record was not destroyed");
                 slower.if_version = Some(record.version);
                 slower.expected = was(&[(key, record.entries.get(key))]);
                 assert_eq!(apply(store, id, &slower).await, Applied::Done);
-                let record = load(store, id).await.expect("nobody destroyed it");
+                let record = load(store, id).await.expect("the record was not destroyed");
                 assert_eq!(record.entries.get(key), Some(second), "then it is written");
                 destroy(store, id).await;
             }
@@ -501,7 +501,7 @@ async fn a_write_for_another_version_is_a_conflict<S: Store>(store: &S) {
             Applied::Conflict,
             "a value was added that it does not know"
         );
-        let record = load(store, id).await.expect("nobody destroyed it");
+        let record = load(store, id).await.expect("the record was not destroyed");
         clear.if_version = Some(record.version);
         clear.expected = was(&[("key", Some(first)), ("other", Some(third))]);
         assert_eq!(apply(store, id, &clear).await, Applied::Done);
@@ -530,7 +530,7 @@ async fn a_renewed_record_answers_to_the_new_verifier_alone<S: Store>(store: &S)
     assert_eq!(
         (record.created, record.last_seen, record.expires),
         (later, later, later.plus(HOUR)),
-        "it begins anew"
+        "it begins again"
     );
     assert_eq!(record.version, 2);
 
@@ -579,7 +579,7 @@ async fn a_renewed_record_answers_to_the_new_verifier_alone<S: Store>(store: &S)
     let mut next = write(&[("next", Value::Text("4"))]);
     next.verifier = SECOND;
     assert_eq!(apply(store, id, &next).await, Applied::Done);
-    let record = load(store, id).await.expect("nobody destroyed it");
+    let record = load(store, id).await.expect("the record was not destroyed");
     assert_eq!(record.entries.len(), 3, "the new verifier writes");
     assert_eq!(
         (record.verifier, record.created),
@@ -590,7 +590,7 @@ async fn a_renewed_record_answers_to_the_new_verifier_alone<S: Store>(store: &S)
     let mut back = renewal(&[]);
     (back.verifier, back.new_verifier) = (SECOND, Some(FIRST));
     assert_eq!(apply(store, id, &back).await, Applied::Done);
-    let record = load(store, id).await.expect("nobody destroyed it");
+    let record = load(store, id).await.expect("the record was not destroyed");
     assert_eq!(
         (record.verifier, record.created, record.version),
         (FIRST, *NOW, 3),

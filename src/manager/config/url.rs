@@ -220,12 +220,12 @@ impl Target {
     }
 }
 
-/// Whether the url is a list of urls, as the store of Redis sees it.
+/// Returns `true` if the store of Redis reads the url as a list of urls.
 fn is_list(url: &str) -> bool {
     url.contains(',') && url.split(',').all(|one| one.contains("://"))
 }
 
-/// Whether a url of SQLite names neither a file nor the memory. SQLite would open a temporary
+/// Returns `true` if a url of SQLite names neither a file nor the memory. SQLite would open a temporary
 /// database for each connection.
 fn is_nowhere(url: &str) -> bool {
     let place = url.trim_start_matches("sqlite:").trim_start_matches("//");
@@ -293,7 +293,7 @@ fn closest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'st
     (distance <= 2 && distance <= known.len() / 2).then_some(known)
 }
 
-/// The Levenshtein distance.
+/// Returns the Levenshtein distance.
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<_> = to.chars().collect();
     let mut row: Vec<_> = (0..=to.len()).collect();

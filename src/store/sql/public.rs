@@ -25,7 +25,7 @@ macro_rules! sql_store {
             ///
             /// # Errors
             ///
-            /// If it is no url of this database.
+            /// If the url is not one of this database.
             ///
             /// # Panics
             ///

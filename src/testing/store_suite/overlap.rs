@@ -75,7 +75,9 @@ async fn writes_survive<S: Store>(store: &Arc<S>, is_plain: bool) {
         unreachable!("it ends after a while")
     });
     let written = written.await;
-    let record = load(&**store, id).await.expect("nobody destroyed it");
+    let record = load(&**store, id)
+        .await
+        .expect("the record was not destroyed");
     for (key, count) in &written {
         let count = count.to_string();
         assert_eq!(
@@ -96,7 +98,9 @@ pub(super) async fn updates_that_overlap_all_count<S: Store>(store: &Arc<S>) {
     let added = at_once(store, 50, |store, _| async move {
         let (mut added, begun) = (0_u64, Instant::now());
         while added == 0 || begun.elapsed() < OVERLAP {
-            let record = load(&*store, id).await.expect("nobody destroyed it");
+            let record = load(&*store, id)
+                .await
+                .expect("the record was not destroyed");
             let count: u64 = record
                 .entries
                 .get("count")
@@ -157,7 +161,9 @@ pub(super) async fn of_renewals_at_once_the_first_wins<S: Store>(store: &Arc<S>)
             (apply(&*store, id, &change).await == Applied::Done).then_some(number)
         });
         let done: Vec<_> = done.await.into_iter().flatten().collect();
-        let record = load(&**store, id).await.expect("nobody destroyed it");
+        let record = load(&**store, id)
+            .await
+            .expect("the record was not destroyed");
         let renewals = done.iter().filter(|number| *number % 2 == 0);
         let won: Vec<_> = renewals.map(|number| new_verifier(*number)).collect();
         assert_eq!(won, [record.verifier], "of renewals at once one wins");
