@@ -250,6 +250,60 @@ fn a_session_that_is_in_its_cookie_alone_is_in_no_list_and_the_page_says_why() {
     assert!(said.contains("SESSION_URL=memory:"), "{said}");
 }
 
+#[test]
+#[ignore = "needs chromium and chromedriver: tests/run.sh"]
+fn a_remembered_login_survives_a_restart_of_the_browser_and_another_does_not() {
+    let demo = Example::demo("memory:");
+    for remember in [true, false] {
+        let mut browser = Browser::on(&demo, &[]);
+        browser.open("/login");
+        browser.fill("name", "ada");
+        browser.fill("password", "lovelace");
+        if remember {
+            browser.script("document.querySelector('[name=remember]').click()");
+        }
+        browser.press("Log in");
+        assert_eq!(user(&browser), "ada");
+        browser.restart();
+        browser.open("/account");
+        let expected = if remember { "/account" } else { "/login" };
+        assert_eq!(browser.path(), expected, "remember: {remember}");
+    }
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver: tests/run.sh"]
+fn a_login_that_is_not_fresh_is_asked_for_the_password_again() {
+    let browser = Browser::on(&Example::demo_fresh_for("8"), &[]);
+    log_in(&browser);
+    let text = |id: &str| {
+        browser.script(&format!(
+            "return document.getElementById('{id}')?.innerText"
+        ))
+    };
+    browser.open("/account");
+    browser.wait_until("the login is not fresh any more", || {
+        browser.reload();
+        text("fresh") == "not fresh"
+    });
+    assert_eq!(text("change"), "Is it you?");
+
+    browser.fill("password", "wrong");
+    browser.press("Confirm");
+    let refused = message("error", "That is not your password");
+    assert_eq!(messages(&browser), refused);
+    assert_eq!(text("change"), "Is it you?");
+
+    browser.fill("password", "lovelace");
+    browser.press("Confirm");
+    assert_eq!(text("change"), "Change the password");
+    browser.fill("new", "analytical");
+    browser.press("Change");
+    let changed = message("success", "The password was changed");
+    assert_eq!(messages(&browser), changed);
+    assert_eq!(user(&browser), "ada");
+}
+
 /// The user's sessions as the page lists them: the device, and whether it is this one.
 fn devices(browser: &Browser) -> Vec<(String, bool)> {
     let all = browser.script(

@@ -5,6 +5,8 @@
 
 mod device;
 
+use std::time::Duration;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     body::{BoxBody, MessageBody},
@@ -14,12 +16,20 @@ use actix_web::{
     web,
 };
 use serde::Deserialize;
-use session_manager::{Error, Message, Session, manager};
+use session_manager::{Error, Lifetime, Message, Session, manager};
 
 /// All crates share one session, so a crate prefixes its keys with its name.
 const USER: &str = "auth.user";
 
 const LOGIN: &str = "/login";
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a login lasts whose user asked to be remembered.
+const REMEMBERED: Lifetime = Lifetime::Persistent {
+    idle: Duration::from_secs(30 * DAY.as_secs()),
+    absolute: Duration::from_secs(90 * DAY.as_secs()),
+};
 
 /// The application's part of the login: the password check, the form and the next page.
 #[derive(Clone, Copy)]
@@ -30,8 +40,17 @@ pub struct Auth {
     pub form: fn(&HttpRequest) -> Result<HttpResponse, actix_web::Error>,
     /// The page after logging in.
     pub home: &'static str,
+    /// How long a login is fresh: a page that changes the password asks for it again afterwards.
+    pub fresh: Duration,
     /// Runs at login, for other crates that need to know of it.
     pub at_login: fn(&Session) -> Result<(), Error>,
+}
+
+impl Auth {
+    /// Returns `true` if the user entered the password a short time ago.
+    pub fn is_fresh(&self, session: &Session) -> bool {
+        session.authenticated_within(self.fresh)
+    }
 }
 
 /// Mounts `/login` and `/logout`.
@@ -71,13 +90,19 @@ async fn form(req: HttpRequest, auth: web::Data<Auth>) -> Result<HttpResponse, a
 struct Credentials {
     name: String,
     password: String,
+    /// A checkbox that is not checked sends nothing.
+    remember: Option<String>,
 }
 
 async fn log_in(
     req: HttpRequest,
     session: Session,
     auth: web::Data<Auth>,
-    web::Form(Credentials { name, password }): web::Form<Credentials>,
+    web::Form(Credentials {
+        name,
+        password,
+        remember,
+    }): web::Form<Credentials>,
 ) -> Result<HttpResponse, Error> {
     if !(auth.is_right)(&name, &password) {
         // Quotes the input unchanged, because the template escapes it. It is truncated, because the
@@ -90,6 +115,11 @@ async fn log_in(
     }
     // Prevents session fixation: an id that an attacker planted in this browser becomes invalid.
     session.renew();
+    session.mark_authenticated()?;
+    session.set_lifetime(match remember {
+        Some(_) => REMEMBERED,
+        None => Lifetime::Browser,
+    })?;
     (auth.at_login)(&session)?;
     session.add(USER, &name)?;
     match session.set_user(&name) {

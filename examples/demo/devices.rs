@@ -93,15 +93,23 @@ fn see_the_devices() -> HttpResponse {
         .finish()
 }
 
-/// Formats a time span, such as `3 hours ago`.
-fn ago(span: Duration) -> String {
+/// Formats the time since an event, such as `3 hours ago`.
+pub fn ago(since: Duration) -> String {
+    match since.as_secs() / 60 {
+        0 => "just now".to_owned(),
+        _ => format!("{} ago", span(since)),
+    }
+}
+
+/// Formats a time span, such as `3 hours`.
+pub fn span(span: Duration) -> String {
     let minutes = span.as_secs() / 60;
     let (count, unit) = match minutes {
-        0 => return "just now".to_owned(),
+        0 => return "less than a minute".to_owned(),
         1..60 => (minutes, "minute"),
         60..1440 => (minutes / 60, "hour"),
         _ => (minutes / 1440, "day"),
     };
     let s = if count == 1 { "" } else { "s" };
-    format!("{count} {unit}{s} ago")
+    format!("{count} {unit}{s}")
 }

@@ -9,10 +9,12 @@
 //!   the backend nor on the other.
 //! - `csrf` protects the forms. It is the package in `examples/library-authors`, here as a module: as a
 //!   dependency it would turn on features of session-manager in every build of its tests.
-//! - `session_page`, `devices` and `pages` are the application: a page that shows the session, one that
-//!   lists the user's sessions, and the templates, which show all flash messages.
+//! - `session_page`, `devices`, `account` and `pages` are the application: a page that shows the session,
+//!   one that lists the user's sessions, one that asks for a fresh login, and the templates, which show
+//!   all flash messages.
 //!
-//! `DEMO_ADDR` is the address to listen on (default `127.0.0.1:7000`). [`manager::set_from_env`] reads
+//! `DEMO_ADDR` is the address to listen on (default `127.0.0.1:7000`), `DEMO_FRESH` how many seconds a
+//! login is fresh (default 600). [`manager::set_from_env`] reads
 //! `SESSION_SECRET`, the secret for cookies and ids, and `SESSION_URL`, which selects the backend; all
 //! but the cookies need a feature:
 //!
@@ -32,6 +34,7 @@
     reason = "`auth` and `admin` are written like library crates"
 )]
 
+mod account;
 mod admin;
 mod auth;
 #[path = "../library-authors/csrf/src/lib.rs"]
@@ -41,7 +44,7 @@ mod devices;
 mod pages;
 mod session_page;
 
-use std::{env, error::Error, io, process::ExitCode};
+use std::{env, error::Error, io, process::ExitCode, time::Duration};
 
 use actix_web::{App, HttpResponse, HttpServer, http::header, middleware::from_fn, web};
 use session_manager::manager;
@@ -68,6 +71,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         is_right: |name, password| (name, password) == ("ada", "lovelace"),
         form: pages::login,
         home: admin::PATH,
+        fresh: fresh()?,
         at_login: |session| csrf::rotate(session),
     };
     let admin = admin::Admin {
@@ -92,6 +96,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
                     .wrap(from_fn(auth::required))
                     .configure(admin::routes(admin.clone())),
             )
+            .configure(account::routes(auth))
             .configure(devices::routes)
             .service(web::redirect("/", admin::PATH))
             .route("/style.css", web::get().to(style))
@@ -116,6 +121,17 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         println!("Open http://{address}");
     }
     Ok(server.run().await?)
+}
+
+/// Returns how long a login is fresh, from `DEMO_FRESH` in seconds.
+fn fresh() -> Result<Duration, Box<dyn Error>> {
+    match env::var("DEMO_FRESH") {
+        Ok(text) => match text.parse() {
+            Ok(seconds) => Ok(Duration::from_secs(seconds)),
+            Err(_) => Err(format!("DEMO_FRESH is a number of seconds, not `{text}`").into()),
+        },
+        Err(_) => Ok(Duration::from_secs(10 * 60)),
+    }
 }
 
 async fn style() -> HttpResponse {

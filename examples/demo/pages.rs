@@ -88,6 +88,7 @@ fn csrf_token(session: Session) -> Value {
 static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut templates = Environment::new();
     for (name, source) in [
+        ("account.html", include_str!("templates/account.html")),
         ("layout.html", include_str!("templates/layout.html")),
         ("login.html", include_str!("templates/login.html")),
         ("devices.html", include_str!("templates/devices.html")),

@@ -49,6 +49,12 @@ impl Example {
         Self::start("demo", &[("SESSION_URL", session_url)])
     }
 
+    /// Starts a demo in which a login is fresh for `seconds`.
+    pub(crate) fn demo_fresh_for(seconds: &str) -> Self {
+        let variables = [("SESSION_URL", "memory:"), ("DEMO_FRESH", seconds)];
+        Self::start("demo", &variables)
+    }
+
     pub(crate) fn websocket() -> Self {
         Self::start("websocket", &[])
     }
@@ -73,8 +79,11 @@ impl Example {
 /// what the driver says if it cannot do its work.
 pub(crate) struct Browser {
     agent: Agent,
+    /// The address of the driver.
+    driver: String,
     /// The address of the WebDriver session.
     session: String,
+    flags: Vec<String>,
     example: Example,
     _driver: Process,
     // Goes last, when nobody writes to it any more.
@@ -105,9 +114,12 @@ impl Browser {
             .timeout_global(Some(PATIENCE * 3))
             .build()
             .into();
+        let driver_address = format!("http://127.0.0.1:{port}");
         let mut browser = Self {
             agent,
-            session: format!("http://127.0.0.1:{port}"),
+            session: driver_address.clone(),
+            driver: driver_address,
+            flags: chromium_flags(&profile.0, flags),
             example: example.clone(),
             _driver: driver,
             _profile: profile,
@@ -116,15 +128,25 @@ impl Browser {
             let status = browser.command(Method::GET, "/status", &Value::Null);
             status.is_ok_and(|status| status["ready"] == true)
         });
-        let flags = chromium_flags(&browser._profile.0, flags);
-        let options = json!({ "args": flags });
+        browser.launch();
+        browser
+    }
+
+    fn launch(&mut self) {
+        self.session.clone_from(&self.driver);
+        let options = json!({ "args": self.flags });
         let capabilities = json!({
             "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } }
         });
-        let session = browser.post("/session", &capabilities);
-        browser.session += "/session/";
-        browser.session += session["sessionId"].as_str().unwrap();
-        browser
+        let session = self.post("/session", &capabilities);
+        let id = session["sessionId"].as_str().unwrap();
+        self.session = format!("{}/session/{id}", self.driver);
+    }
+
+    /// Closes Chromium and starts it again with the same profile.
+    pub(crate) fn restart(&mut self) {
+        self.command(Method::DELETE, "", &Value::Null).unwrap();
+        self.launch();
     }
 
     /// Opens a page of the example.
