@@ -115,8 +115,8 @@ source tests/services/sql.sh
 start_redis "$services" || fail 'Redis could not be started'
 start_postgres "$services" || fail 'PostgreSQL could not be started'
 start_mariadb "$services" || fail 'MariaDB could not be started'
-suite "actix-session's own suite over every store" \
-    cargo test -p consumers --features servers --test actix_suite -- --include-ignored
+suite 'applications of those crates on Redis, and the suites of their sessions over every store' \
+    cargo test -p consumers --features servers --test '*' -- --include-ignored
 suite 'every store on its real server' \
     cargo test --all-features --test 'store_*' --test encrypted --test config --test redis_stress -- --include-ignored
 # The same again on Valkey. The wheel's is built without TLS.

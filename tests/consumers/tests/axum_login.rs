@@ -1,6 +1,6 @@
 //! axum-login and axum-messages, unmodified, on the request's own session.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, thread};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, thread::scope};
 
 use axum::{
     Router,
@@ -10,8 +10,8 @@ use axum::{
 };
 use axum_login::{AuthManager, AuthSession, AuthUser, AuthnBackend, UserId, login_required};
 use axum_messages::{Messages, MessagesManagerLayer};
-use consumers::{get as ask, serve_axum};
-use session_manager::{Key, Manager, MemoryStore, ServerSide, SignedCookie, web::TowerSessions014};
+use consumers::{Answer, Gate, count_of_sessions, get as ask, serve_axum, tests_on};
+use session_manager::{Error, Manager, web::TowerSessions014};
 use tokio::sync::Barrier;
 use tower::layer::layer_fn;
 use tower_sessions::Session;
@@ -73,22 +73,33 @@ async fn log_out(mut auth: Auth) {
     auth.logout().await.unwrap();
 }
 
+tests_on! {
+    server_side:
+        a_user_logs_in_reads_a_message_once_and_logs_out
+        a_cookie_from_before_the_login_or_the_log_out_opens_nothing
+        the_users_sessions_are_listed
+        fifty_overlapping_inserts_are_all_kept
+        a_log_out_wins_against_a_slow_request;
+    signed_cookies:
+        a_user_logs_in_reads_a_message_once_and_logs_out
+        a_copy_of_a_cookie_outlives_the_log_out
+        no_user_can_be_looked_up
+        of_overlapping_inserts_each_response_has_its_own
+        a_slow_request_restores_a_session_that_was_logged_out;
+}
+
 async fn keys(session: Session) -> String {
     let mut found = 0;
     for n in 0..50 {
-        found += usize::from(
-            session
-                .get::<u8>(&format!("key{n}"))
-                .await
-                .unwrap()
-                .is_some(),
-        );
+        let value = session.get::<u8>(&format!("key{n}")).await.unwrap();
+        found += usize::from(value.is_some());
     }
     found.to_string()
 }
 
-fn serve(manager: &Manager) -> SocketAddr {
-    let barrier = Arc::new(Barrier::new(50));
+fn serve(manager: &Manager, gate: &Gate) -> SocketAddr {
+    let together = Arc::new(Barrier::new(50));
+    let gate = gate.clone();
     let bridge = TowerSessions014::new().user_key("axum-login.data", |data| {
         Some(data["user_id"].as_i64()?.to_string())
     });
@@ -104,12 +115,21 @@ fn serve(manager: &Manager) -> SocketAddr {
             .route(
                 "/together/{n}",
                 get(move |session: Session, Path(n): Path<u8>| {
-                    let barrier = Arc::clone(&barrier);
+                    let together = Arc::clone(&together);
                     async move {
+                        // Loaded before anything is written.
                         session.get_value("any").await.unwrap();
-                        barrier.wait().await;
+                        together.wait().await;
                         session.insert(&format!("key{n}"), n).await.unwrap();
                     }
+                }),
+            )
+            .route(
+                "/slow",
+                get(async move |auth: Auth, session: Session| {
+                    assert!(auth.user.is_some());
+                    gate.wait().await;
+                    session.insert("late", 1).await.unwrap();
                 }),
             )
             .layer(MessagesManagerLayer)
@@ -121,53 +141,78 @@ fn serve(manager: &Manager) -> SocketAddr {
     )
 }
 
-fn in_memory() -> Manager {
-    Manager::new(ServerSide::new(MemoryStore::default()))
+/// Returns the cookie of a user who logged in and reached the page.
+fn logged_in(server: SocketAddr, id: u8) -> String {
+    let cookie = ask(server, &format!("/login/{id}"), "").cookie.unwrap();
+    assert_eq!(ask(server, "/me", &cookie).body, id.to_string());
+    cookie
 }
 
-#[test]
-fn a_user_logs_in_reads_a_message_once_and_logs_out() {
-    let signed = Manager::new(SignedCookie::new(Key::from_secret([7; 32]).unwrap()));
-    for manager in [in_memory(), signed] {
-        let server = serve(&manager);
-        let refused = ask(server, "/me", "");
-        assert_eq!((refused.status, &refused.cookie), (307, &None));
-        let before = ask(server, "/login/100", "").cookie.unwrap();
-        let message = ask(server, "/", &before);
-        assert_eq!(message.body, "who are you?");
-        let login = ask(server, "/login/7", &before);
-        let user = login.cookie.unwrap();
-        assert_ne!(before, user);
-        assert_eq!(ask(server, "/me", &user).body, "7");
-        let message = ask(server, "/", &user);
-        assert_eq!(message.body, "hello 7");
-        let user = message.cookie.unwrap_or(user);
-        assert_eq!(ask(server, "/", &user).body, "", "once");
-        assert_eq!(
-            ask(server, "/who", &before).body,
-            "nobody",
-            "the cookie before the login"
-        );
-        let logout = ask(server, "/logout", &user);
-        assert_eq!(logout.status, 200);
-        assert_eq!(
-            logout.cookie.unwrap().split_once('=').unwrap().1,
-            "",
-            "removed"
-        );
+/// Sends fifty requests that overlap, each of which inserts one key.
+fn insert_fifty(server: SocketAddr, cookie: &str) -> Vec<Answer> {
+    scope(|scope| {
+        let together: Vec<_> = (0..50)
+            .map(|n| scope.spawn(move || ask(server, &format!("/together/{n}"), cookie)))
+            .collect();
+        together.into_iter().map(|it| it.join().unwrap()).collect()
+    })
+}
+
+/// Logs out while the handler of another request runs, and returns that request's response.
+fn log_out_meanwhile(server: SocketAddr, gate: &Gate, cookie: &str) -> Answer {
+    scope(|scope| {
+        let slow = scope.spawn(move || ask(server, "/slow", cookie));
+        gate.pass();
+        assert!(ask(server, "/logout", cookie).removes_the_cookie());
+        gate.pass();
+        slow.join().unwrap()
+    })
+}
+
+fn a_user_logs_in_reads_a_message_once_and_logs_out(manager: &Manager) {
+    let server = serve(manager, &Gate::new());
+    let refused = ask(server, "/me", "");
+    assert_eq!((refused.status, &refused.cookie), (307, &None));
+    let before = ask(server, "/login/100", "").cookie.unwrap();
+    let message = ask(server, "/", &before);
+    assert_eq!(message.body, "who are you?");
+    let login = ask(server, "/login/7", &before);
+    let user = login.cookie.unwrap();
+    assert_ne!(before, user);
+    assert_eq!(ask(server, "/me", &user).body, "7");
+    let message = ask(server, "/", &user);
+    assert_eq!(message.body, "hello 7");
+    let user = message.cookie.unwrap_or(user);
+    assert_eq!(ask(server, "/", &user).body, "", "once");
+    assert_eq!(ask(server, "/who", &before).body, "nobody");
+    let logout = ask(server, "/logout", &user);
+    assert_eq!(logout.status, 200);
+    assert!(logout.removes_the_cookie());
+}
+
+fn a_cookie_from_before_the_login_or_the_log_out_opens_nothing(manager: &Manager) {
+    let server = serve(manager, &Gate::new());
+    let before = ask(server, "/login/100", "").cookie.unwrap();
+    let user = ask(server, "/login/7", &before).cookie.unwrap();
+    assert_eq!(ask(server, "/me", &user).body, "7");
+    ask(server, "/logout", &user);
+    for old in [before, user] {
+        assert_eq!(ask(server, "/me", &old).status, 307);
+        assert_eq!(ask(server, "/", &old).body, "", "no message either");
     }
 }
 
-#[test]
-fn an_old_cookie_opens_nothing_and_the_users_sessions_are_listed() {
-    let manager = in_memory();
-    let server = serve(&manager);
-    let count = |user: &str| {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(manager.user_sessions(user)).unwrap().len()
-    };
-    let one = ask(server, "/login/7", "").cookie.unwrap();
-    let other = ask(server, "/login/7", "").cookie.unwrap();
+fn a_copy_of_a_cookie_outlives_the_log_out(manager: &Manager) {
+    let server = serve(manager, &Gate::new());
+    let user = logged_in(server, 7);
+    ask(server, "/logout", &user);
+    assert_eq!(ask(server, "/me", &user).body, "7");
+}
+
+fn the_users_sessions_are_listed(manager: &Manager) {
+    let server = serve(manager, &Gate::new());
+    let (one, other) = (logged_in(server, 7), logged_in(server, 7));
+    let count = |user| count_of_sessions(manager, user);
     assert_eq!((count("7"), count("8")), (2, 0));
     ask(server, "/logout", &one);
     assert_eq!(ask(server, "/who", &one).body, "nobody");
@@ -175,34 +220,44 @@ fn an_old_cookie_opens_nothing_and_the_users_sessions_are_listed() {
     assert_eq!(count("7"), 1);
 }
 
-#[test]
-fn fifty_overlapping_inserts_are_all_kept_and_a_log_out_wins_against_them() {
-    let server = serve(&in_memory());
-    let user = ask(server, "/login/7", "").cookie.unwrap();
-    thread::scope(|scope| {
-        for n in 0..50 {
-            let user = &user;
-            scope.spawn(move || {
-                assert_eq!(ask(server, &format!("/together/{n}"), user).status, 200)
-            });
-        }
-    });
+fn no_user_can_be_looked_up(manager: &Manager) {
+    let server = serve(manager, &Gate::new());
+    logged_in(server, 7);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listed = runtime.block_on(async { manager.user_sessions("7").await });
+    assert!(matches!(listed, Err(Error::NoUserIndex { .. })));
+}
+
+fn fifty_overlapping_inserts_are_all_kept(manager: &Manager) {
+    let server = serve(manager, &Gate::new());
+    let user = logged_in(server, 7);
+    let answers = insert_fifty(server, &user);
+    assert!(answers.iter().all(|it| it.status == 200));
     assert_eq!(ask(server, "/keys", &user).body, "50");
-    thread::scope(|scope| {
-        let user = &user;
-        for n in 0..49 {
-            scope.spawn(move || {
-                assert_eq!(ask(server, &format!("/together/{n}"), user).cookie, None)
-            });
-        }
-        thread::sleep(std::time::Duration::from_millis(300));
-        assert_eq!(ask(server, "/logout", user).status, 200);
-        assert_eq!(
-            ask(server, "/together/49", "").status,
-            200,
-            "lets the others go on"
-        );
-    });
-    assert_eq!(ask(server, "/keys", &user).body, "0");
+}
+
+fn of_overlapping_inserts_each_response_has_its_own(manager: &Manager) {
+    let server = serve(manager, &Gate::new());
+    let user = logged_in(server, 7);
+    for answer in insert_fifty(server, &user) {
+        assert_eq!(ask(server, "/keys", &answer.cookie.unwrap()).body, "1");
+    }
+}
+
+fn a_log_out_wins_against_a_slow_request(manager: &Manager) {
+    let gate = Gate::new();
+    let server = serve(manager, &gate);
+    let user = logged_in(server, 7);
+    let late = log_out_meanwhile(server, &gate, &user);
+    assert_eq!((late.status, late.cookie), (200, None));
     assert_eq!(ask(server, "/who", &user).body, "nobody");
+    assert_eq!(count_of_sessions(manager, "7"), 0);
+}
+
+fn a_slow_request_restores_a_session_that_was_logged_out(manager: &Manager) {
+    let gate = Gate::new();
+    let server = serve(manager, &gate);
+    let user = logged_in(server, 7);
+    let late = log_out_meanwhile(server, &gate, &user);
+    assert_eq!(ask(server, "/who", &late.cookie.unwrap()).body, "7");
 }
