@@ -22,6 +22,8 @@ use crate::{error::Error, expiry::Timestamp, future::BackendFuture};
 
 #[cfg(feature = "encrypted")]
 pub(crate) mod encrypted;
+#[cfg(feature = "server-side")]
+pub(crate) mod limit;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
 #[cfg(feature = "redis")]

@@ -16,16 +16,22 @@ use actix_web::{
 };
 use common::{
     Log, Server, at_once, backends, block_on,
-    bridge::{their_log_out_wins, their_writes_merge_by_key},
+    bridge::{Faulty, Stay, their_log_out_wins, their_writes_merge_by_key},
     key,
-    server_side::{Flaky, How},
+    server_side::{Counting, Flaky, How},
+    whole,
 };
 use session_manager::{
     ActixSession, Builder, HasSession, Manager, MemoryStore, PrivateCookie, ServerSide,
-    SignedCookie,
+    SignedCookie, Store,
     web::{ActixSessions, StoreForActixSession},
 };
 use tokio::sync::Barrier;
+
+/// Returns JSON that is nested more deeply than this crate reads.
+fn deep() -> serde_json::Value {
+    (0..200).fold(1.into(), |inner, _| serde_json::Value::Array(vec![inner]))
+}
 
 /// Does one thing to the session, through actix-session or, if its name begins with `our-`, through this
 /// crate.
@@ -40,6 +46,11 @@ fn act(request: &HttpRequest, theirs: &Theirs, what: &str) -> String {
         },
         "large" => theirs.insert("large", "x".repeat(5_000)).unwrap(),
         "get" => return theirs.entries().get(key).cloned().unwrap_or("none".into()),
+        "bool" => match theirs.get::<bool>(key) {
+            Ok(_) => {}
+            Err(_) => return "unreadable".into(),
+        },
+        "deep" => theirs.insert("deep", deep()).unwrap(),
         "update" => theirs.update(key, |count: u64| count + 1).unwrap(),
         "remove" => drop(theirs.remove(key)),
         "clear" => theirs.clear(),
@@ -284,6 +295,54 @@ fn a_value_that_does_not_fit_is_an_error_and_stores_nothing() {
 }
 
 #[test]
+fn a_value_that_one_side_cannot_read_is_an_error_and_is_kept() {
+    let store = Faulty::default();
+    let server = bridged(Manager::builder(ServerSide::new(store.clone())));
+    let visitor = server.visitor();
+    visitor.body("/do/insert:a=1");
+    assert_eq!(visitor.body("/do/bool:a"), "unreadable", "their type");
+    assert_eq!(visitor.get("/do/deep+insert:b=1").status, 500, "ours");
+    store.set(Faulty::UNREADABLE);
+    let answer = visitor.get("/do/insert:b=1");
+    assert_eq!((answer.status, answer.set_cookie()), (500, None));
+    store.set(0);
+    assert_eq!(visitor.body("/do/get:a+get:b+get:deep"), "1 none none");
+}
+
+#[test]
+fn a_request_that_is_dropped_half_way_keeps_only_a_log_out() {
+    async fn half(
+        request: HttpRequest,
+        theirs: Theirs,
+        what: web::Path<String>,
+        stay: Data<Stay>,
+    ) -> &'static str {
+        run(&request, &theirs, &what);
+        stay.forever().await
+    }
+    let (stay, stayed) = Stay::new();
+    let stay = Data::new(stay);
+    let store = MemoryStore::default();
+    let manager = Manager::new(ServerSide::new(store.clone()));
+    let server = Server::actix(move || {
+        App::new()
+            .app_data(stay.clone())
+            .configure(routes)
+            .route("/half/{what}", web::get().to(half))
+            .wrap(ActixSessions::new())
+            .wrap(manager.middleware())
+    });
+    let old = server.visitor().get("/do/insert:a=1").cookie();
+    stayed.leave(&server, "/half/renew+insert:a=2+insert:b=1", &old);
+    assert_eq!(server.with_cookie("/do/get:a+get:b", &old).body, "1 none");
+    stayed.leave(&server, "/half/purge", &old);
+    common::until("ended", || {
+        server.with_cookie("/do/get:a", &old).body == "none"
+    });
+    assert_eq!(store.len(), 0);
+}
+
+#[test]
 fn without_the_middleware_outside_each_request_is_an_error_that_says_the_order() {
     let log = Log::of_process();
     let server = Server::actix(|| App::new().configure(routes).wrap(ActixSessions::new()));
@@ -387,8 +446,8 @@ fn the_user_is_named_by_a_key() {
 }
 
 /// An application that keeps `SessionMiddleware`.
-fn kept() -> Server {
-    let (store, secret, barrier) = (MemoryStore::default(), Key::generate(), barrier());
+fn kept<S: Store + Clone>(store: S) -> Server {
+    let (secret, barrier) = (Key::generate(), barrier());
     Server::actix(move || {
         let theirs = StoreForActixSession::new(store.clone());
         let theirs = SessionMiddleware::builder(theirs, secret.clone());
@@ -401,14 +460,78 @@ fn kept() -> Server {
 
 #[test]
 fn through_their_middleware_a_store_of_this_crate_merges_by_key() {
-    their_writes_merge_by_key(&kept());
+    their_writes_merge_by_key(&kept(MemoryStore::default()));
 }
 
 #[test]
 fn through_their_middleware_a_log_out_wins() {
-    let server = kept();
+    let server = kept(MemoryStore::default());
     let cookie = server.visitor().get("/do/insert:a=1").cookie();
     their_log_out_wins(&server, &cookie, "purge");
+}
+
+#[test]
+fn through_their_middleware_of_overlapping_updates_the_later_one_wins() {
+    let server = kept(MemoryStore::default());
+    let cookie = server.visitor().get("/do/insert:n=1").cookie();
+    server.with_cookie("/do/update:n", &cookie);
+    let read = |key: &str| server.with_cookie(&format!("/do/get:{key}"), &cookie).body;
+    assert_eq!(read("n"), "1", "an update alone is not saved");
+    at_once(50, |i| {
+        let path = format!("/together/update:n+insert:key{i}=1");
+        server.with_cookie(&path, &cookie)
+    });
+    assert_eq!((read("n"), read("key49")), ("2".into(), "1".into()));
+}
+
+#[test]
+fn through_their_middleware_a_renewal_that_fails_half_way_logs_out() {
+    let store = Faulty::default();
+    let server = kept(store.clone());
+    let old = server.visitor().get("/do/insert:a=1").cookie();
+    store.set(Faulty::CREATES_NOTHING);
+    assert_eq!(server.with_cookie("/do/renew", &old).status, 500);
+    store.set(0);
+    assert_eq!(server.with_cookie("/do/get:a", &old).body, "none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_call_through_their_trait_has_a_time_limit() {
+    let (flaky, hour) = (Flaky::default(), Duration::hours(1));
+    let store = StoreForActixSession::new(flaky.clone());
+    let state = || HashMap::from([("a".to_owned(), "1".to_owned())]);
+    let key = store.save(state(), &hour).await.unwrap();
+    flaky.set(Some(How::Hangs));
+    let texts = [
+        whole(&store.save(state(), &hour).await.unwrap_err()),
+        whole(&store.load(&key).await.unwrap_err()),
+        format!("{:?}", store.update_ttl(&key, &hour).await.unwrap_err()),
+        format!("{:?}", store.delete(&key).await.unwrap_err()),
+        whole(&store.update(key, state(), &hour).await.unwrap_err()),
+    ];
+    for text in texts {
+        assert!(text.contains("did not answer within 2000 ms"), "{text}");
+    }
+}
+
+#[actix_web::test]
+async fn through_their_trait_the_store_gets_only_hashes_and_a_late_save_is_logged() {
+    let (log, hour) = (Log::of_process(), Duration::hours(1));
+    let counting = Counting::new(MemoryStore::default());
+    let store = StoreForActixSession::new(counting.clone());
+    let state = HashMap::from([("a".to_owned(), "1".to_owned())]);
+    let key = store.save(state, &hour).await.unwrap();
+    let name = key.as_ref().to_owned();
+    let mut loaded = store.load(&key).await.unwrap().unwrap();
+    store.delete(&key).await.unwrap();
+    loaded.insert("b".to_owned(), "1".to_owned());
+    let key = store.update(key, loaded, &hour).await.unwrap();
+    assert!(store.load(&key).await.unwrap().is_none());
+    let said = "a session of actix-session was ended before a request saved it";
+    assert!(!log.lines(said).is_empty());
+    for seen in counting.seen() {
+        assert!(!seen.windows(name.len()).any(|part| part == name.as_bytes()));
+    }
 }
 
 #[actix_web::test]

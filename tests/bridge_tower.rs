@@ -18,7 +18,7 @@ use axum::{
 };
 use common::{
     Log, Server, at_once, backends, block_on,
-    bridge::{their_log_out_wins, their_writes_merge_by_key},
+    bridge::{Faulty, Stay, their_log_out_wins, their_writes_merge_by_key},
     key,
     server_side::{Counting, Flaky, How},
 };
@@ -35,6 +35,11 @@ use tower_sessions_core_0_14 as v0_14;
 
 type Ours = session_manager::Session;
 
+/// Returns JSON that is nested more deeply than this crate reads.
+fn deep() -> serde_json::Value {
+    (0..200).fold(1.into(), |inner, _| serde_json::Value::Array(vec![inner]))
+}
+
 /// Does one thing to the session, through tower-sessions or, if its name begins with `our-`, through
 /// this crate.
 async fn act(theirs: &Theirs, ours: Option<&Ours>, what: &str) -> Result<String, Error> {
@@ -49,6 +54,8 @@ async fn act(theirs: &Theirs, ours: Option<&Ours>, what: &str) -> Result<String,
             let value = theirs.get_value(key).await?;
             return Ok(value.map_or("none".into(), |value| value.to_string()));
         }
+        "bool" => drop(theirs.get::<bool>(key).await?),
+        "deep" => theirs.insert("deep", deep()).await?,
         "remove" => drop(theirs.remove_value(key).await?),
         "clear" => theirs.clear().await,
         "cycle" => theirs.cycle_id().await?,
@@ -424,6 +431,45 @@ fn a_value_that_does_not_fit_is_an_error_and_stores_nothing() {
 }
 
 #[test]
+fn a_value_that_one_side_cannot_read_is_an_error_and_is_kept() {
+    let store = Faulty::default();
+    let server = bridged(Manager::builder(ServerSide::new(store.clone())));
+    let visitor = server.visitor();
+    visitor.body("/do/insert:a=1");
+    assert_eq!(visitor.get("/do/bool:a").status, 500, "their type");
+    assert_eq!(visitor.get("/do/deep+insert:b=1").status, 500, "ours");
+    store.set(Faulty::UNREADABLE);
+    let answer = visitor.get("/do/insert:b=1");
+    assert_eq!((answer.status, answer.set_cookie()), (500, None));
+    assert!(answer.body.contains("key `a`") && !answer.body.contains("secret"));
+    store.set(0);
+    assert_eq!(visitor.body("/do/get:a+get:b+get:deep"), "1 none none");
+    store.set(Faulty::UNREADABLE);
+    assert_eq!(visitor.get("/do/flush").status, 200, "a log-out reads none");
+}
+
+#[test]
+fn a_request_that_is_dropped_half_way_keeps_only_a_log_out() {
+    let (stay, stayed) = Stay::new();
+    let half = get(async move |theirs: Theirs, Path(what): Path<String>| {
+        drop(run(&theirs, None, &what).await.unwrap());
+        stay.forever::<()>().await
+    });
+    let store = MemoryStore::default();
+    let middleware = Manager::new(ServerSide::new(store.clone())).middleware();
+    let routes = routes(1).route("/half/{what}", half);
+    let server = Server::axum(routes.layer(TowerSessions::new()).layer(middleware));
+    let old = server.visitor().get("/do/insert:a=1").cookie();
+    stayed.leave(&server, "/half/cycle+insert:a=2+insert:b=1+save", &old);
+    assert_eq!(server.with_cookie("/do/get:a+get:b", &old).body, "1 none");
+    stayed.leave(&server, "/half/flush+insert:b=1", &old);
+    common::until("ended", || {
+        server.with_cookie("/do/get:a", &old).body == "none"
+    });
+    assert_eq!(store.len(), 0, "no other begins");
+}
+
+#[test]
 fn a_reserved_key_is_an_error() {
     let server = bridged(in_memory());
     let answer = server.visitor().get("/do/insert:%02lifetime=browser");
@@ -564,6 +610,85 @@ fn through_their_middleware_a_log_out_wins_and_a_new_id_replaces_the_old_one() {
     assert_eq!(server.with_cookie("/do/get:a+get:b", &new).body, "1 1");
     assert_eq!(server.with_cookie("/do/get:a", &old).body, "none");
     their_log_out_wins(&server, &new, "flush");
+}
+
+#[test]
+fn through_their_middleware_a_renewal_that_fails_half_way_logs_out() {
+    let store = Faulty::default();
+    let layer = SessionManagerLayer::new(StoreForTowerSessions::new(store.clone()));
+    let server = Server::axum(routes(1).layer(layer.with_secure(false)));
+    let old = server.visitor().get("/do/insert:a=1").cookie();
+    store.set(Faulty::CREATES_NOTHING);
+    assert_eq!(server.with_cookie("/do/cycle", &old).status, 500);
+    store.set(0);
+    assert_eq!(server.with_cookie("/do/get:a", &old).body, "none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_call_through_their_trait_has_a_time_limit() {
+    let flaky = Flaky::default();
+    flaky.set(Some(How::Hangs));
+    let store = StoreForTowerSessions::new(flaky);
+    let mut record = Record {
+        id: Id::default(),
+        data: Default::default(),
+        expiry_date: time::OffsetDateTime::now_utc() + time::Duration::HOUR,
+    };
+    let id = record.id;
+    for error in [
+        store.create(&mut record).await.unwrap_err(),
+        store.save(&record).await.unwrap_err(),
+        store.load(&id).await.unwrap_err(),
+        store.delete(&id).await.unwrap_err(),
+    ] {
+        let text = error.to_string();
+        assert!(text.contains("did not answer within 2000 ms"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn through_their_trait_the_store_gets_only_hashes_and_a_late_save_is_logged() {
+    let log = Log::of_process();
+    let counting = Counting::new(MemoryStore::default());
+    let store = StoreForTowerSessions::new(counting.clone());
+    let mut record = Record {
+        id: Id::default(),
+        data: [("a".to_owned(), 1.into())].into(),
+        expiry_date: time::OffsetDateTime::now_utc() + time::Duration::HOUR,
+    };
+    store.create(&mut record).await.unwrap();
+    let mut loaded = store.load(&record.id).await.unwrap().unwrap();
+    store.delete(&record.id).await.unwrap();
+    loaded.data.insert("b".to_owned(), 1.into());
+    store.save(&loaded).await.unwrap();
+    assert!(store.load(&record.id).await.unwrap().is_none());
+    let said = "a session of tower-sessions was ended before a request saved it";
+    assert!(!log.lines(said).is_empty());
+    let id = record.id.0.to_be_bytes();
+    for seen in counting.seen() {
+        assert!(!seen.windows(id.len()).any(|part| part == id));
+    }
+}
+
+/// The cached record says of the second save what the first one had loaded.
+#[tokio::test]
+async fn inside_of_a_caching_store_a_removed_value_stays() {
+    let store = StoreForTowerSessions::new(MemoryStore::default());
+    let cache = tower_sessions::MemoryStore::default();
+    let caching = tower_sessions::CachingSessionStore::new(cache, store.clone());
+    let mut record = Record {
+        id: Id::default(),
+        data: Default::default(),
+        expiry_date: time::OffsetDateTime::now_utc() + time::Duration::HOUR,
+    };
+    caching.create(&mut record).await.unwrap();
+    record.data.insert("a".to_owned(), 1.into());
+    caching.save(&record).await.unwrap();
+    let mut loaded = caching.load(&record.id).await.unwrap().unwrap();
+    loaded.data.remove("a");
+    caching.save(&loaded).await.unwrap();
+    let stored = store.load(&record.id).await.unwrap().unwrap();
+    assert!(stored.data.contains_key("a"));
 }
 
 #[tokio::test]

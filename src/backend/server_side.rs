@@ -4,11 +4,8 @@ mod migration;
 
 use std::{
     fmt,
-    future::poll_fn,
     hash::{BuildHasher, Hasher, RandomState},
-    pin::pin,
     sync::Arc,
-    task::Poll,
     time::Duration,
 };
 
@@ -37,7 +34,10 @@ use crate::{
         id::{StoreId, Verifier},
     },
     settings::Settings,
-    store::{Page, SessionSummary, Store, StoreError, UserIndex},
+    store::{
+        Page, SessionSummary, Store, StoreError, UserIndex,
+        limit::{limited, within},
+    },
     value::Value,
 };
 
@@ -272,27 +272,11 @@ impl<S: Store> ServerSide<S> {
     }
 
     /// Waits for the store, but not forever.
-    async fn limited<T>(
+    fn limited<T>(
         &self,
         call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        self.within(call).await.unwrap_or_else(|| {
-            Err(StoreError::TimedOut {
-                store: self.store.name(),
-                millis: self.time_limit.as_millis().try_into().unwrap_or(u64::MAX),
-            })
-        })
-    }
-
-    /// Waits no longer than one call of the store may take.
-    async fn within<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        // What is there at once needs no timer.
-        let mut future = pin!(future);
-        let at_once = poll_fn(|context| Poll::Ready(future.as_mut().poll(context)));
-        if let Poll::Ready(done) = at_once.await {
-            return Some(done);
-        }
-        tokio::time::timeout(self.time_limit, future).await.ok()
+    ) -> impl Future<Output = Result<T, StoreError>> {
+        limited(self.store.name(), self.time_limit, call)
     }
 
     /// Waits until a write that met another one should be tried again.
@@ -303,7 +287,7 @@ impl<S: Store> ServerSide<S> {
         contest.lost += 1;
         if contest.lost == 1 {
             let turn = &self.turns[usize::from(id.as_bytes()[0]) % TURNS];
-            contest.turn = self.within(turn.lock()).await;
+            contest.turn = within(self.time_limit, turn.lock()).await;
             return Ok(());
         }
         if contest.lost > CONFLICTS {

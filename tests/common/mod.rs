@@ -10,6 +10,7 @@
 
 pub mod alone;
 pub mod app;
+#[cfg(all(feature = "memory", feature = "server-side"))]
 pub mod bridge;
 pub mod process;
 pub mod proxy;

@@ -202,11 +202,13 @@ impl Visit {
         }
         for (key, value) in session.entries() {
             let text = json(value.borrowed());
-            let inserted =
-                serde_json::from_str::<&RawValue>(&text).map(|raw| theirs.insert(&*key, raw));
-            if !matches!(inserted, Ok(Ok(()))) {
-                return Err(Error::unavailable(Unreadable));
-            }
+            let raw =
+                serde_json::from_str::<&RawValue>(&text).map_err(|source| Error::WrongType {
+                    key: key.clone(),
+                    expected: "JSON",
+                    source,
+                })?;
+            theirs.insert(&*key, raw).map_err(Error::unavailable)?;
         }
         let before = theirs.entries().clone();
         Ok(Self {
@@ -262,10 +264,6 @@ impl Drop for Visit {
      `actix_session::SessionMiddleware`, not both"
 )]
 struct Taken;
-
-#[derive(Debug, thiserror::Error)]
-#[error("a stored value cannot become a value of actix-session")]
-struct Unreadable;
 
 pin_project! {
     /// A request on its way through an [`ActixSessionsService`].

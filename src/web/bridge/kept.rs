@@ -1,23 +1,18 @@
 //! A store of this crate behind the store traits of other session crates, which replace whole sessions.
 
-use std::{
-    fmt,
-    future::IntoFuture,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
 
 use crate::{
     changes::write::{Applied, Write},
-    expiry::Timestamp,
+    expiry::{Clock, Timestamp},
     log::log,
     record::{
         Record,
         id::{StoreId, Verifier},
     },
-    store::{Store, StoreError},
+    store::{Store, StoreError, limit::limited},
     value::Value,
 };
 
@@ -97,17 +92,11 @@ impl<S: Store> Kept<S> {
         write
     }
 
-    async fn limited<T>(
+    fn limited<T>(
         &self,
-        call: impl IntoFuture<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        let done = tokio::time::timeout(LIMIT, call.into_future()).await;
-        done.unwrap_or_else(|_| {
-            Err(StoreError::TimedOut {
-                store: self.store.name(),
-                millis: LIMIT.as_millis() as u64,
-            })
-        })
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> impl Future<Output = Result<T, StoreError>> {
+        limited(self.store.name(), LIMIT, call)
     }
 
     fn id(&self, key: &[u8]) -> StoreId {
@@ -142,6 +131,5 @@ impl<S: Store> fmt::Debug for Kept<S> {
 }
 
 pub(in crate::web) fn now() -> Timestamp {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    Timestamp::from_millis(0).plus(now.unwrap_or_default())
+    Clock::default().now()
 }
