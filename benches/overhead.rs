@@ -4,6 +4,7 @@
 //! ```text
 //! cargo bench --features axum,memory --bench overhead             prints the tables as Markdown
 //! cargo bench --features axum,memory --bench overhead -- --test   checks every case once
+//! with actix-session,tower-sessions among the features            measures the layers for their crates too
 //! benches/instructions.sh                                         counts instructions, on a busy machine
 //! ```
 //!

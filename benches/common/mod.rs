@@ -274,24 +274,32 @@ pub(crate) fn frameworks() -> [Framework; 2] {
     let (signed, private) = (Key::generate(), Key::generate());
     let actix = Framework {
         rows: &ROWS[..5],
-        applications: vec![
+        applications: Vec::from([
             actix_bare(),
             actix_empty(),
-            actix_ours("session-manager, signed", SignedCookie::new(signed)),
+            actix_ours("session-manager, signed", SignedCookie::new(signed.clone())),
             actix_theirs("actix-session, signed", CookieContentSecurity::Signed),
             actix_ours("session-manager, private", PrivateCookie::new(private)),
             actix_theirs("actix-session, private", CookieContentSecurity::Private),
-        ],
+            #[cfg(feature = "actix-session")]
+            actix_bridged("`ActixSessions`, signed", SignedCookie::new(signed)),
+            #[cfg(feature = "actix-session")]
+            actix_theirs("actix-session, signed", CookieContentSecurity::Signed),
+        ]),
     };
-    let memory = ServerSide::new(MemoryStore::new());
+    let memory = || ServerSide::new(MemoryStore::new());
     let axum = Framework {
         rows: &ROWS,
-        applications: vec![
+        applications: Vec::from([
             axum_bare(),
             axum_empty(),
-            axum_ours("session-manager, memory", memory),
+            axum_ours("session-manager, memory", memory()),
             axum_theirs("tower-sessions, memory"),
-        ],
+            #[cfg(feature = "tower-sessions")]
+            axum_bridged("`TowerSessions`, memory", memory()),
+            #[cfg(feature = "tower-sessions")]
+            axum_theirs("tower-sessions, memory"),
+        ]),
     };
     [actix, axum]
 }
@@ -338,6 +346,20 @@ fn actix_ours(name: &'static str, backend: impl Backend) -> Application {
     }
 }
 
+/// The handlers of [`actix_theirs`] on the session of this crate.
+#[cfg(feature = "actix-session")]
+fn actix_bridged(name: &'static str, backend: impl Backend) -> Application {
+    Application {
+        name,
+        mount: Box::new(|runtime| {
+            let app = App::new().configure(visit::actix_routes::<actix_session::Session>);
+            let app = app.wrap(session_manager::web::ActixSessions::new());
+            mount_actix!(runtime, app.wrap(manager::middleware()))
+        }),
+        manager: Some(Manager::new(backend)),
+    }
+}
+
 fn actix_theirs(name: &'static str, security: CookieContentSecurity) -> Application {
     let key = cookie::Key::generate();
     Application {
@@ -377,6 +399,20 @@ fn axum_ours(name: &'static str, backend: impl Backend) -> Application {
         name,
         mount: Box::new(|runtime| {
             let routes = visit::axum_routes::<Session>();
+            Box::new((runtime, routes.layer(manager::middleware())))
+        }),
+        manager: Some(Manager::new(backend)),
+    }
+}
+
+/// The handlers of [`axum_theirs`] on the session of this crate.
+#[cfg(feature = "tower-sessions")]
+fn axum_bridged(name: &'static str, backend: impl Backend) -> Application {
+    Application {
+        name,
+        mount: Box::new(|runtime| {
+            let routes = visit::axum_routes::<tower_sessions::Session>();
+            let routes = routes.layer(session_manager::web::TowerSessions::new());
             Box::new((runtime, routes.layer(manager::middleware())))
         }),
         manager: Some(Manager::new(backend)),

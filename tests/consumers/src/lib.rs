@@ -6,8 +6,10 @@
 struct UsingOtherCrates;
 
 use std::{
-    net::SocketAddr,
+    cell::Cell,
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, mpsc},
+    time::{Duration, Instant},
 };
 
 use session_manager::{Key, Manager, MemoryStore, ServerSide, SignedCookie};
@@ -166,7 +168,7 @@ impl Gate {
     pub fn pass(&self) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            let waiting = tokio::time::timeout(std::time::Duration::from_secs(30), self.0.wait());
+            let waiting = tokio::time::timeout(Duration::from_secs(30), self.0.wait());
             waiting.await.expect("the slow request came");
         });
     }
@@ -196,14 +198,29 @@ impl Answer {
     }
 }
 
-/// Sends a request with this `Cookie` header.
-pub fn get(server: SocketAddr, path: &str, cookie: &str) -> Answer {
+fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0);
-    let agent: ureq::Agent = config.build().into();
-    let request = agent.get(format!("http://{server}{path}"));
-    let mut response = request.header("cookie", cookie).call().unwrap();
+    config.build().into()
+}
+
+/// Sends a request with this `Cookie` header.
+pub fn get(server: SocketAddr, path: &str, cookie: &str) -> Answer {
+    let request = agent().get(format!("http://{server}{path}"));
+    answer(request.header("cookie", cookie).call().unwrap())
+}
+
+/// Sends a form with this `Cookie` header.
+pub fn post(server: SocketAddr, path: &str, cookie: &str, form: &str) -> Answer {
+    let request = agent().post(format!("http://{server}{path}"));
+    let request = request
+        .header("cookie", cookie)
+        .content_type("application/x-www-form-urlencoded");
+    answer(request.send(form).unwrap())
+}
+
+fn answer(mut response: ureq::http::Response<ureq::Body>) -> Answer {
     let set = response.headers().get("set-cookie");
     let set = set.map(|set| set.to_str().unwrap().to_owned());
     let cookie = set
@@ -215,6 +232,33 @@ pub fn get(server: SocketAddr, path: &str, cookie: &str) -> Answer {
         cookie,
         body: response.body_mut().read_to_string().unwrap(),
     }
+}
+
+thread_local! {
+    /// The port of the example that this thread runs.
+    static PORT: Cell<Option<u16>> = const { Cell::new(None) };
+}
+
+/// Returns the port for an example: its own, or the test's.
+pub fn port(of_the_example: u16) -> u16 {
+    PORT.get().unwrap_or(of_the_example)
+}
+
+/// Runs the `main` of an example in a thread that ends with the process, and returns its address.
+pub fn serve_example(main: impl FnOnce() + Send + 'static) -> SocketAddr {
+    let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    std::thread::spawn(move || {
+        PORT.set(Some(address.port()));
+        main();
+    });
+    let begun = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it serves");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    address
 }
 
 /// Serves in threads that end with the process.
