@@ -4,11 +4,18 @@
 //! cargo run --example websocket --features memory
 //! ```
 //!
-//! Open <http://127.0.0.1:7000> in two tabs, count, and log out in one of them.
+//! Open <http://127.0.0.1:7000> in two tabs, count, and log out in one of them: the other one's socket
+//! closes. With a store that processes share, so does one in another process:
+//!
+//! ```sh
+//! SESSION_URL=redis://127.0.0.1 cargo run --example websocket --features memory,redis
+//! ```
+
+use std::pin::pin;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, rt, web};
 use actix_ws::{Message, MessageStream};
-use session_manager::{Error, Manager, MemoryStore, ServerSide, Session, manager};
+use session_manager::{Error, Manager, Session, manager};
 
 async fn page(session: Session) -> Result<impl Responder, Error> {
     // A WebSocket can only write to an existing session, so this page starts one.
@@ -18,7 +25,7 @@ async fn page(session: Session) -> Result<impl Responder, Error> {
 
 async fn log_out(session: Session) -> &'static str {
     session.destroy();
-    "Logged out. The other tabs notice it at their next count."
+    "Logged out. The sockets of the other tabs are closed."
 }
 
 async fn open(
@@ -32,15 +39,24 @@ async fn open(
 }
 
 async fn talk(session: Session, mut socket: actix_ws::Session, mut messages: MessageStream) {
-    while let Some(Ok(message)) = messages.recv().await {
+    let mut ended = pin!(session.ended());
+    loop {
+        let message = tokio::select! {
+            result = &mut ended => {
+                match result {
+                    Ok(()) => drop(socket.text("You were logged out elsewhere.").await),
+                    Err(error) => eprintln!("{error}"),
+                }
+                break;
+            }
+            Some(Ok(message)) = messages.recv() => message,
+            else => break,
+        };
         let sent = match message {
             Message::Text(_) => match count(&session).await {
                 Ok(count) => socket.text(count.to_string()).await,
-                // The user logged out, so the connection must close.
-                Err(Error::Ended) => {
-                    let _ = socket.text("You were logged out elsewhere.").await;
-                    break;
-                }
+                // The user logged out at this moment: `ended` is about to say so.
+                Err(Error::Ended) => continue,
                 Err(error) => {
                     eprintln!("{error}");
                     break;
@@ -67,8 +83,9 @@ async fn count(session: &Session) -> Result<u32, Error> {
 }
 
 #[actix_web::main]
-async fn main() -> std::io::Result<()> {
-    manager::set(Manager::new(ServerSide::new(MemoryStore::new())));
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let url = std::env::var("SESSION_URL").unwrap_or("memory:".into());
+    manager::set(Manager::from_url(&url).await?);
     let address = std::env::var("DEMO_ADDR").unwrap_or("127.0.0.1:7000".into());
     let server = HttpServer::new(|| {
         App::new()
@@ -79,5 +96,5 @@ async fn main() -> std::io::Result<()> {
     })
     .bind(address)?;
     println!("Open http://{}", server.addrs()[0]);
-    server.run().await
+    Ok(server.run().await?)
 }

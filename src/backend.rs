@@ -189,6 +189,24 @@ pub trait Backend: Send + Sync + 'static {
         None
     }
 
+    /// Returns a future that resolves when the session under this [`handle`](Self::handle) has
+    /// ended, in any process, for [`Session::ended`](crate::Session::ended). A renewed session has
+    /// not.
+    ///
+    /// The default is `None`: that is known only from when the session expires.
+    ///
+    /// # Errors
+    ///
+    /// The future resolves to one only if the end can never be known.
+    fn ended(
+        self: Arc<Self>,
+        id: StoreId,
+        settings: &Settings,
+    ) -> Option<BackendFuture<'static, Result<(), Error>>> {
+        let _ = (id, settings);
+        None
+    }
+
     /// Returns what finds and ends a user's sessions, if this backend has it. Every call on it has
     /// the time limit of a store call.
     fn users(&self) -> Option<&dyn UserIndex> {

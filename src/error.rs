@@ -163,6 +163,13 @@ pub enum Error {
     )]
     NotLoaded,
 
+    /// There is no session whose end could be awaited: the request has none, and nothing was written.
+    #[error(
+        "the session is not stored, so it cannot end: write to it before you await `ended`, or check \
+         that the visitor is logged in"
+    )]
+    NotStored,
+
     /// No backend is compiled in, and no manager was set.
     #[error(
         "there is no session backend: call `session_manager::manager::set` at start-up, or turn on \

@@ -2,6 +2,8 @@
 
 mod batch;
 pub(crate) mod commit;
+#[cfg(feature = "server-side")]
+mod ended;
 mod exchange;
 mod facts;
 pub(crate) mod namespace;

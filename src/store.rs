@@ -18,10 +18,13 @@ pub use crate::{
 )]
 pub use sql::SweepHandle;
 
+pub use self::endings::Endings;
+
 use crate::{error::Error, expiry::Timestamp, future::BackendFuture};
 
 #[cfg(feature = "encrypted")]
 pub(crate) mod encrypted;
+pub(crate) mod endings;
 #[cfg(feature = "server-side")]
 pub(crate) mod limit;
 #[cfg(feature = "memory")]
@@ -144,6 +147,29 @@ pub trait Store: Send + Sync + 'static {
     /// Returns what finds and ends a user's sessions, if this store has it.
     fn users(&self) -> Option<&dyn UserIndex> {
         None
+    }
+
+    /// Reports every record that is destroyed, in this process or another one, to `endings`, until
+    /// it is dropped.
+    ///
+    /// [`Session::ended`](crate::Session::ended) needs it. It is called once per
+    /// [`ServerSide`](crate::ServerSide), while at least one session is awaited. It calls
+    /// [`Endings::complete`] when no later end can be missed. A record whose time is over, and one
+    /// that is renewed, need no report.
+    ///
+    /// The default returns `Ok` at once: the store cannot tell, and sessions that are awaited are
+    /// loaded at an interval.
+    ///
+    /// # Errors
+    ///
+    /// If reports may be missing from now on, such as after a lost connection. It is then called
+    /// again; meanwhile sessions are loaded at an interval.
+    fn watch_ended(
+        &self,
+        endings: &Endings,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        let _ = endings;
+        std::future::ready(Ok(()))
     }
 }
 

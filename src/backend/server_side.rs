@@ -1,5 +1,6 @@
 //! Sessions in a store; the cookie holds a random id.
 
+mod ended;
 mod migration;
 
 use std::{
@@ -12,6 +13,8 @@ use std::{
 use hmac::Hmac;
 use sha2::Sha256;
 use tokio::sync::{Mutex, MutexGuard};
+
+use self::ended::Awaited;
 
 use crate::{
     backend::{
@@ -97,6 +100,8 @@ pub struct ServerSide<S> {
     /// A session's writes that met another one wait here for each other: of N that overlap each
     /// would else meet all that are faster, which takes N²/2 calls of the store.
     turns: [Mutex<()>; TURNS],
+    poll_ended_every: Duration,
+    awaited: Awaited,
 }
 
 impl<S: Store> ServerSide<S> {
@@ -114,6 +119,8 @@ impl<S: Store> ServerSide<S> {
             accepted: Vec::new(),
             unsigned_until: Timestamp::from_millis(0),
             turns: [const { Mutex::const_new(()) }; TURNS],
+            poll_ended_every: ended::INTERVAL,
+            awaited: Awaited::default(),
         }
     }
 
@@ -207,6 +214,26 @@ impl<S: Store> ServerSide<S> {
     #[must_use]
     pub fn accept_unsigned_until(mut self, last: Timestamp) -> Self {
         self.unsigned_until = last;
+        self
+    }
+
+    /// Sets how often a session is loaded while a task awaits [`Session::ended`], if the store does
+    /// not report ends. Default: 5 seconds. While it does report them, a session is loaded once per
+    /// twelve times this interval, and when it should expire.
+    ///
+    /// [`Session::ended`]: crate::Session::ended
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use std::time::Duration;
+    /// use session_manager::{MemoryStore, ServerSide};
+    ///
+    /// let backend = ServerSide::new(MemoryStore::new()).poll_ended_every(Duration::from_secs(1));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn poll_ended_every(mut self, interval: Duration) -> Self {
+        self.poll_ended_every = interval;
         self
     }
 
@@ -404,7 +431,9 @@ impl<S: Store> Backend for ServerSide<S> {
         BackendFuture::pending(async move {
             let id = match id {
                 Some(id) if destroyed => {
-                    self.limited(self.store.destroy(cookie.stored(&id))).await?;
+                    let id = cookie.stored(&id);
+                    self.limited(self.store.destroy(id)).await?;
+                    self.awaited.tell(id);
                     None
                 }
                 id => id,
@@ -495,6 +524,15 @@ impl<S: Store> Backend for ServerSide<S> {
         Some(self.cookie(settings).stored(&id))
     }
 
+    fn ended(
+        self: Arc<Self>,
+        id: StoreId,
+        settings: &Settings,
+    ) -> Option<BackendFuture<'static, Result<(), Error>>> {
+        let settings = settings.clone();
+        Some(BackendFuture::pending(self.until_ended(id, settings)))
+    }
+
     fn users(&self) -> Option<&dyn UserIndex> {
         self.store.users().map(|_| self as &dyn UserIndex)
     }
@@ -531,7 +569,11 @@ impl<S: Store> UserIndex for ServerSide<S> {
         ids: &'a [StoreId],
     ) -> BackendFuture<'a, Result<usize, StoreError>> {
         match self.store.users() {
-            Some(index) => BackendFuture::pending(self.limited(index.destroy_of(user, ids))),
+            Some(index) => BackendFuture::pending(async move {
+                let count = self.limited(index.destroy_of(user, ids)).await?;
+                ids.iter().for_each(|id| self.awaited.tell(*id));
+                Ok(count)
+            }),
             None => BackendFuture::ready(Ok(0)),
         }
     }

@@ -393,6 +393,14 @@ impl Backend for MigratingBackend {
         self.new.handle(token, settings)
     }
 
+    fn ended(
+        self: Arc<Self>,
+        id: StoreId,
+        settings: &Settings,
+    ) -> Option<BackendFuture<'static, Result<(), Error>>> {
+        self.new_arc().ended(id, settings)
+    }
+
     fn users(&self) -> Option<&dyn UserIndex> {
         self.new.users().map(|_| self as &dyn UserIndex)
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use aes_gcm_siv::{AeadInOut, Aes128GcmSiv, KeyInit, Nonce, Tag};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 
-use super::{Page, SessionSummary, Store, StoreError, UserIndex};
+use super::{Endings, Page, SessionSummary, Store, StoreError, UserIndex};
 use crate::{
     changes::write::{Applied, Write},
     expiry::Timestamp,
@@ -263,6 +263,10 @@ impl<S: Store> Store for Encrypted<S> {
 
     fn users(&self) -> Option<&dyn UserIndex> {
         self.store.users().map(|_| self as &dyn UserIndex)
+    }
+
+    async fn watch_ended(&self, endings: &Endings) -> Result<(), StoreError> {
+        self.store.watch_ended(endings).await
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     ops::Bound,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -24,7 +24,7 @@ use crate::{
         Record,
         id::{StoreId, Verifier},
     },
-    store::{Page, SessionSummary, Store, StoreError, UserIndex},
+    store::{Endings, Page, SessionSummary, Store, StoreError, UserIndex},
 };
 
 const SHARDS: usize = 64;
@@ -67,6 +67,50 @@ struct Inner {
     shard_capacity: usize,
     /// The most bytes that one shard holds.
     shard_bytes: AtomicUsize,
+    watchers: Watchers,
+}
+
+/// Those that are told of every record that is removed.
+#[derive(Default)]
+struct Watchers {
+    all: Mutex<Vec<Arc<Endings>>>,
+    /// Whether there are any, for the calls that remove a record.
+    any: AtomicBool,
+}
+
+/// Tells `endings` of every record that is removed, until it is dropped.
+struct Watching<'s> {
+    watchers: &'s Watchers,
+    endings: Arc<Endings>,
+}
+
+impl Watchers {
+    fn watch(&self, endings: &Endings) -> Watching<'_> {
+        let endings = Arc::new(endings.clone());
+        let mut all = lock(&self.all);
+        all.push(Arc::clone(&endings));
+        self.any.store(true, Relaxed);
+        Watching {
+            watchers: self,
+            endings,
+        }
+    }
+
+    fn tell(&self, id: StoreId) {
+        if self.any.load(Relaxed) {
+            for endings in &*lock(&self.all) {
+                endings.ended(id);
+            }
+        }
+    }
+}
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        let mut all = lock(&self.watchers.all);
+        all.retain(|endings| !Arc::ptr_eq(endings, &self.endings));
+        self.watchers.any.store(!all.is_empty(), Relaxed);
+    }
 }
 
 /// Records, roughly the one used longest ago first: one that was used since it last stood there has
@@ -249,6 +293,7 @@ impl MemoryStore {
             users: Users::default(),
             shard_capacity: sessions.div_ceil(SHARDS).max(1),
             shard_bytes: AtomicUsize::new(Self::DEFAULT_MAX_BYTES / SHARDS),
+            watchers: Watchers::default(),
         }))
     }
 
@@ -336,6 +381,7 @@ impl Inner {
     fn remove(&self, shard: &mut Shard, id: StoreId) {
         if let Some(record) = shard.take(id) {
             self.users.remove(id, record.user.as_deref());
+            self.watchers.tell(id);
         }
     }
 }
@@ -395,6 +441,13 @@ impl Store for MemoryStore {
 
     fn users(&self) -> Option<&dyn UserIndex> {
         Some(self)
+    }
+
+    /// Reports evictions too.
+    async fn watch_ended(&self, endings: &Endings) -> Result<(), StoreError> {
+        let watching = self.0.watchers.watch(endings);
+        watching.endings.complete();
+        std::future::pending().await
     }
 }
 

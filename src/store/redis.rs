@@ -1,5 +1,6 @@
 //! Sessions in Redis or Valkey.
 
+mod ended;
 mod link;
 mod url;
 mod users;
@@ -26,7 +27,7 @@ use crate::{
         entries::Entries,
         id::{StoreId, Verifier},
     },
-    store::{Store, StoreError, UserIndex},
+    store::{Endings, Store, StoreError, UserIndex},
     value::Value,
 };
 
@@ -152,7 +153,8 @@ impl RedisStore {
     /// session that was ended (a log-out) opens again until the replica has received it, and
     /// [`update`](crate::Session::update) computes from an old value and fails after its retries.
     pub fn from_cluster(client: ClusterClient) -> Self {
-        Self::new(Link::new(Source::Cluster(Box::new(client)), Hosts::own()))
+        let source = Source::Cluster(Box::new(client), Vec::new());
+        Self::new(Link::new(source, Hosts::own()))
     }
 
     /// Uses the application's own client of Sentinels, with a connection of its own.
@@ -585,6 +587,7 @@ impl Store for RedisStore {
     async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
         let args = |command: &mut Cmd| {
             command.arg(self.index_prefix()).arg(0);
+            command.arg(self.channel());
         };
         let changed = self.change(&DESTROY, id, args).await?;
         self.unindex(changed.owner.as_deref(), id).await
@@ -592,6 +595,10 @@ impl Store for RedisStore {
 
     fn users(&self) -> Option<&dyn UserIndex> {
         Some(self)
+    }
+
+    async fn watch_ended(&self, endings: &Endings) -> Result<(), StoreError> {
+        self.follow(endings).await
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
         Record,
         id::{StoreId, Verifier},
     },
-    store::{Page, SessionSummary, StoreError},
+    store::{Endings, Page, SessionSummary, StoreError},
 };
 
 mod driver;
@@ -87,6 +87,24 @@ pub(crate) trait Dialect: Driver {
 
     /// Returns what an error of the database means.
     fn trouble(error: &dyn DatabaseError) -> Trouble;
+
+    /// Deletes the rows for which `filter` holds, which were not expired as a rule, and reports
+    /// them in the same statement if the database can.
+    fn destroy(table: &str, filter: &str) -> String {
+        format!("DELETE FROM {table} WHERE {filter}")
+    }
+
+    /// As [`Store::watch_ended`](crate::Store::watch_ended).
+    fn watch_ended(
+        store: &SqlStore<Self>,
+        endings: &Endings,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send
+    where
+        Self: Sized,
+    {
+        let _ = (store, endings);
+        std::future::ready(Ok(()))
+    }
 }
 
 /// Returns an error unless `url` begins with one of `schemes`; `sqlx` does not check.

@@ -1,5 +1,6 @@
 //! The contract of [`Store`], as tests. Each function is named after the sentence that it proves.
 
+mod ended;
 mod overlap;
 mod users;
 
@@ -9,6 +10,7 @@ use std::{
 };
 
 use self::{
+    ended::records_that_are_destroyed_are_reported,
     overlap::{
         destroying_wins_every_race, of_renewals_at_once_the_first_wins,
         updates_that_overlap_all_count, writes_that_overlap_all_survive,
@@ -61,6 +63,7 @@ pub async fn check_store<S: Store>(store: S) {
     updates_that_overlap_all_count(&store).await;
     destroying_wins_every_race(&store).await;
     of_renewals_at_once_the_first_wins(&store).await;
+    records_that_are_destroyed_are_reported(&store).await;
     if store.users().is_some() {
         a_users_sessions_are_found(&*store).await;
         a_users_many_sessions_end_page_by_page(&store).await;

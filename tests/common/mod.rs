@@ -210,7 +210,7 @@ impl Server {
 
     /// Opens a WebSocket with this `Cookie` header.
     pub fn socket(&self, path: &str, cookie: &str) -> Socket {
-        Socket::open(self.address, path, cookie)
+        Socket::to(self.address, path, cookie)
     }
 
     /// Sends a request with this `Cookie` header.
@@ -360,6 +360,13 @@ impl Visitor {
     pub fn cookies(&self) -> usize {
         self.agent.cookie_jar_lock().iter().count()
     }
+}
+
+/// Sends a POST request with this `Cookie` header; it must succeed.
+pub fn post(server: SocketAddr, path: &str, cookie: &str) {
+    watch::keep_cookies(cookie.as_bytes());
+    let post = ureq::post(format!("http://{server}{path}")).header("cookie", cookie);
+    assert_eq!(post.send_empty().unwrap().status(), 200);
 }
 
 /// Requests to `/together/…` wait until as many handlers run as the test demands. Requests to `/slow/…`

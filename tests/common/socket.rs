@@ -10,7 +10,7 @@ use tungstenite::{Message, WebSocket, client::IntoClientRequest};
 pub struct Socket(WebSocket<TcpStream>);
 
 impl Socket {
-    pub(super) fn open(server: SocketAddr, path: &str, cookie: &str) -> Self {
+    pub fn to(server: SocketAddr, path: &str, cookie: &str) -> Self {
         let request = format!("ws://{server}{path}").into_client_request();
         let mut request = request.unwrap();
         if !cookie.is_empty() {
@@ -23,6 +23,26 @@ impl Socket {
         stream.set_read_timeout(patience).unwrap();
         let (socket, _) = tungstenite::client(request, stream).unwrap();
         Self(socket)
+    }
+
+    /// Returns the next message.
+    #[track_caller]
+    pub fn hear(&mut self) -> String {
+        self.0.read().unwrap().into_text().unwrap().to_string()
+    }
+
+    /// Returns the messages until the server closes the connection.
+    #[track_caller]
+    pub fn until_closed(&mut self) -> Vec<String> {
+        let mut said = Vec::new();
+        loop {
+            match self.0.read() {
+                Ok(Message::Text(text)) => said.push(text.to_string()),
+                Ok(Message::Close(_)) => return said,
+                Ok(_) => {}
+                Err(error) => panic!("the server did not close the connection: {error}"),
+            }
+        }
     }
 
     /// Sends a message, and returns the reply.

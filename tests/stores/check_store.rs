@@ -6,8 +6,8 @@ use std::{
 };
 
 use session_manager::{
-    Store, StoreError, Timestamp,
-    store::{Applied, Record, StoreId, Write},
+    MemoryStore, Store, StoreError, Timestamp,
+    store::{Applied, Endings, Record, StoreId, Write},
     testing::check_store,
 };
 
@@ -67,4 +67,40 @@ async fn a_store_that_is_not_atomic_fails_on_one_thread() {
 #[should_panic(expected = "of 50 writers at once each finds its last write")]
 async fn a_store_that_is_not_atomic_fails_on_several_threads() {
     check_store(Racy::default()).await;
+}
+
+/// Says that it reports every end, and reports none.
+struct Silent(MemoryStore);
+
+impl Store for Silent {
+    fn name(&self) -> &'static str {
+        "silent"
+    }
+
+    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        self.0.load(id, now).await
+    }
+
+    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
+        self.0.create(id, write).await
+    }
+
+    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        self.0.apply(id, write).await
+    }
+
+    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
+        self.0.destroy(id).await
+    }
+
+    async fn watch_ended(&self, endings: &Endings) -> Result<(), StoreError> {
+        endings.complete();
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+#[should_panic(expected = "a record that is destroyed is reported")]
+async fn a_store_that_says_it_reports_ends_and_does_not_fails() {
+    check_store(Silent(MemoryStore::new())).await;
 }

@@ -135,6 +135,7 @@ impl<S: Store> Adopt for ServerSide<S> {
                     return Ok(());
                 }
                 self.limited(self.store.destroy(id)).await?;
+                self.awaited.tell(id);
             }
             Err(Error::unavailable(StoreError::Corrupt {
                 store: self.store.name(),

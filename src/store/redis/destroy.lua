@@ -1,5 +1,6 @@
--- KEYS: the record's. Answers its owner. With an owner, destroys it only if it is theirs.
-local mine = ARGV[3]
+-- KEYS: the record's. Answers its owner. With an owner in ARGV[4], destroys it only if it is theirs. Reports
+-- that on the channel ARGV[3], which carries only the beginning of the id.
+local channel, mine = ARGV[3], ARGV[4]
 local key = KEYS[1]
 local found = redis.pcall('HMGET', key, 'meta', 'head', 'owner')
 if found.err then return string.find(found.err, 'WRONGTYPE') and { SPOILED } or error(found.err) end
@@ -11,5 +12,6 @@ if mine and owned ~= mine then
     return { GONE }
 end
 reindex(owned)
-redis.call('DEL', key)
+-- A user without the right to publish must still be able to log out.
+if redis.call('DEL', key) == 1 then redis.pcall('PUBLISH', channel, string.sub(string.match(key, '{(%x+)}$'), 1, 16)) end
 return { DONE, owned }

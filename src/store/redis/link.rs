@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use redis::{
     Arg, AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisResult,
     ServerErrorKind, Value,
-    aio::{ConnectionLike, ConnectionManager, MultiplexedConnection},
+    aio::{ConnectionLike, ConnectionManager, MultiplexedConnection, PubSub},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
     sentinel::SentinelClient,
@@ -41,8 +41,8 @@ pub(super) enum Source {
     Node(Box<Client>),
     /// Whichever server the Sentinels say is the master.
     Sentinel(Box<Mutex<SentinelClient>>),
-    /// A cluster.
-    Cluster(Box<ClusterClient>),
+    /// A cluster, and its servers that the url names.
+    Cluster(Box<ClusterClient>, Vec<Client>),
     /// The application's own, which renews itself.
     Manager(ConnectionManager),
 }
@@ -107,12 +107,26 @@ impl Link {
     }
 
     pub(super) fn is_cluster(&self) -> bool {
-        matches!(self.source, Source::Cluster(_))
+        matches!(self.source, Source::Cluster(..))
     }
 
     /// Connects, if that is not so yet.
     pub(super) async fn connect(&self) -> Result<(), Unreachable> {
         self.line().await.map(drop)
+    }
+
+    /// Opens a connection that receives what is published on `channel`. `None` if there is no client
+    /// to make one with: of a cluster or a connection that the application made.
+    pub(super) async fn subscribe(&self, channel: &str) -> RedisResult<Option<PubSub>> {
+        let late = || std::io::Error::from(std::io::ErrorKind::TimedOut).into();
+        let subscribing = timeout(CONNECT_LIMIT, async {
+            let Some(mut subscription) = self.source.pubsub().await? else {
+                return Ok(None);
+            };
+            subscription.subscribe(channel).await?;
+            Ok(Some(subscription))
+        });
+        subscribing.await.unwrap_or_else(|_| Err(late()))
     }
 
     /// Sends `call`, and once more if the connection turns out to be lost: every command here may be
@@ -223,9 +237,31 @@ impl Source {
                     .get_async_connection_with_config(&config)
                     .await?,
             ),
-            Self::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
+            Self::Cluster(client, _) => Connection::Cluster(client.get_async_connection().await?),
             Self::Manager(manager) => Connection::Manager(manager.clone()),
         })
+    }
+
+    async fn pubsub(&self) -> RedisResult<Option<PubSub>> {
+        Ok(Some(match self {
+            Self::Node(client) => client.get_async_pubsub().await?,
+            Self::Sentinel(client) => {
+                let client = client.lock().await.async_get_client().await?;
+                client.get_async_pubsub().await?
+            }
+            // What is published reaches every server of a cluster.
+            Self::Cluster(_, seeds) => {
+                let mut failed = None;
+                for seed in seeds {
+                    match seed.get_async_pubsub().await {
+                        Ok(subscription) => return Ok(Some(subscription)),
+                        Err(error) => failed = Some(error),
+                    }
+                }
+                return failed.map_or(Ok(None), Err);
+            }
+            Self::Manager(_) => return Ok(None),
+        }))
     }
 }
 

@@ -88,6 +88,8 @@ fn invalid(what: &'static str) -> RedisError {
 
 fn cluster(nodes: Vec<ConnectionInfo>) -> RedisResult<(Source, Hosts)> {
     let hosts = Hosts::of(&nodes);
+    let seeds = nodes.iter().cloned().map(Client::open);
+    let seeds = seeds.collect::<RedisResult<_>>()?;
     let client = ClusterClient::builder(nodes)
         .connection_timeout(link::CONNECT_LIMIT / 2)
         .response_timeout(link::PATIENCE)
@@ -95,7 +97,7 @@ fn cluster(nodes: Vec<ConnectionInfo>) -> RedisResult<(Source, Hosts)> {
         .min_retry_wait(10)
         .max_retry_wait(100)
         .build()?;
-    Ok((Source::Cluster(Box::new(client)), hosts))
+    Ok((Source::Cluster(Box::new(client), seeds), hosts))
 }
 
 fn sentinel(scheme: &str, rest: &str) -> RedisResult<(Source, Hosts)> {

@@ -148,7 +148,8 @@ impl RedisStore {
     /// Destroys the record under `id` if it is that of `owner`.
     async fn destroy_owned(&self, id: StoreId, owner: &str) -> Result<bool, StoreError> {
         let args = |command: &mut Cmd| {
-            command.arg(self.index_prefix()).arg(0).arg(owner);
+            command.arg(self.index_prefix()).arg(0);
+            command.arg(self.channel()).arg(owner);
         };
         let is_done = self.change(&DESTROY, id, args).await?.applied == Applied::Done;
         if is_done {

@@ -1,12 +1,20 @@
 //! PostgreSQL's dialect.
 
-use sqlx::{ConnectOptions, Postgres as Db, error::DatabaseError, postgres::PgConnectOptions};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Postgres as Db, SqlSafeStr,
+    error::DatabaseError,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
 
 use super::{
-    Dialect, check_scheme,
-    driver::driver,
-    pool::{Lost, Pools, Trouble},
+    Dialect, SqlStore, check_scheme,
+    driver::{Arg, driver},
+    pool::{ACQUIRE_LIMIT, Lost, Pools, Trouble},
     public::sql_store,
+};
+use crate::store::{
+    StoreError,
+    endings::{Endings, Publish, Receive, follow},
 };
 
 sql_store! {
@@ -115,5 +123,53 @@ impl Dialect for Postgres {
             "25006" => Trouble::ReadOnly,
             _ => Trouble::Other,
         }
+    }
+
+    /// The channel gets only the beginning of the id, because every role of the database may listen.
+    fn destroy(table: &str, filter: &str) -> String {
+        let channel = channel(table);
+        format!(
+            "WITH gone AS (DELETE FROM {table} WHERE {filter} RETURNING id) \
+             SELECT pg_notify('{channel}', left(encode(id, 'hex'), 16)) FROM gone"
+        )
+    }
+
+    async fn watch_ended(store: &SqlStore<Self>, endings: &Endings) -> Result<(), StoreError> {
+        let failed = |error| StoreError::failed(Self::NAME, error);
+        // A connection of its own: one that the pool gave away would be missing there.
+        let options = (*store.pools.writes.connect_options()).clone();
+        let one = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_LIMIT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_lazy_with(options);
+        let mut listener = PgListener::connect_with(&one).await.map_err(failed)?;
+        listener.eager_reconnect(false);
+        let channel = channel(store.table());
+        listener.listen(&channel).await.map_err(failed)?;
+        follow(Self::NAME, endings, store, listener).await
+    }
+}
+
+/// The channel on which [`Dialect::destroy`] reports.
+fn channel(table: &str) -> String {
+    format!("{table}_ended")
+}
+
+impl Publish for SqlStore<Postgres> {
+    async fn publish(&self, text: &str) -> Result<(), StoreError> {
+        let sql = format!("SELECT pg_notify('{}', $1)", channel(self.table()));
+        let sql = AssertSqlSafe(sql).into_sql_str();
+        self.execute(&sql, &[Arg::Text(text)], true).await.map(drop)
+    }
+}
+
+impl Receive for PgListener {
+    async fn receive(&mut self) -> Result<String, StoreError> {
+        let lost = || sqlx::Error::Io(std::io::ErrorKind::UnexpectedEof.into());
+        let failed = |error| StoreError::failed(Postgres::NAME, error);
+        let received = self.try_recv().await.and_then(|it| it.ok_or_else(lost));
+        Ok(received.map_err(failed)?.payload().to_owned())
     }
 }

@@ -152,6 +152,13 @@ macro_rules! sql_store {
             fn users(&self) -> Option<&dyn $crate::store::UserIndex> {
                 Some(self)
             }
+
+            async fn watch_ended(
+                &self,
+                endings: &$crate::store::Endings,
+            ) -> Result<(), $crate::store::StoreError> {
+                <$dialect as $crate::store::sql::Dialect>::watch_ended(&self.0, endings).await
+            }
         }
 
         impl $crate::store::UserIndex for $store {

@@ -74,9 +74,10 @@ impl Statements {
             // All columns that a page of ids needs are in the index.
             ids_of: sql(format!("SELECT id FROM {table} WHERE {of_user}")),
             destroy_of: [1, PAGE].map(|ids| {
-                sql(format!(
-                    "DELETE FROM {table} WHERE user_hash = ? AND id IN (?{})",
-                    ", ?".repeat(ids - 1)
+                let ids = ", ?".repeat(ids - 1);
+                sql(D::destroy(
+                    table,
+                    &format!("user_hash = ? AND id IN (?{ids})"),
                 ))
             }),
             // All but the values, which are not read.
@@ -89,7 +90,7 @@ impl Statements {
                  VALUES (?, ?, ?, {}, ?, ?, ?, ?, 1)",
                 D::OBJECT
             )),
-            destroy: sql(format!("DELETE FROM {table} WHERE id = ?")),
+            destroy: sql(D::destroy(table, "id = ?")),
             destroy_over: sql(format!("DELETE FROM {table} WHERE id = ? AND expires <= ?")),
             apply: [Values::Stay, Values::Merge, Values::Replace].map(update),
             sweep: sql(D::sweep(table, SWEEP_BATCH)),
