@@ -103,7 +103,8 @@
 //! # Outside a request
 //!
 //! A [`Session`] may move into a task, a WebSocket or a stream. After the response head is sent,
-//! [`Session::save`] commits and [`Session::revalidate`] checks that the session still exists:
+//! [`Session::save`] commits, [`Session::revalidate`] checks that the session still exists, and
+//! [`Session::ended`] waits until it does not:
 //!
 //! | after the response head | server-side backends | cookie backends |
 //! |---|---|---|
@@ -113,6 +114,7 @@
 //! | `take`, `update_now` | done at once | [`Error::NeedsStore`] |
 //! | starting a session, renewing it, [migrating](Builder::migrate_from) it | `HeadSent` | `HeadSent` |
 //! | `revalidate` detects | a logout, a renewal, the expiry | the expiry |
+//! | `ended` resolves after | a logout, in any process; the expiry | the expiry |
 //!
 //! A session that ended elsewhere is empty from then on and rejects writes. If `save` fails because the
 //! store is down, or is cancelled, the next `save` keeps the same changes.

@@ -24,6 +24,10 @@ use crate::{error::Error, expiry::Timestamp, future::BackendFuture};
 
 #[cfg(feature = "encrypted")]
 pub(crate) mod encrypted;
+#[cfg_attr(
+    not(feature = "server-side"),
+    allow(dead_code, reason = "only a server-side backend takes reports")
+)]
 pub(crate) mod endings;
 #[cfg(feature = "server-side")]
 pub(crate) mod limit;

@@ -54,7 +54,7 @@ const GEN: usize = 11;
 /// | opening a session | 1 | `HGETALL` |
 /// | a request that sets or removes keys | 1 | `MULTI`, `HSET`, `HDEL` if it removes keys, `PEXPIRE`, `HGET`, `EXEC` |
 /// | such a request, once per tenth of the session's lifetime | 2 | the same, then a script that moves the expiry time in Redis |
-/// | creating, updating, clearing, renewing, touching, ending; setting a user | 1 | a script (`EVALSHA`) |
+/// | creating, updating, clearing, renewing, touching, ending; setting a user | 1 | a script (`EVALSHA`); the one that ends a session also calls `PUBLISH` |
 ///
 /// A write sends only what changed. Requests that overlap contend for nothing: Redis merges their
 /// fields. An [`update`](crate::Session::update) is a compare-and-set of the keys it read, so
@@ -83,7 +83,9 @@ const GEN: usize = 11;
 /// log-in when memory is full, and `allkeys-lru` ends sessions before their time. A failover loses
 /// what the replica had not received; `min-replicas-to-write 1` bounds that. An ACL user needs
 /// `~session:* +@read +@write +@scripting +@transaction +@connection`, with `+cluster` in a cluster
-/// and `+role` behind Sentinels.
+/// and `+role` behind Sentinels. With `&session:ended +publish +subscribe`,
+/// [`Session::ended`](crate::Session::ended) is told at once of what another process ends; without it,
+/// sessions are polled.
 ///
 /// Redis drops a session a minute and up to a tenth of its lifetime after it expired, by the
 /// server's own clock. No clock of an application server is compared with it: a span is sent.

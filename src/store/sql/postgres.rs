@@ -48,6 +48,10 @@ sql_store! {
     /// received it, and [`update`](crate::Session::update) computes from an old value and fails
     /// after its retries.
     ///
+    /// Ending a session also notifies the channel `sessions_ended`, in the same statement. A process
+    /// that awaits [`Session::ended`](crate::Session::ended) listens there on a connection of its
+    /// own.
+    ///
     /// TLS needs the feature `sql-tls`; `?sslmode=verify-full` insists on it. Behind a pooler that
     /// gives out connections by the transaction, use [`from_pool`](Self::from_pool) with
     /// `statement_cache_capacity(0)`.
