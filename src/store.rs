@@ -18,6 +18,8 @@ pub use crate::{
 )]
 pub use sql::SweepHandle;
 
+#[cfg(feature = "server-side")]
+use crate::observer::CallOutcome;
 use crate::{error::Error, expiry::Timestamp, future::BackendFuture};
 
 #[cfg(feature = "encrypted")]
@@ -337,6 +339,16 @@ impl StoreError {
         Self::Failed {
             store,
             source: Arc::new(source),
+        }
+    }
+
+    /// Returns what observers are told of the call.
+    #[cfg(feature = "server-side")]
+    pub(crate) fn outcome(&self) -> CallOutcome {
+        match self {
+            Self::Failed { .. } | Self::Config { .. } => CallOutcome::Failed,
+            Self::TimedOut { .. } => CallOutcome::TimedOut,
+            Self::Corrupt { .. } => CallOutcome::Corrupt,
         }
     }
 
