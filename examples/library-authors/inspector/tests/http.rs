@@ -193,7 +193,7 @@ fn a_button_ends_another_session_of_the_same_user() {
     everywhere(in_memory, inspector, |visitor| {
         let other = Visitor::to(visitor.port);
         visitor.get("/fill/here");
-        other.get("/fill/th<ere");
+        other.get("/fill/th%3Cere");
         let page = visitor.page();
         let [handle] = &handles(&page)[..] else {
             panic!("{page}");
