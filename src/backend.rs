@@ -9,6 +9,7 @@ use crate::{
     cookie::Tokens,
     error::Error,
     expiry::{Lifetime, Timestamp},
+    observer::{Event, Refusal},
     record::{
         Record,
         id::{StoreId, Verifier},
@@ -20,6 +21,7 @@ pub use crate::{
     changes::{Change, Changes, Update, View},
     expiry::Expiry,
     future::BackendFuture,
+    observer::Observers,
     settings::Settings,
 };
 
@@ -180,6 +182,12 @@ pub trait Backend: Send + Sync + 'static {
         BackendFuture::ready(Err(Error::NeedsStore {
             backend: self.name(),
         }))
+    }
+
+    /// Receives the observers of the manager, which a backend with a store tells its store calls; the
+    /// first call counts. A backend around another one passes them on. The default does nothing.
+    fn observe(&self, observers: &Observers) {
+        let _ = observers;
     }
 
     /// Returns the id under which the session of this cookie value is listed; `None` where nothing
@@ -457,6 +465,23 @@ pub enum Refused {
     /// Its time is over.
     #[error("its time is over")]
     Expired,
+    /// What the store has under its id cannot be read. The backend has logged it.
+    #[error("what is stored under its id cannot be read")]
+    Corrupt,
+}
+
+impl Refused {
+    /// Returns what observers are told.
+    pub(crate) fn event(self) -> Event {
+        let why = match self {
+            Self::Malformed => Refusal::Malformed,
+            Self::Version => Refusal::Version,
+            Self::Forged => Refusal::Signature,
+            Self::Corrupt => Refusal::Corrupt,
+            Self::Expired => return Event::Expired,
+        };
+        Event::Refused { why }
+    }
 }
 
 impl fmt::Debug for OpenRequest<'_> {

@@ -1,6 +1,6 @@
 //! How a session's token travels between client and server.
 
-use crate::{cookie::Found, error::ConfigError};
+use crate::{cookie::Found, error::ConfigError, observer::Refusal};
 
 /// How a session's token travels between client and server.
 ///
@@ -84,7 +84,7 @@ impl Carrier {
             return Found::Nothing;
         };
         if values.next().is_some() {
-            return Found::Refused("its header is there more than once");
+            return Found::Refused(Refusal::Ambiguous, "its header is there more than once");
         }
         let value = value.trim_ascii();
         let token = match (self, value.split_first_chunk()) {
@@ -102,7 +102,7 @@ impl Carrier {
         match str::from_utf8(token) {
             Ok("") => Found::Nothing,
             Ok(token) => Found::One(token),
-            Err(_) => Found::Refused("it is not text"),
+            Err(_) => Found::Refused(Refusal::Malformed, "it is not text"),
         }
     }
 }
@@ -133,7 +133,7 @@ mod tests {
         match carrier.find(values.iter().map(|value| value.as_bytes())) {
             Found::Nothing => Ok(String::new()),
             Found::One(token) => Ok(token.into()),
-            Found::Refused(why) => Err(why),
+            Found::Refused(_, why) => Err(why),
         }
     }
 
@@ -162,7 +162,7 @@ mod tests {
         assert!(find(header, &["a", "b"]).is_err());
         assert!(matches!(
             header.find([&b"\xff"[..]].into_iter()),
-            Found::Refused(_)
+            Found::Refused(..)
         ));
     }
 

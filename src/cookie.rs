@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use cookie::{Cookie, SameSite};
 
-use crate::{error::ConfigError, expiry::Timestamp};
+use crate::{error::ConfigError, expiry::Timestamp, observer::Refusal};
 
 /// The maximum length of a cookie. RFC 6265bis, section 5.6, counts the name and the value;
 /// attributes count here too, as in some browsers.
@@ -157,6 +157,11 @@ impl SessionCookie {
         &self.name
     }
 
+    /// Returns the attributes of a `Secure` cookie.
+    pub(crate) fn attributes(&self) -> &str {
+        self.suffix.secure.trim_start_matches("; ")
+    }
+
     pub(crate) fn name_hash(&self) -> NameHash {
         self.name_hash
     }
@@ -239,15 +244,18 @@ impl SessionCookie {
         };
         if values.any(|other| other != value) {
             return Found::Refused(
+                Refusal::Ambiguous,
                 "the request has several cookies of this name with different values; if the cookie's \
                  path or domain was changed, give it a new name",
             );
         }
         match std::str::from_utf8(value) {
-            Ok("") => Found::Refused("it is empty"),
-            Ok(value) if value.len() > LIMIT => Found::Refused("it is longer than a cookie may be"),
+            Ok("") => Found::Refused(Refusal::Malformed, "it is empty"),
+            Ok(value) if value.len() > LIMIT => {
+                Found::Refused(Refusal::TooLarge, "it is longer than a cookie may be")
+            }
             Ok(value) => Found::One(value),
-            Err(_) => Found::Refused("it is not valid UTF-8"),
+            Err(_) => Found::Refused(Refusal::Malformed, "it is not valid UTF-8"),
         }
     }
 }
@@ -301,8 +309,8 @@ impl Tokens {
 pub(crate) enum Found<'h> {
     Nothing,
     One(&'h str),
-    /// Present but unusable, with the reason for the log line.
-    Refused(&'static str),
+    /// Present but unusable, with the reason for observers and for the log line.
+    Refused(Refusal, &'static str),
 }
 
 /// Browsers cap `Max-Age` at 400 days (RFC 6265bis, section 5.5).
@@ -427,7 +435,7 @@ mod tests {
     fn find(headers: &[&[u8]]) -> Option<String> {
         match cookie(|_| ()).unwrap().find(headers.iter().copied()) {
             Found::One(value) => Some(value.to_owned()),
-            Found::Nothing | Found::Refused(_) => None,
+            Found::Nothing | Found::Refused(..) => None,
         }
     }
 

@@ -28,7 +28,7 @@ pub fn find<'h>(name: &str, headers: &[&'h [u8]]) -> Result<Option<&'h str>, &'s
     match cookie.find(headers.iter().copied()) {
         Found::Nothing => Ok(None),
         Found::One(value) => Ok(Some(value)),
-        Found::Refused(why) => Err(why),
+        Found::Refused(_, why) => Err(why),
     }
 }
 

@@ -9,6 +9,7 @@
         feature = "cookies",
         feature = "encrypted",
         feature = "memory",
+        feature = "metrics",
         feature = "mysql",
         feature = "postgres",
         feature = "redis",
@@ -49,6 +50,7 @@
 //! | read and write a session | [`Session`], [`Manager`], [`Message`] |
 //! | find the session of a request | [`HasSession`], [`Manager::session`], [`Manager::open`] |
 //! | own keys of a library crate | [`TypedKey`], [`Session::namespace`] |
+//! | count and measure what happens to sessions | [`Builder::observe`], [`observer`] |
 //! | list and end a user's sessions | [`Manager::user_sessions`], [`Session::set_user`] |
 //! | keep sessions in the cookie | [`SignedCookie`], [`PrivateCookie`], [`Key`] |
 //! | keep sessions in a store | [`ServerSide`], [`MemoryStore`], [`RedisStore`], [`PostgresStore`], [`MySqlStore`], [`SqliteStore`], [`TowerStore`] |
@@ -128,6 +130,7 @@
 //! | `axum` | | `tower`, and the extractor |
 //! | `cookies` | yes | [`SignedCookie`], [`PrivateCookie`], and the signed default manager |
 //! | `tracing` | yes | log lines through `tracing`, or through `log` if no subscriber is set |
+//! | `metrics` | | [`observer::Metrics`]: an observer for the crate `metrics` |
 //! | `server-side` | | [`ServerSide`], for a [`Store`] of your own |
 //! | `encrypted` | | `server-side`, and [`Encrypted`]: encrypted values in any store |
 //! | `memory`, `redis`, `postgres`, `mysql`, `sqlite` | | `server-side`, and the store of that name |
@@ -155,7 +158,7 @@ mod key;
 mod log;
 pub mod manager;
 mod message;
-#[cfg(any(feature = "actix", feature = "cookies", feature = "tower"))]
+pub mod observer;
 mod profile;
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 mod random;
@@ -195,6 +198,7 @@ pub use manager::{
     middleware::Middleware,
 };
 pub use message::Message;
+pub use observer::Observer;
 pub use request::{HasSession, Sessions, typed_key::TypedKey, users::UserSession};
 pub use session::{Session, namespace::Namespace};
 pub use settings::OnStoreError;
@@ -235,6 +239,7 @@ pub use web::actix_session::{ActixSession, ActixSessionCookie};
     feature = "cookies",
     feature = "encrypted",
     feature = "memory",
+    feature = "metrics",
     feature = "redis",
     feature = "sqlite",
     feature = "testing",

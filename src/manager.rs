@@ -16,6 +16,7 @@ use crate::{
     error::Error,
     future::BackendFuture,
     manager::{builder::Builder, middleware::Middleware},
+    observer::{Observers, Refusal},
     settings::Settings,
 };
 
@@ -27,6 +28,7 @@ pub(crate) mod middleware;
 mod migration;
 
 pub use config::set_from_env;
+pub use default::is_debug_build;
 pub use global::{SESSION_MANAGER, Scope, get, is_insecure_default, middleware, scope, set, with};
 
 /// A session backend with its settings: opens each request's session, and keeps it.
@@ -60,6 +62,7 @@ struct Inner {
     process_wide: AtomicBool,
     /// Set on the default manager where its key protects nothing, or not for long.
     insecure: Option<default::Insecure>,
+    observers: Option<Observers>,
     /// Deletes expired rows until the last handle of the manager is dropped.
     _sweeping: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -76,6 +79,7 @@ impl Manager {
             old: None,
             process_wide: AtomicBool::new(false),
             insecure: None,
+            observers: None,
             _sweeping: None,
         }))
     }
@@ -108,6 +112,10 @@ impl Manager {
     /// name of its own: of two under one name the client keeps the outer one's.
     pub fn middleware(&self) -> Middleware {
         Middleware::fixed(self.clone())
+    }
+
+    pub(crate) fn observers(&self) -> Option<&Observers> {
+        self.0.observers.as_ref()
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
@@ -143,7 +151,10 @@ impl Manager {
 
     /// Returns the session cookies of a request, this manager's and those of the managers that it
     /// migrates from, and why this manager's was refused.
-    pub(crate) fn tokens(&self, request: &dyn RequestHead) -> (Tokens, Option<&'static str>) {
+    pub(crate) fn tokens(
+        &self,
+        request: &dyn RequestHead,
+    ) -> (Tokens, Option<(Refusal, &'static str)>) {
         let settings = self.settings();
         let found = match settings.carrier() {
             Carrier::Cookie => request.find(settings.cookie()),
@@ -152,7 +163,7 @@ impl Manager {
         let (own, refused) = match found {
             Found::Nothing => (None, None),
             Found::One(token) => (Some(token), None),
-            Found::Refused(why) => (Some(""), Some(why)),
+            Found::Refused(why, text) => (Some(""), Some((why, text))),
         };
         let tokens = Tokens {
             own: own.map(Box::from),

@@ -9,6 +9,7 @@ mod facts;
 pub(crate) mod namespace;
 mod open;
 mod state;
+mod told;
 
 use std::{
     any::type_name,
@@ -25,6 +26,7 @@ use crate::{
     error::Error,
     manager::Manager,
     message::Message,
+    observer::Event,
     session::{
         commit::Keep,
         namespace::Namespace,
@@ -520,7 +522,10 @@ impl Session {
     /// and where the backend lists none.
     #[doc(alias("id", "session_id"))]
     pub fn handle(&self) -> Option<String> {
-        let state = self.look();
+        self.handle_of(&self.look())
+    }
+
+    fn handle_of(&self, state: &State) -> Option<String> {
         state.record()?;
         let token = match &state.origin {
             Some(origin) => &origin.successor.as_ref()?.0,
@@ -611,9 +616,13 @@ impl Session {
             {
                 continue;
             }
+            let expires = state.record().map(|record| record.expires);
             state.take(opened, &self.0.manager);
             if state.record().is_some() {
                 return Ok(());
+            }
+            if expires.is_some_and(|expires| expires <= self.0.manager.settings().now()) {
+                self.tell(&mut state, Event::Expired);
             }
             state.end();
             return Err(Error::Ended);

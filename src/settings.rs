@@ -58,6 +58,22 @@ impl Settings {
         self.cookie.name()
     }
 
+    /// Returns the attributes of the session cookie towards a client on https, as a `Set-Cookie` header
+    /// has them.
+    ///
+    /// ```
+    /// # #[cfg(feature = "cookies")] {
+    /// use session_manager::{Key, Manager, SignedCookie};
+    ///
+    /// let manager = Manager::new(SignedCookie::new(Key::generate()));
+    /// let attributes = manager.settings().cookie_attributes();
+    /// assert!(attributes.split("; ").any(|attribute| attribute == "SameSite=Lax"));
+    /// # }
+    /// ```
+    pub fn cookie_attributes(&self) -> &str {
+        self.cookie.attributes()
+    }
+
     /// Returns the idle and absolute timeouts.
     pub fn expiry(&self) -> &Expiry {
         &self.expiry

@@ -20,6 +20,8 @@ pub use sql::SweepHandle;
 
 pub use self::endings::Endings;
 
+#[cfg(feature = "server-side")]
+use crate::observer::CallOutcome;
 use crate::{error::Error, expiry::Timestamp, future::BackendFuture};
 
 #[cfg(feature = "encrypted")]
@@ -369,6 +371,16 @@ impl StoreError {
         Self::Failed {
             store,
             source: Arc::new(source),
+        }
+    }
+
+    /// Returns what observers are told of the call.
+    #[cfg(feature = "server-side")]
+    pub(crate) fn outcome(&self) -> CallOutcome {
+        match self {
+            Self::Failed { .. } | Self::Config { .. } => CallOutcome::Failed,
+            Self::TimedOut { .. } => CallOutcome::TimedOut,
+            Self::Corrupt { .. } => CallOutcome::Corrupt,
         }
     }
 

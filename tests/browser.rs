@@ -304,6 +304,52 @@ fn a_login_that_is_not_fresh_is_asked_for_the_password_again() {
     assert_eq!(user(&browser), "ada");
 }
 
+#[test]
+#[ignore = "needs chromium and chromedriver: tests/run.sh"]
+fn the_inspector_shows_this_session_and_ends_another() {
+    let demo = Example::demo("memory:");
+    let (here, there) = (
+        Browser::on(&demo, &[FIREFOX]),
+        Browser::on(&demo, &[SAFARI]),
+    );
+    log_in(&here);
+    log_in(&there);
+
+    here.open("/admin");
+    let link = here.script("return document.querySelector('a[href=\"/inspector\"]').textContent");
+    assert_eq!(link, "Inspector");
+    here.open("/inspector");
+    assert_eq!(status(&here), 200);
+    let text = |selector: &str| {
+        let text = here.script(&format!(
+            "return document.querySelector('{selector}').innerText"
+        ));
+        text.as_str().unwrap().to_owned()
+    };
+    let facts = text("#facts");
+    for part in [
+        "memory",
+        "_session",
+        "SameSite=Lax",
+        "ada",
+        "of 1048576 bytes",
+    ] {
+        assert!(facts.contains(part), "{part}: {facts}");
+    }
+    let entries = text("#entries");
+    assert!(entries.contains("auth.user"), "{entries}");
+    assert!(!entries.contains("ada"), "no value: {entries}");
+    assert!(text("#history").contains("user set"));
+
+    here.press("End Safari on iPhone");
+    assert_eq!(here.path(), "/inspector");
+    assert!(!text("#others").contains("Safari"));
+    there.reload();
+    assert_eq!(there.path(), "/login");
+    here.open("/admin");
+    assert_eq!(user(&here), "ada");
+}
+
 /// The user's sessions as the page lists them: the device, and whether it is this one.
 fn devices(browser: &Browser) -> Vec<(String, bool)> {
     let all = browser.script(

@@ -94,6 +94,8 @@ fn a_release_build_with_debug_assertions_has_safe_defaults() {
         "signed: the environment variable SESSION_SECRET is not set",
         "ERROR no session was opened for this request",
         "not mounted: 500 Internal Server Error, 21 bytes",
+        "inspector: the inspector is for development, and this is a release build",
+        "inspector, if told so: /inspector",
     ];
     assert_eq!(lines.len(), begin.len(), "{output}");
     for (line, begin) in lines.iter().zip(begin) {

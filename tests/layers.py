@@ -10,6 +10,7 @@ import sys
 
 LAYERS = """
 log random finite text profile
+observer
 error key value message expiry future
 record
 changes

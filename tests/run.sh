@@ -106,7 +106,7 @@ suite 'documentation tests, axum and the memory store' \
 suite 'no feature' cargo test --no-default-features
 # As on a fresh clone. What must not compile was tried above.
 IGNORED_HERE='compile_fail.rs' suite 'default features' cargo test -- --skip must_not_compile
-suite 'library crates and an application on them' cargo test --all-targets --all-features -p recently-viewed -p list-filter -p csrf -p shop
+suite 'library crates and an application on them' cargo test --all-targets --all-features -p recently-viewed -p list-filter -p csrf -p inspector -p shop
 suite 'crates written for tower-sessions and actix-session' cargo test -p consumers --test '*'
 suite 'the page about them' cargo test -p consumers --doc
 step 'Redis, PostgreSQL and MariaDB'

@@ -7,14 +7,16 @@
 //!
 //! - `auth` and `admin` represent library crates. Each calls [`manager::get`] and depends neither on
 //!   the backend nor on the other.
-//! - `csrf` protects the forms. It is the package in `examples/library-authors`, here as a module: as a
-//!   dependency it would turn on features of session-manager in every build of its tests.
+//! - `csrf` protects the forms, and `inspector` shows a developer the session at `/inspector`, in a debug
+//!   build alone. They are the packages in `examples/library-authors`, here as modules: as dependencies
+//!   they would turn on features of session-manager in every build of its tests.
 //! - `session_page`, `devices`, `account` and `pages` are the application: a page that shows the session,
 //!   one that lists the user's sessions, one that asks for a fresh login, and the templates, which show
 //!   all flash messages.
+//! - `metrics_page` is the page `/metrics` for Prometheus, with the feature `metrics`.
 //!
 //! `DEMO_ADDR` is the address to listen on (default `127.0.0.1:7000`), `DEMO_FRESH` how many seconds a
-//! login is fresh (default 600). [`manager::set_from_env`] reads
+//! login is fresh (default 600). [`Builder::from_env`] reads
 //! `SESSION_SECRET`, the secret for cookies and ids, and `SESSION_URL`, which selects the backend; all
 //! but the cookies need a feature:
 //!
@@ -41,13 +43,18 @@ mod auth;
 #[allow(dead_code, reason = "a crate, of which the demo uses a part")]
 mod csrf;
 mod devices;
+#[path = "../library-authors/inspector/src/lib.rs"]
+#[allow(dead_code, reason = "a crate, of which the demo uses a part")]
+mod inspector;
+#[cfg(feature = "metrics")]
+mod metrics_page;
 mod pages;
 mod session_page;
 
 use std::{env, error::Error, io, process::ExitCode, time::Duration};
 
 use actix_web::{App, HttpResponse, HttpServer, http::header, middleware::from_fn, web};
-use session_manager::manager;
+use session_manager::{Builder, manager};
 
 #[actix_web::main]
 async fn main() -> ExitCode {
@@ -65,7 +72,15 @@ async fn main() -> ExitCode {
 }
 
 async fn serve() -> Result<(), Box<dyn Error>> {
-    manager::set_from_env().await?;
+    let mut builder = Builder::from_env().await?;
+    // Refused in a release build.
+    let inspector = inspector::Inspector::new().ok();
+    if let Some(inspector) = &inspector {
+        builder = builder.observe(inspector.observer());
+    }
+    #[cfg(feature = "metrics")]
+    let (builder, recorder) = metrics_page::observe(builder)?;
+    manager::set(builder.build()?);
 
     let auth = auth::Auth {
         is_right: |name, password| (name, password) == ("ada", "lovelace"),
@@ -98,6 +113,13 @@ async fn serve() -> Result<(), Box<dyn Error>> {
             )
             .configure(account::routes(auth))
             .configure(devices::routes)
+            .configure(|app| {
+                #[cfg(feature = "metrics")]
+                app.service(metrics_page::page(recorder.clone()));
+                if let Some(inspector) = &inspector {
+                    app.configure(inspector::actix::routes(inspector));
+                }
+            })
             .service(web::redirect("/", admin::PATH))
             .route("/style.css", web::get().to(style))
             .service(

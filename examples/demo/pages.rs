@@ -8,7 +8,7 @@ use actix_web::{
     http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ContentType},
 };
 use minijinja::{Environment, ErrorKind, Value, context, value::Serde};
-use session_manager::{HasSession, Session};
+use session_manager::{HasSession, Session, manager};
 
 use crate::{
     admin::{Overview, Record},
@@ -44,6 +44,7 @@ pub fn page(req: &HttpRequest, template: &str, context: Value) -> Result<HttpRes
         backend => session.manager().backend_name(),
         cookie => session.manager().settings().cookie_name(),
         insecure => session.manager().is_insecure_default(),
+        debug => manager::is_debug_build(),
         path => req.path(),
         ..context
     };

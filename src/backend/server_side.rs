@@ -5,8 +5,10 @@ mod migration;
 
 use std::{
     fmt,
+    future::poll_fn,
     hash::{BuildHasher, Hasher, RandomState},
-    sync::Arc,
+    pin::pin,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -16,10 +18,12 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use self::ended::Awaited;
 
+#[cfg(feature = "tracing")]
+use crate::observer::timed::span;
 use crate::{
     backend::{
-        Backend, Commit, CommitOutcome, Exchange, Exchanged, OpenOutcome, OpenRequest, Refused,
-        Size,
+        Backend, Commit, CommitOutcome, Exchange, Exchanged, Observers, OpenOutcome, OpenRequest,
+        Refused, Size,
         migration::Migration,
         session_id::{IdCookie, SessionId, id_key, named},
     },
@@ -32,6 +36,10 @@ use crate::{
     future::BackendFuture,
     key::Key,
     log::log,
+    observer::{
+        CallOutcome, Event, Names, Operation,
+        timed::{Held, Timed, Told},
+    },
     record::{
         Record,
         id::{StoreId, Verifier},
@@ -102,6 +110,8 @@ pub struct ServerSide<S> {
     turns: [Mutex<()>; TURNS],
     poll_ended_every: Duration,
     awaited: Awaited,
+    /// Set by the manager that this backend belongs to, if it has any.
+    observers: OnceLock<Observers>,
 }
 
 impl<S: Store> ServerSide<S> {
@@ -121,6 +131,7 @@ impl<S: Store> ServerSide<S> {
             turns: [const { Mutex::const_new(()) }; TURNS],
             poll_ended_every: ended::INTERVAL,
             awaited: Awaited::default(),
+            observers: OnceLock::new(),
         }
     }
 
@@ -268,7 +279,8 @@ impl<S: Store> ServerSide<S> {
         let at = self.cookie(settings).stored(&id);
         let (now, expiry) = (settings.now(), *settings.expiry());
         async move {
-            let record = match self.limited(self.store.load(at, now)).await {
+            let loading = self.limited(Operation::Load, at, self.store.load(at, now));
+            let record = match loading.await {
                 Ok(record) => record,
                 // Nothing is written under an id that opened nothing, so an operator finds what is
                 // stored as it is.
@@ -277,7 +289,7 @@ impl<S: Store> ServerSide<S> {
                         ERROR,
                         "{error}; the session is empty, and what is stored is left alone"
                     );
-                    None
+                    return Ok(OpenOutcome::Refused(Refused::Corrupt));
                 }
                 Err(error) => return Err(error.into()),
             };
@@ -299,11 +311,68 @@ impl<S: Store> ServerSide<S> {
     }
 
     /// Waits for the store, but not forever.
-    fn limited<T>(
-        &self,
+    fn limited<'f, T>(
+        &'f self,
+        operation: Operation,
+        of: impl Into<Of<'f>>,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> impl Future<Output = Result<T, StoreError>> {
-        limited(self.store.name(), self.time_limit, call)
+        self.measured(operation, of.into(), call, None)
+    }
+
+    /// Waits as [`limited`](Self::limited) does. What observers are told waits for the end of the
+    /// turn.
+    fn limited_in_turn<T>(
+        &self,
+        contest: &mut Contest<'_>,
+        operation: Operation,
+        id: StoreId,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> impl Future<Output = Result<T, StoreError>> {
+        let held = contest.turn.is_some().then_some(&mut contest.told.events);
+        self.measured(operation, id.into(), call, held)
+    }
+
+    /// The only async function around the call, because each of them doubles the size of its future.
+    async fn measured<T>(
+        &self,
+        operation: Operation,
+        of: Of<'_>,
+        call: impl Future<Output = Result<T, StoreError>>,
+        held: Option<&mut Vec<Told>>,
+    ) -> Result<T, StoreError> {
+        let store = self.store.name();
+        let mut timed = self
+            .observers
+            .get()
+            .map(|observers| Timed::begin(observers, store, operation, || of.names(), held));
+        #[cfg(feature = "tracing")]
+        let span = span(store, operation);
+        let mut call = pin!(call);
+        let polling = poll_fn(|context| {
+            #[cfg(feature = "tracing")]
+            let _entered = span.enter();
+            call.as_mut().poll(context)
+        });
+        let result = limited(store, self.time_limit, polling).await;
+        #[cfg(feature = "tracing")]
+        span.record("outcome", outcome(&result).as_str());
+        if let Some(timed) = &mut timed {
+            timed.outcome = outcome(&result);
+        }
+        result
+    }
+
+    fn contest(&self) -> Contest<'_> {
+        Contest {
+            lost: 0,
+            turn: None,
+            told: Held {
+                observers: self.observers.get(),
+                store: self.store.name(),
+                events: Vec::new(),
+            },
+        }
     }
 
     /// Waits until a write that met another one should be tried again.
@@ -312,7 +381,9 @@ impl<S: Store> ServerSide<S> {
     /// comes from another process, or the store's reads lag behind its writes.
     async fn lost<'s>(&'s self, contest: &mut Contest<'s>, id: StoreId) -> Result<(), Error> {
         contest.lost += 1;
+        contest.told.push(Event::Conflict, || Of::from(id).names());
         if contest.lost == 1 {
+            contest.told.tell();
             let turn = &self.turns[usize::from(id.as_bytes()[0]) % TURNS];
             contest.turn = within(self.time_limit, turn.lock()).await;
             return Ok(());
@@ -336,7 +407,8 @@ impl<S: Store> ServerSide<S> {
             let id = SessionId::generate();
             write.verifier = id.verifier();
             let stored = cookie.stored(&id);
-            if self.limited(self.store.create(stored, &write)).await? {
+            let creating = self.store.create(stored, &write);
+            if self.limited(Operation::Create, stored, creating).await? {
                 return Ok(cookie.reply(&id, write.expires));
             }
         }
@@ -354,14 +426,18 @@ impl<S: Store> ServerSide<S> {
         mut write: Write,
         updates: &[(Box<str>, Update)],
     ) -> Result<Applied, Error> {
-        let mut contest = Contest::default();
+        let mut contest = self.contest();
         loop {
-            let applied = self.limited(self.store.apply(id, &write)).await?;
+            let applying = self.store.apply(id, &write);
+            let applying = self.limited_in_turn(&mut contest, Operation::Apply, id, applying);
+            let applied = applying.await?;
             if applied != Applied::Conflict {
                 return Ok(applied);
             }
             self.lost(&mut contest, id).await?;
-            let Some(record) = self.limited(self.store.load(id, write.now)).await? else {
+            let loading = self.store.load(id, write.now);
+            let loading = self.limited_in_turn(&mut contest, Operation::Load, id, loading);
+            let Some(record) = loading.await? else {
                 return Ok(Applied::Gone);
             };
             record.entries.recompute(updates, &mut write)?;
@@ -432,7 +508,8 @@ impl<S: Store> Backend for ServerSide<S> {
             let id = match id {
                 Some(id) if destroyed => {
                     let id = cookie.stored(&id);
-                    self.limited(self.store.destroy(id)).await?;
+                    self.limited(Operation::Destroy, id, self.store.destroy(id))
+                        .await?;
                     self.awaited.tell(id);
                     None
                 }
@@ -470,9 +547,11 @@ impl<S: Store> Backend for ServerSide<S> {
         let (now, expiry) = (exchange.now, *settings.expiry());
         let (key, compute) = (Box::<str>::from(exchange.key), exchange.compute);
         BackendFuture::pending(async move {
-            let mut contest = Contest::default();
+            let mut contest = self.contest();
             loop {
-                let found = self.limited(self.store.load(at, now)).await?;
+                let loading = self.store.load(at, now);
+                let loading = self.limited_in_turn(&mut contest, Operation::Load, at, loading);
+                let found = loading.await?;
                 let found = found.filter(|record| {
                     let expiry = expiry.of(&record.entries);
                     id.matches(record.verifier)
@@ -503,7 +582,9 @@ impl<S: Store> Backend for ServerSide<S> {
                     None if stored.is_some() => write.remove.push(key.clone()),
                     None => return Ok(Exchanged::Done(record)),
                 }
-                match self.limited(self.store.apply(at, &write)).await? {
+                let applying = self.store.apply(at, &write);
+                let applying = self.limited_in_turn(&mut contest, Operation::Apply, at, applying);
+                match applying.await? {
                     Applied::Done => {
                         record.merge(&write);
                         return Ok(Exchanged::Done(record));
@@ -517,6 +598,11 @@ impl<S: Store> Backend for ServerSide<S> {
 
     fn migration(self: Arc<Self>) -> Option<Arc<dyn Migration>> {
         Some(self)
+    }
+
+    fn observe(&self, observers: &Observers) {
+        // The first ones stay: those of the manager that this backend was made for.
+        let _ = self.observers.set(observers.clone());
     }
 
     fn handle(&self, token: &str, settings: &Settings) -> Option<StoreId> {
@@ -547,7 +633,10 @@ impl<S: Store> UserIndex for ServerSide<S> {
         now: Timestamp,
     ) -> BackendFuture<'a, Result<Page<SessionSummary>, StoreError>> {
         match self.store.users() {
-            Some(index) => BackendFuture::pending(self.limited(index.sessions_of(user, from, now))),
+            Some(index) => {
+                let listing = index.sessions_of(user, from, now);
+                BackendFuture::pending(self.limited(Operation::SessionsOf, user, listing))
+            }
             None => BackendFuture::ready(Ok(Page::default())),
         }
     }
@@ -558,7 +647,10 @@ impl<S: Store> UserIndex for ServerSide<S> {
         from: &'a [u8],
     ) -> BackendFuture<'a, Result<Page<StoreId>, StoreError>> {
         match self.store.users() {
-            Some(index) => BackendFuture::pending(self.limited(index.ids_of(user, from))),
+            Some(index) => {
+                let listing = index.ids_of(user, from);
+                BackendFuture::pending(self.limited(Operation::IdsOf, user, listing))
+            }
             None => BackendFuture::ready(Ok(Page::default())),
         }
     }
@@ -570,7 +662,8 @@ impl<S: Store> UserIndex for ServerSide<S> {
     ) -> BackendFuture<'a, Result<usize, StoreError>> {
         match self.store.users() {
             Some(index) => BackendFuture::pending(async move {
-                let count = self.limited(index.destroy_of(user, ids)).await?;
+                let destroying = index.destroy_of(user, ids);
+                let count = self.limited(Operation::DestroyOf, user, destroying).await?;
                 ids.iter().for_each(|id| self.awaited.tell(*id));
                 Ok(count)
             }),
@@ -589,11 +682,54 @@ impl<S: Store> fmt::Debug for ServerSide<S> {
 }
 
 /// A write that others may be faster than.
-#[derive(Default)]
 struct Contest<'s> {
     /// How often one was.
     lost: u32,
     turn: Option<MutexGuard<'s, ()>>,
+    /// Behind the turn, because fields are dropped in their order: a slow observer keeps no other
+    /// write waiting.
+    told: Held<'s>,
+}
+
+/// What a call of the store is about.
+#[derive(Clone, Copy)]
+enum Of<'a> {
+    Record(StoreId),
+    User(&'a str),
+}
+
+impl From<StoreId> for Of<'_> {
+    fn from(id: StoreId) -> Self {
+        Self::Record(id)
+    }
+}
+
+impl<'a> From<&'a str> for Of<'a> {
+    fn from(user: &'a str) -> Self {
+        Self::User(user)
+    }
+}
+
+impl Of<'_> {
+    fn names(self) -> Names {
+        match self {
+            Self::Record(id) => Names {
+                handle: Some(id.to_string()),
+                user: None,
+            },
+            Self::User(user) => Names {
+                handle: None,
+                user: Some(user.to_owned()),
+            },
+        }
+    }
+}
+
+fn outcome<T>(result: &Result<T, StoreError>) -> CallOutcome {
+    match result {
+        Ok(_) => CallOutcome::Done,
+        Err(error) => error.outcome(),
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

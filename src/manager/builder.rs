@@ -17,6 +17,7 @@ use crate::{
     error::ConfigError,
     expiry::{Clock, Expiry},
     manager::migration::MigratingBackend,
+    observer::{Observer, Observers, Observing},
     settings::{OnStoreError, Settings},
 };
 
@@ -50,6 +51,7 @@ pub struct Builder {
     carrier: Carrier,
     old: Option<Manager>,
     insecure: Option<Insecure>,
+    observers: Vec<Observing>,
     sweeping: Option<Box<dyn Any + Send + Sync>>,
 }
 
@@ -67,6 +69,7 @@ impl Builder {
             carrier: Carrier::default(),
             old: None,
             insecure: None,
+            observers: Vec::new(),
             sweeping: None,
         }
     }
@@ -251,6 +254,32 @@ impl Builder {
         self
     }
 
+    /// Adds an observer, which is told what happens to sessions and how long store calls take: see
+    /// [`observer`](crate::observer). Several are told in the order in which they were added. Default:
+    /// none.
+    ///
+    /// Store calls of a manager that this one [migrates from](Self::migrate_from) are told to that
+    /// manager's observers, or to these if it has none.
+    ///
+    /// ```
+    /// # #[cfg(feature = "cookies")] {
+    /// use session_manager::{Key, Manager, SignedCookie, observer::{About, Event}};
+    ///
+    /// let manager = Manager::builder(SignedCookie::new(Key::generate()))
+    ///     .observe(|event: Event, _: &About<'_>| {
+    ///         if let Event::Refused { why } = event {
+    ///             eprintln!("a cookie was refused: {}", why.as_str());
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # }
+    /// # Ok::<(), session_manager::ConfigError>(())
+    /// ```
+    pub fn observe(mut self, observer: impl Observer) -> Self {
+        self.observers.push(Observing::new(observer));
+        self
+    }
+
     /// Sets the clock that measures timeouts, for tests that move it. Default: the system's.
     ///
     /// ```
@@ -323,9 +352,17 @@ impl Builder {
             backend,
             old,
             insecure,
+            observers,
             sweeping,
             ..
         } = self;
+        let observers = Observers::new(observers, settings.cookie_name());
+        if let Some(observers) = &observers {
+            backend.observe(observers);
+            if let Some(old) = &old {
+                old.backend().observe(observers);
+            }
+        }
         let backend = match &old {
             Some(old) => Arc::new(MigratingBackend::new(
                 backend,
@@ -340,6 +377,7 @@ impl Builder {
             old,
             process_wide: AtomicBool::new(false),
             insecure,
+            observers,
             _sweeping: sweeping,
         })))
     }

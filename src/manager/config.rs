@@ -10,7 +10,7 @@ use self::{
     setting::{Setting, optional, secret, secrets},
     url::Target,
 };
-use super::{Manager, builder::Builder, default::default_manager, global::set_at};
+use super::{Manager, builder::Builder, default::default_builder, global::set_at};
 use crate::{backend::missing::Missing, settings::OnStoreError};
 
 mod backend;
@@ -310,6 +310,32 @@ impl Manager {
     /// # Errors
     ///
     /// As [`from_url`](Self::from_url), and if a setting is both in the url and in a field.
+    pub async fn from_config(config: Config) -> Result<Self, SetupError> {
+        Ok(Builder::from_config(config).await?.build()?)
+    }
+}
+
+/// A builder from a configuration, for what text cannot express: an observer, a clock, an older manager
+/// to migrate from.
+impl Builder {
+    /// Creates the builder of [`Manager::from_config`], which connects already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::from_config`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")]
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use session_manager::{Builder, Config, observer::{About, Event}};
+    ///
+    /// let manager = Builder::from_config(Config::new("memory:"))
+    ///     .await?
+    ///     .observe(|event: Event, _: &About<'_>| println!("{}", event.name()))
+    ///     .build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn from_config(mut config: Config) -> Result<Self, SetupError> {
         let target = Target::parse(&config.url)?;
         for (name, text) in &target.settings {
@@ -325,7 +351,29 @@ impl Manager {
             sweeping,
         } = backend::choose(&target, &config, keys).await?;
         let builder = Builder::new(backend).insecure(insecure).sweeping(sweeping);
-        Ok(config.apply(builder).build()?)
+        Ok(config.apply(builder))
+    }
+
+    /// Creates the builder of [`manager::set_from_env`](set_from_env), which connects already.
+    ///
+    /// # Errors
+    ///
+    /// As [`manager::set_from_env`](set_from_env).
+    ///
+    /// ```no_run
+    /// use session_manager::{Builder, manager, observer::{About, Event}};
+    ///
+    /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// let builder = Builder::from_env().await?;
+    /// let observed = builder.observe(|event: Event, _: &About<'_>| println!("{}", event.name()));
+    /// manager::set(observed.build()?);
+    /// # Ok(()) }
+    /// ```
+    pub async fn from_env() -> Result<Self, SetupError> {
+        match variable(URL)? {
+            Some(url) => Self::from_config(Config::new(url)).await,
+            None => by_default(),
+        }
     }
 }
 
@@ -354,16 +402,14 @@ impl Manager {
 pub fn set_from_env() -> impl Future<Output = Result<Arc<Manager>, SetupError>> + Send + use<> {
     let caller = Location::caller();
     async move {
-        let manager = match variable(URL)? {
-            Some(url) => Manager::from_url(url).await?,
-            None => by_default()?,
-        };
+        let manager = Builder::from_env().await?.build()?;
         Ok(set_at(manager.into(), caller))
     }
 }
 
-/// Returns the default manager, unless it could not work or ignores a secret that is too short.
-fn by_default() -> Result<Manager, SetupError> {
+/// Returns the builder of the default manager, unless it could not work or ignores a secret that is too
+/// short.
+fn by_default() -> Result<Builder, SetupError> {
     if cfg!(not(feature = "cookies")) {
         return Err(SetupError::MissingFeature {
             scheme: "signed",
@@ -371,7 +417,7 @@ fn by_default() -> Result<Manager, SetupError> {
         });
     }
     Keys::of(&Config::default())?;
-    Ok(default_manager())
+    Ok(default_builder())
 }
 
 /// Returns the value of an environment variable, if it is set.

@@ -2,7 +2,7 @@
 
 use std::sync::Once;
 
-use super::Manager;
+use super::{Manager, builder::Builder};
 use crate::log::{log, print_if_unheard};
 
 /// The environment variable with the secret, unless a [`Config`](crate::Config) has one.
@@ -12,6 +12,22 @@ pub(super) const SECRET: &str = "SESSION_SECRET";
 /// The environment variable with the former secrets, unless a [`Config`](crate::Config) has some.
 #[cfg(any(feature = "cookies", feature = "server-side"))]
 pub(super) const ACCEPT: &str = "SESSION_ACCEPT";
+
+/// Returns `true` in a debug build: the profile is `dev` or inherits from it, and has debug assertions.
+///
+/// Only then are this crate's defaults made for development. A library crate with a page for developers
+/// asks this, because `debug_assertions` may be on in a release profile.
+///
+/// ```
+/// use session_manager::manager;
+///
+/// if !manager::is_debug_build() {
+///     // … do not mount the page …
+/// }
+/// ```
+pub fn is_debug_build() -> bool {
+    crate::profile::IS_DEBUG_BUILD
+}
 
 /// Why the default manager protects nothing, or not for long.
 #[derive(Debug)]
@@ -79,7 +95,7 @@ fn say(severity: Severity, text: &str) {
 }
 
 #[cfg(feature = "cookies")]
-pub(super) fn default_manager() -> Manager {
+pub(super) fn default_builder() -> Builder {
     use crate::{backend::signed_cookie::SignedCookie, key::Key};
 
     let (key, why) = default_key(Key::from_env(SECRET), crate::profile::IS_DEBUG_BUILD);
@@ -94,19 +110,20 @@ pub(super) fn default_manager() -> Manager {
 }
 
 #[cfg(not(feature = "cookies"))]
-pub(super) fn default_manager() -> Manager {
+pub(super) fn default_builder() -> Builder {
     default_with(crate::backend::missing::Missing, Some(Why::NoBackend))
 }
 
-fn default_with(backend: impl crate::backend::Backend, why: Option<Why>) -> Manager {
+fn default_with(backend: impl crate::backend::Backend, why: Option<Why>) -> Builder {
+    Manager::builder(backend).insecure(why.map(Insecure::new))
+}
+
+pub(super) fn default_manager() -> Manager {
     #[expect(
         clippy::expect_used,
         reason = "nothing was set that a browser could refuse"
     )]
-    Manager::builder(backend)
-        .insecure(why.map(Insecure::new))
-        .build()
-        .expect("the defaults are valid")
+    default_builder().build().expect("the defaults are valid")
 }
 
 /// Returns the development key in a debug build, and `error` in a release build.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::{
     backend::{
-        Backend, Commit, CommitOutcome, Exchange, Exchanged, OpenOutcome, OpenRequest, Size,
+        Backend, Commit, CommitOutcome, Exchange, Exchanged, Observers, OpenOutcome, OpenRequest,
+        Size,
         migration::{Adopt, Claim, Migrating, Migration, Origin, Place, Token},
     },
     changes::{Changes, View},
@@ -387,6 +388,11 @@ impl Backend for MigratingBackend {
         exchange: Exchange<'_>,
     ) -> BackendFuture<'static, Result<Exchanged, Error>> {
         self.new_arc().exchange(exchange)
+    }
+
+    fn observe(&self, observers: &Observers) {
+        self.new.observe(observers);
+        self.old.backend().observe(observers);
     }
 
     fn handle(&self, token: &str, settings: &Settings) -> Option<StoreId> {

@@ -6,6 +6,7 @@ use crate::{
     error::Error,
     expiry::Timestamp,
     manager::Manager,
+    observer::{EndedBy, Event, Names},
     record::id::StoreId,
     session::Session,
     store::{SessionSummary, UserIndex},
@@ -115,7 +116,11 @@ impl Manager {
     pub async fn destroy_user_session(&self, user: &str, handle: &str) -> Result<bool, Error> {
         let index = self.users()?;
         match StoreId::parse(handle) {
-            Some(id) => Ok(index.destroy_of(user, &[id]).await? > 0),
+            Some(id) => {
+                let count = index.destroy_of(user, &[id]).await?;
+                self.tell_destroyed(count, user, Some(id));
+                Ok(count > 0)
+            }
             None => Ok(false),
         }
     }
@@ -126,6 +131,19 @@ impl Manager {
         })
     }
 
+    fn tell_destroyed(&self, count: usize, user: &str, id: Option<StoreId>) {
+        let Some(observers) = self.observers().filter(|_| count > 0) else {
+            return;
+        };
+        let by = EndedBy::Administrator;
+        let names = observers.names(|| Names {
+            handle: id.map(|id| id.to_string()),
+            user: Some(user.to_owned()),
+        });
+        let event = Event::Destroyed { by, count };
+        observers.tell_of(self.backend_name(), event, &names);
+    }
+
     async fn destroy_but(&self, user: &str, kept: Option<StoreId>) -> Result<usize, Error> {
         let index = self.users()?;
         let (mut count, mut from) = (0, Vec::new());
@@ -133,7 +151,9 @@ impl Manager {
             let mut page = index.ids_of(user, &from).await?;
             page.items.retain(|id| Some(*id) != kept);
             if !page.items.is_empty() {
-                count += index.destroy_of(user, &page.items).await?;
+                let ended = index.destroy_of(user, &page.items).await?;
+                self.tell_destroyed(ended, user, None);
+                count += ended;
             }
             match page.next {
                 Some(next) => from = next,

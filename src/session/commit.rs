@@ -16,6 +16,7 @@ use crate::{
     session::{
         Session,
         state::{Life, State},
+        told::Telling,
     },
     settings::Settings,
 };
@@ -114,6 +115,7 @@ impl Session {
                 if let Some(lost) = live.end(keep == Keep::All) {
                     state.error(lost);
                 }
+                self.tell_live(&mut state, keep == Keep::All);
             } else if state.in_flight.is_some() {
                 waits = Some(keep);
             } else {
@@ -267,6 +269,7 @@ impl Session {
             settings,
         };
         let is_persistent = commit.is_persistent();
+        let telling = self.telling(state);
         let future = manager.backend_arc().commit(commit);
         state.head.persistent = is_persistent;
         state.committed = now;
@@ -282,6 +285,7 @@ impl Session {
             future,
             writes: writes || keep == Keep::Touch,
             undo,
+            telling,
         })
     }
 
@@ -371,6 +375,8 @@ pub(super) struct Committing {
     pub(super) writes: bool,
     /// What undoes it, where it shows as done already.
     pub(super) undo: Option<Arc<Settled>>,
+    /// What observers are told once it is done.
+    telling: Option<Box<Telling>>,
 }
 
 /// A commit that is dropped may or may not have been done. As after an error, the next commit does
@@ -425,9 +431,15 @@ impl Committing {
                         return Err(Error::Ended);
                     }
                     CommitOutcome::Remove => state.life = Life::Removed,
-                    CommitOutcome::Keep => return Ok(()),
+                    CommitOutcome::Keep => {}
                 }
-                state.head.outcome = reply;
+                if let Some(telling) = self.telling.take() {
+                    session.tell_done(&mut state, *telling, &reply);
+                }
+                // What an earlier commit has for the head stays.
+                if !matches!(reply, CommitOutcome::Keep) {
+                    state.head.outcome = reply;
+                }
                 Ok(())
             }
             Err(error) => {

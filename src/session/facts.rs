@@ -92,7 +92,10 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub fn user(&self) -> Option<String> {
-        let state = self.look();
+        self.user_of(&self.look())
+    }
+
+    pub(super) fn user_of(&self, state: &State) -> Option<String> {
         let stored = || state.kept()?.user.as_deref();
         (state.pending.changes.user().or_else(stored)).map(str::to_owned)
     }

@@ -6,8 +6,6 @@ use std::{
 };
 
 use super::Inner;
-#[cfg(any(feature = "actix", feature = "tower"))]
-use crate::cookie::RequestHead;
 use crate::{
     backend::{CommitOutcome, OpenOutcome},
     cookie::Tokens,
@@ -18,9 +16,12 @@ use crate::{
     session::{
         Session,
         state::{Head, Life, Pending, State},
+        told::Done,
     },
     settings::OnStoreError,
 };
+#[cfg(any(feature = "actix", feature = "tower"))]
+use crate::{cookie::RequestHead, observer::Event};
 
 impl Session {
     /// Creates the session of a request that begins.
@@ -36,6 +37,7 @@ impl Session {
             record: None,
             origin: None,
             live: None,
+            live_done: Done::default(),
             pending: Pending::default(),
             head: Head {
                 sent: false,
@@ -91,8 +93,9 @@ impl Session {
         let (manager, is_https) = (&self.0.manager, self.0.is_https);
         let settings = manager.settings();
         let (tokens, refused) = manager.tokens(request);
-        if let Some(why) = refused {
-            state.warn(settings.refused(why));
+        if let Some((why, text)) = refused {
+            state.warn(settings.refused(text));
+            self.tell(&mut state, Event::Refused { why });
         }
         let has_cookie = tokens.own.is_some();
         let is_to_loopback = || request.is_to_loopback();
@@ -145,7 +148,10 @@ impl Session {
         match opened {
             // A second caller got the same answer, and the session may have been written since.
             Ok(_) if !state.life.is_unopened() => {}
-            Ok(opened) => state.open(opened, &self.0.manager),
+            Ok(opened) => {
+                self.tell_opened(&mut state, &opened);
+                state.open(opened, &self.0.manager);
+            }
             Err(error @ Error::Unavailable { .. })
                 if self.0.manager.settings().on_store_error() == OnStoreError::Anonymous =>
             {

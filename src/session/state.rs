@@ -10,7 +10,7 @@ use std::{
 use super::{FLASH, OWN};
 use crate::{
     backend::{
-        CommitOutcome, Live, LiveSession, OpenOutcome, Size, Written,
+        CommitOutcome, Live, LiveSession, OpenOutcome, Refused, Size, Written,
         migration::{Migrating, Origin, Place},
     },
     changes::{Change, Changes, View},
@@ -19,8 +19,9 @@ use crate::{
     expiry::{Lifetime, Timestamp},
     log::log,
     manager::Manager,
+    observer::{Event, Names},
     record::Record,
-    session::{Session, commit::Settled},
+    session::{Session, commit::Settled, told::Done},
     settings::Settings,
     value::Value,
 };
@@ -36,6 +37,8 @@ pub(super) struct State {
     pub(super) origin: Option<Origin>,
     /// The session, if other code reads and writes it too.
     pub(super) live: Option<Arc<dyn Live>>,
+    /// What was done to a live session.
+    pub(super) live_done: Done,
     pub(super) pending: Pending,
     pub(super) head: Head,
     /// When the last commit began.
@@ -111,6 +114,7 @@ impl State {
             OpenOutcome::Live(LiveSession(live)) => {
                 self.life = Life::Open;
                 self.record = live.read();
+                self.live_done.had = self.record().is_some_and(|it| !it.entries.is_empty());
                 self.live = Some(live);
             }
             opened => self.take(opened, manager),
@@ -133,6 +137,7 @@ impl State {
                 }
                 Some(record)
             }
+            OpenOutcome::Refused(Refused::Corrupt) => None,
             OpenOutcome::Refused(why) => {
                 self.warn(settings.refused(why));
                 None
@@ -193,6 +198,7 @@ impl State {
             Written::Later => return,
             Written::Lost(text) => self.error(text),
         }
+        self.live_done.add(&self.pending.changes);
         self.pending.changes = Changes::default();
         self.read_through();
     }
@@ -304,12 +310,12 @@ impl State {
     }
 }
 
-/// The locked state. Its log lines are written once it is unlocked, because a subscriber of the log
-/// may use the session.
+/// The locked state. Its log lines are written, and its events told, once it is unlocked, because a
+/// subscriber of the log or an observer may use the session.
 pub(super) struct Locked<'a> {
     pub(super) state: MutexGuard<'a, State>,
     /// Behind the guard, because fields are dropped in their order.
-    pub(super) after: Lines,
+    pub(super) after: Lines<'a>,
 }
 
 impl Deref for Locked<'_> {
@@ -328,25 +334,34 @@ impl DerefMut for Locked<'_> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        self.after.0 = std::mem::take(&mut self.state.lines);
+        self.after.lines = std::mem::take(&mut self.state.lines);
     }
 }
 
-/// A line of the log.
+/// A line of the log, or an event.
 pub(super) enum Line {
     Warn(Cow<'static, str>),
     Error(Cow<'static, str>),
+    Event(Event, Names),
 }
 
-/// Logs its lines when it is dropped.
-pub(super) struct Lines(pub(super) Vec<Line>);
+/// Logs its lines and tells its events when it is dropped.
+pub(super) struct Lines<'a> {
+    lines: Vec<Line>,
+    manager: &'a Manager,
+}
 
-impl Drop for Lines {
+impl Drop for Lines<'_> {
     fn drop(&mut self) {
-        for line in self.0.drain(..) {
+        for line in self.lines.drain(..) {
             match line {
                 Line::Warn(text) => log!(WARN, "{text}"),
                 Line::Error(text) => log!(ERROR, "{text}"),
+                Line::Event(event, names) => {
+                    if let Some(observers) = self.manager.observers() {
+                        observers.tell_of(self.manager.backend_name(), event, &names);
+                    }
+                }
             }
         }
     }
@@ -429,7 +444,10 @@ impl Session {
     /// one step.
     pub(super) fn lock_unsettled(&self) -> Locked<'_> {
         let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let after = Lines(Vec::new());
+        let after = Lines {
+            lines: Vec::new(),
+            manager: &self.0.manager,
+        };
         Locked { state, after }
     }
 
@@ -441,6 +459,7 @@ impl Session {
             && self.opens_at_once()
             && let Ok(Ok(opened)) = self.0.manager.opening(&state.tokens, &()).now()
         {
+            self.tell_opened(&mut state, &opened);
             state.take(opened, &self.0.manager);
         }
         if state.live.is_some() && !state.head.sent {
@@ -472,6 +491,7 @@ impl Session {
         match self.size_of(state) {
             Some(Size { used, limit }) if used > limit => {
                 state.pending.changes.undo(key, former);
+                self.tell(state, Event::TooLarge);
                 // Keys of its own begin with a control character.
                 let key = (!key.starts_with([FLASH, OWN])).then(|| key.to_owned());
                 return Err(Error::TooLarge {

@@ -26,8 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// Features that change what an example can do: it is built with those that the test was built with.
-const FEATURES: [(&str, bool); 5] = [
+const FEATURES: [(&str, bool); 6] = [
     ("memory", cfg!(feature = "memory")),
+    ("metrics", cfg!(feature = "metrics")),
     ("redis", cfg!(feature = "redis")),
     ("postgres", cfg!(feature = "postgres")),
     ("mysql", cfg!(feature = "mysql")),

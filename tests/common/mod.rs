@@ -25,6 +25,7 @@ pub mod server_side;
 #[path = "../services/servers.rs"]
 pub mod servers;
 pub mod socket;
+pub mod told;
 pub mod watch;
 pub mod wire;
 
@@ -49,6 +50,7 @@ pub use app::{App, Page, Request, Talk, Web, talker};
 use session_manager::{Builder, Key, Manager, Middleware, PrivateCookie, SignedCookie, manager};
 pub use socket::Socket;
 use tokio::sync::Barrier;
+pub use told::Told;
 pub use watch::{Log, key_of};
 pub use wire::Wire;
 

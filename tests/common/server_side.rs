@@ -19,7 +19,7 @@ use session_manager::{
 use session_manager::MemoryStore;
 use sha2::{Digest, Sha256};
 
-use super::{Answer, App, Clock, Gates, Server, Web, at_once, backends, block_on};
+use super::{Answer, App, Clock, Gates, Server, Told, Web, at_once, backends, block_on};
 
 /// A store that counts its calls: each is one round trip.
 #[derive(Clone)]
@@ -213,12 +213,14 @@ macro_rules! store_tests {
             store_calls_stay_within_the_documented_number
             a_session_expires_by_the_clock
             ten_thousand_keys_and_almost_a_megabyte_are_stored
+            an_observer_is_told_each_store_call_and_what_it_did
         }
     };
     // For a store with an index of users.
     (@group $attributes:tt $run:ident users) => {
         store_tests! { @tests $attributes $run users
             a_users_sessions_are_listed_and_ended
+            an_observer_is_told_of_users_and_administrators
         }
     };
     // For a store without one.
@@ -309,6 +311,83 @@ pub fn requests_that_overlap_lose_nothing<S: Store + Clone>(web: Web, store: &S)
         "",
         "and never again"
     );
+}
+
+pub fn an_observer_is_told_each_store_call_and_what_it_did<S: Store + Clone>(web: Web, store: &S) {
+    let (told, calls) = (Told::default(), Told::default());
+    let server = serve(web, store, &Gates::new(2), |builder| {
+        builder.observe(told.clone()).observe(calls.clone())
+    });
+    let both = || (told.life(), calls.calls());
+    let is = |life: &str, calls: &str| (life.to_owned(), calls.to_owned());
+    server.raw("/run/get.key", &[]);
+    assert_eq!(both(), is("", ""));
+    let cookie = server.raw("/run/add.key.value", &[]).cookie();
+    assert_eq!(both(), is("created", "create done"));
+    server.with_cookie("/run/get.key", &cookie);
+    assert_eq!(both(), is("", "load done"));
+    server.with_cookie("/run/add.key.other", &cookie);
+    assert_eq!(both(), is("", "load done, apply done"));
+    let cookie = server.with_cookie("/run/renew", &cookie).cookie();
+    assert_eq!(both(), is("renewed", "load done, apply done"));
+    server.with_cookie("/run/destroy", &cookie);
+    assert_eq!(
+        both(),
+        is("destroyed 1 by handler", "load done, destroy done")
+    );
+    server.with_cookie("/run/get.key", &cookie);
+    assert_eq!(both(), is("refused unknown", "load done"));
+}
+
+pub fn an_observer_is_told_of_users_and_administrators<S: Store + Clone>(web: Web, store: &S) {
+    let told = Told::with_names();
+    let builder = Manager::builder(ServerSide::new(store.clone())).observe(told.clone());
+    let manager = builder.build().unwrap();
+    let middleware = manager.middleware();
+    let app = App::new()
+        .get("/end/{handle}", async |session, handle| {
+            let manager = session.manager();
+            let ended = manager.destroy_user_session("observed", &handle).await?;
+            Ok(ended.to_string())
+        })
+        .get("/end-all", async |session, _| {
+            let ended = session.manager().destroy_user_sessions("observed").await?;
+            Ok(ended.to_string())
+        });
+    let server: &'static Server = Box::leak(Box::new(Server::start(web, app.wrap(middleware))));
+    let mut handles = Vec::new();
+    for _ in 0..3 {
+        let cookie = server.raw("/run/user.observed,add.key.value", &[]).cookie();
+        let all = told.all();
+        let life: Vec<_> = all.iter().filter(|one| !one.is_call).collect();
+        let texts: Vec<_> = life.iter().map(|one| &*one.text).collect();
+        assert_eq!(texts, ["created", "user set"]);
+        handles.push(server.with_cookie("/run/handle", &cookie).body);
+        for one in &life {
+            assert_eq!(one.user.as_deref(), Some("observed"));
+            assert_eq!(one.handle.as_ref(), handles.last());
+        }
+        let calls = all.iter().filter(|one| one.is_call);
+        for call in calls.chain(told.all().iter()) {
+            assert_eq!(call.handle.as_ref(), handles.last(), "{call:?}");
+        }
+    }
+    assert_eq!(
+        server.raw(&format!("/end/{}", handles[0]), &[]).body,
+        "true"
+    );
+    let all = told.all();
+    assert_eq!(all[0].text, "destroy_of done");
+    assert_eq!(all[1].text, "destroyed 1 by administrator");
+    assert_eq!(all[1].handle.as_ref(), Some(&handles[0]));
+    assert_eq!(all[1].user.as_deref(), Some("observed"));
+    assert_eq!(
+        server.raw(&format!("/end/{}", handles[0]), &[]).body,
+        "false"
+    );
+    assert_eq!(told.life(), "");
+    assert_eq!(server.raw("/end-all", &[]).body, "2");
+    assert_eq!(told.life(), "destroyed 2 by administrator");
 }
 
 /// Sends fifty requests at once that run `script` on one session. Returns their bodies.

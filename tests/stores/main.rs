@@ -7,6 +7,7 @@ mod common;
 #[cfg(feature = "testing")]
 mod check_store;
 mod migrate;
+mod observe;
 #[cfg(feature = "testing")]
 mod server_side;
 mod take;

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, mpsc},
 };
 
-use crate::common::{Log, Server, script};
+use crate::common::{Log, Server, Told, script};
 use actix_session::{
     SessionMiddleware,
     config::CookieContentSecurity,
@@ -82,6 +82,36 @@ fn serve(shelf: &Shelf, routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'st
             .wrap(theirs)
             .configure(routes.clone())
     })
+}
+
+#[test]
+fn an_observer_is_told_what_was_handed_to_actix_session() {
+    let (told, shelf, key) = (Told::default(), Shelf::default(), Key::generate());
+    let builder = Manager::builder(ActixSession::new()).observe(told.clone());
+    let manager = builder.build().unwrap();
+    let server = Server::actix(move || {
+        let theirs = SessionMiddleware::builder(shelf.clone(), key.clone()).cookie_secure(false);
+        App::new()
+            .wrap(manager.middleware())
+            .wrap(theirs.build())
+            .configure(routes)
+    });
+    let visitor = server.visitor();
+    for (path, expected) in [
+        ("/run/get.key", ""),
+        ("/run/add.key.value,status.500", ""),
+        ("/run/add.key.value", "created"),
+        ("/run/add.key.other", ""),
+        ("/run/renew", "renewed"),
+        (
+            "/run/destroy,add.key.new",
+            "destroyed 1 by handler, created",
+        ),
+        ("/run/destroy,status.500", "destroyed 1 by handler"),
+    ] {
+        visitor.get(path);
+        assert_eq!(told.life(), expected, "{path}");
+    }
 }
 
 /// `/run/…` does what a script says through this crate; `/theirs/…` the same through actix-session.

@@ -15,6 +15,7 @@ mod every_framework;
 #[cfg(feature = "testing")]
 mod library_authors;
 mod lifetime;
+mod observe;
 #[cfg(all(feature = "axum", feature = "memory"))]
 mod one_login;
 #[cfg(all(feature = "axum", feature = "memory"))]

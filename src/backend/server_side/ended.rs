@@ -25,6 +25,7 @@ use crate::{
     error::Error,
     expiry::Timestamp,
     log::log,
+    observer::Operation,
     record::{
         Record,
         id::{StoreId, Verifier},
@@ -340,7 +341,9 @@ impl<S: Store> ServerSide<S> {
 
     /// Loads a session that is awaited.
     async fn look_at(&self, id: StoreId, settings: &Settings) -> Found {
-        let loaded = self.limited(self.store.load(id, settings.now())).await;
+        let loaded = self
+            .limited(Operation::Load, id, self.store.load(id, settings.now()))
+            .await;
         match loaded {
             Ok(Some(record)) => found(&record, settings),
             Ok(None) => Found::Ended,

@@ -13,6 +13,7 @@ use crate::{
     error::Error,
     expiry::Timestamp,
     future::BackendFuture,
+    observer::Operation,
     record::id::{StoreId, Verifier},
     settings::Settings,
     store::{Store, StoreError},
@@ -40,15 +41,21 @@ impl<S: Store> Migration for ServerSide<S> {
             .map(|(key, value)| (key.into(), Some(value.into_owned())))
             .collect();
         BackendFuture::pending(async move {
-            Ok(match self.limited(self.store.apply(id, &write)).await? {
-                Applied::Done => Claim::Taken,
-                Applied::Gone => Claim::Gone,
-                Applied::Conflict => {
-                    let loading = self.limited(self.store.load(id, write.now));
-                    let found = loading.await?.filter(|record| record.verifier == verifier);
-                    found.map_or(Claim::Gone, Claim::Changed)
-                }
-            })
+            Ok(
+                match self
+                    .limited(Operation::Apply, id, self.store.apply(id, &write))
+                    .await?
+                {
+                    Applied::Done => Claim::Taken,
+                    Applied::Gone => Claim::Gone,
+                    Applied::Conflict => {
+                        let loading =
+                            self.limited(Operation::Load, id, self.store.load(id, write.now));
+                        let found = loading.await?.filter(|record| record.verifier == verifier);
+                        found.map_or(Claim::Gone, Claim::Changed)
+                    }
+                },
+            )
         })
     }
 
@@ -110,7 +117,9 @@ impl<S: Store> Adopt for ServerSide<S> {
             .collect();
         BackendFuture::pending(async move {
             let at = cookie.stored(&id);
-            let created = self.limited(self.store.create(at, &whole)).await?;
+            let created = self
+                .limited(Operation::Create, at, self.store.create(at, &whole))
+                .await?;
             if !created && self.write(at, write, &updates).await? != Applied::Done {
                 return Ok((gone(), false));
             }
@@ -131,10 +140,14 @@ impl<S: Store> Adopt for ServerSide<S> {
             // A request that migrates the session may create it between the two calls, but each of
             // those that are under way does so once.
             for _ in 0..BURIALS {
-                if self.limited(self.store.create(id, &tombstone)).await? {
+                if self
+                    .limited(Operation::Create, id, self.store.create(id, &tombstone))
+                    .await?
+                {
                     return Ok(());
                 }
-                self.limited(self.store.destroy(id)).await?;
+                self.limited(Operation::Destroy, id, self.store.destroy(id))
+                    .await?;
                 self.awaited.tell(id);
             }
             Err(Error::unavailable(StoreError::Corrupt {

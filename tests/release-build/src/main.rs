@@ -10,6 +10,7 @@ use std::{
 use axum_core::response::IntoResponse;
 use http::{Request, Response};
 use http_body::Body;
+use inspector::Inspector;
 use session_manager::{Error, HasSession, Key, Manager, Middleware, SignedCookie, manager};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -78,4 +79,12 @@ fn main() {
     let answer = Error::NotMounted.into_response();
     let length = answer.body().size_hint().exact().expect("the body is text");
     println!("not mounted: {}, {length} bytes", answer.status());
+    match Inspector::new() {
+        Ok(inspector) => println!("inspector: {}", inspector.path()),
+        Err(error) => println!("inspector: {error}"),
+    }
+    println!(
+        "inspector, if told so: {}",
+        Inspector::even_in_release().path()
+    );
 }
