@@ -91,7 +91,8 @@ pub enum Event {
     /// A session moved here from an older manager:
     /// [`Builder::migrate_from`](crate::Builder::migrate_from).
     Migrated,
-    /// Sessions ended before their time was over.
+    /// Sessions ended before their time was over. Of requests that end one session at the same time,
+    /// each is told.
     Destroyed {
         /// Who ended them.
         by: EndedBy,
