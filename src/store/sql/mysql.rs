@@ -71,8 +71,17 @@ impl Dialect for MySql {
         vec![include_str!("mysql.sql").replace("sessions", table)]
     }
 
-    fn sweep(table: &str, batch: u64) -> String {
-        format!("DELETE FROM {table} WHERE expires <= ? ORDER BY expires LIMIT {batch}")
+    fn sweep(table: &str, batch: u64) -> [String; 2] {
+        // A join, because a subquery would be run once for each row of the table.
+        let due = format!(
+            "{table} AS stored JOIN \
+             (SELECT id FROM {table} WHERE sweep_at <= ? ORDER BY sweep_at LIMIT {batch}) AS due \
+             ON stored.id = due.id"
+        );
+        [
+            format!("DELETE stored FROM {due} WHERE stored.expires <= ?"),
+            format!("UPDATE {due} SET stored.sweep_at = stored.expires WHERE stored.expires > ?"),
+        ]
     }
 
     fn pools(url: &str, lost: &Lost) -> Result<Pools<Db>, sqlx::Error> {
@@ -81,10 +90,7 @@ impl Dialect for MySql {
         let pool = lost
             .pool_options()
             .connect_lazy_with(options.disable_statement_logging());
-        Ok(Pools {
-            reads: pool.clone(),
-            writes: pool,
-        })
+        Ok(Pools::one(pool, lost))
     }
 
     fn trouble(error: &dyn DatabaseError) -> Trouble {

@@ -82,12 +82,16 @@ impl Dialect for Postgres {
         vec![lock, create]
     }
 
-    fn sweep(table: &str, batch: u64) -> String {
+    fn sweep(table: &str, batch: u64) -> [String; 2] {
         // Rows that another sweep is about to delete are left to it.
-        format!(
-            "DELETE FROM {table} WHERE id = ANY(ARRAY(SELECT id FROM {table} WHERE expires <= ? \
-             ORDER BY expires LIMIT {batch} FOR UPDATE SKIP LOCKED))"
-        )
+        let due = format!(
+            "id = ANY(ARRAY(SELECT id FROM {table} WHERE sweep_at <= ? ORDER BY sweep_at \
+             LIMIT {batch} FOR UPDATE SKIP LOCKED))"
+        );
+        [
+            format!("DELETE FROM {table} WHERE {due} AND expires <= ?"),
+            format!("UPDATE {table} SET sweep_at = expires WHERE {due} AND expires > ?"),
+        ]
     }
 
     fn pools(url: &str, lost: &Lost) -> Result<Pools<Db>, sqlx::Error> {
@@ -96,10 +100,7 @@ impl Dialect for Postgres {
         let pool = lost
             .pool_options()
             .connect_lazy_with(options.disable_statement_logging());
-        Ok(Pools {
-            reads: pool.clone(),
-            writes: pool,
-        })
+        Ok(Pools::one(pool, lost))
     }
 
     fn trouble(error: &dyn DatabaseError) -> Trouble {

@@ -33,7 +33,8 @@ pub(super) struct Statements {
     pub(super) destroy_over: SqlStr,
     /// By [`Values`].
     pub(super) apply: [SqlStr; 3],
-    pub(super) sweep: SqlStr,
+    /// Deletes, and postpones.
+    pub(super) sweep: [SqlStr; 2],
 }
 
 /// What a write does to a record's values.
@@ -57,14 +58,17 @@ impl Statements {
             };
             sql(format!(
                 "UPDATE {table} SET {data}last_seen = ?, expires = ?, \
-                 verifier = COALESCE(?, verifier), created = COALESCE(?, created), \
+                 sweep_at = {}(sweep_at, ?), verifier = COALESCE(?, verifier), created = COALESCE(?, created), \
                  user_id = COALESCE(?, user_id), user_hash = COALESCE(?, user_hash) \
-                 WHERE id = ? AND verifier = ? AND expires > ? AND version = COALESCE(?, version)"
+                 WHERE id = ? AND verifier = ? AND expires > ? AND version = COALESCE(?, version)",
+                D::LEAST
             ))
         };
         Self {
             table: table.into(),
-            probe: sql(format!("{select} WHERE user_hash IS NULL AND 1 = 0")),
+            probe: sql(format!(
+                "{select} WHERE user_hash IS NULL AND sweep_at IS NULL AND 1 = 0"
+            )),
             schema: D::schema(table).into_iter().map(sql).collect(),
             load: sql(format!("{select} WHERE id = ? AND expires > ?")),
             sessions_of: sql(format!(
@@ -85,14 +89,14 @@ impl Statements {
             )),
             create: sql(format!(
                 "INSERT INTO {table} \
-                 (id, verifier, created, data, last_seen, expires, user_id, user_hash, version) \
-                 VALUES (?, ?, ?, {}, ?, ?, ?, ?, 1)",
+                 (id, verifier, created, data, last_seen, expires, sweep_at, user_id, user_hash, \
+                 version) VALUES (?, ?, ?, {}, ?, ?, ?, ?, ?, 1)",
                 D::OBJECT
             )),
             destroy: sql(format!("DELETE FROM {table} WHERE id = ?")),
             destroy_over: sql(format!("DELETE FROM {table} WHERE id = ? AND expires <= ?")),
             apply: [Values::Stay, Values::Merge, Values::Replace].map(update),
-            sweep: sql(D::sweep(table, SWEEP_BATCH)),
+            sweep: D::sweep(table, SWEEP_BATCH).map(sql),
         }
     }
 }
