@@ -1193,6 +1193,35 @@ mod sqlite_alone {
         assert_eq!(late.await.unwrap().unwrap(), Applied::Done);
     }
 
+    /// That of the row, and none of an index: the log has a frame for each page that a commit changed.
+    #[tokio::test]
+    async fn each_write_of_a_request_changes_one_page() {
+        let (url, _file) = file();
+        let store = SqliteStore::connect(&url).await.unwrap();
+        let id = new_id();
+        assert!(store.create(id, &write_of("ada")).await.unwrap());
+        let other = SqlitePool::connect(&url).await.unwrap();
+        // Returns the frames in the log. The next commit starts it from its beginning.
+        let checkpoint = async || -> i64 {
+            let sql = "PRAGMA wal_checkpoint(PASSIVE)";
+            let checkpoint: (i64, i64, i64) = sqlx::query_as(sql).fetch_one(&other).await.unwrap();
+            assert_eq!(checkpoint.1, checkpoint.2, "all of it is in the database");
+            checkpoint.1
+        };
+        checkpoint().await;
+        let touch = Write::touch(FIRST, now(), now(), now().plus(HOUR));
+        for mut change in [touch, write(&[("key", "other")]), renewal(&[])] {
+            change.seen_expires = Some(change.now.plus(Duration::from_secs(1)));
+            assert_eq!(store.apply(id, &change).await.unwrap(), Applied::Done);
+            assert_eq!(checkpoint().await, 1, "{change:?}");
+        }
+        // If it may expire earlier than before, it may have to be swept earlier.
+        let mut sooner = Write::touch(SECOND, now(), now(), now().plus(HOUR / 2));
+        sooner.seen_expires = Some(now().plus(HOUR));
+        assert_eq!(store.apply(id, &sooner).await.unwrap(), Applied::Done);
+        assert!(checkpoint().await > 1);
+    }
+
     #[tokio::test]
     async fn queries_by_user_and_by_expiry_use_an_index() {
         let (url, _file) = file();

@@ -19,7 +19,7 @@ use tokio::time;
 use self::{
     driver::{Arg, Driver, Row},
     pool::{Lost, Pools, Trouble, trouble},
-    statements::{Statements, Values, column, record, stored_id},
+    statements::{Assigned, Statements, Values, column, record, stored_id},
 };
 use super::{PAGE, values};
 use crate::{
@@ -304,27 +304,36 @@ impl<D: Dialect> SqlStore<D> {
         let hash = user.map(Sha256::digest);
         let key = Arg::Bytes(id.as_bytes());
         let now = Arg::Int(column(write.now.millis()));
+        let expires = Arg::Int(column(write.expires.millis()));
         let new_verifier = write.new_verifier.as_ref().map(Verifier::as_bytes);
         let created = new_verifier.map(|_| column(write.created.millis()));
-        let expires = Arg::Int(column(write.expires.millis()));
+        // If another request moved the expiry meanwhile, a row may be swept later than it expires.
+        let assigned = Assigned {
+            values,
+            user: user.is_some(),
+            sweep_at: write.seen_expires.is_none_or(|seen| write.expires < seen),
+        };
         let mut args = Vec::with_capacity(12);
         if !matches!(values, Values::Stay) {
             args.push(Arg::Text(&data));
         }
+        if assigned.user {
+            args.extend([user, hash.as_deref()].map(Arg::BytesOrNull));
+        }
+        if assigned.sweep_at {
+            args.push(expires);
+        }
         args.extend([
             now,
             expires,
-            expires,
             Arg::BytesOrNull(new_verifier.map(|verifier| &verifier[..])),
             Arg::IntOrNull(created),
-            Arg::BytesOrNull(user),
-            Arg::BytesOrNull(hash.as_deref()),
             key,
             Arg::Bytes(write.verifier.as_bytes()),
             now,
             Arg::IntOrNull(write.if_version.map(column)),
         ]);
-        let apply = &self.statements.apply[values as usize];
+        let apply = self.statements.apply(assigned);
         if self.execute(apply, &args, false).await? > 0 {
             return Ok(Applied::Done);
         }

@@ -4,7 +4,7 @@ CREATE TABLE IF NOT EXISTS sessions (
     created bigint NOT NULL,   -- milliseconds since 1970
     last_seen bigint NOT NULL,
     expires bigint NOT NULL,
-    sweep_at bigint NOT NULL,  -- when a sweep looks at the row, never later than expires
+    sweep_at bigint NOT NULL,  -- when a sweep looks at the row; a touch leaves it as it is
     version bigint NOT NULL,
     user_id bytea,             -- UTF-8, as the application gave it
     user_hash bytea,           -- its SHA-256: an index has no room for a long one

@@ -32,12 +32,22 @@ sql_store! {
     /// ```
     ///
     /// Takes a path or a url: `sqlite:sessions.db`, `sqlite::memory:` (which ends with the store).
-    /// Another scheme is refused. The file is created if it is missing, its folder is not. It is in
-    /// the write-ahead mode: one writes, and no reader waits. A power cut may undo the last writes before it, the end of
-    /// the process undoes none; who wants it otherwise takes [`from_pool`](Self::from_pool).
+    /// Another scheme is refused. The file is created if it is missing, its folder is not.
     ///
-    /// Each operation is one statement. Rows whose time is over are not served;
-    /// [`start_sweeping`](Self::start_sweeping) frees their room.
+    /// Each operation is one prepared statement in its own transaction, and a request's write changes
+    /// no index. The settings of each connection:
+    ///
+    /// - `journal_mode = WAL`: a read and a write do not wait for each other.
+    /// - `synchronous = NORMAL`: a commit does not wait for the disk. The file stays intact, and the end
+    ///   of the process undoes nothing; a power cut may undo the last commits, logouts included.
+    /// - `busy_timeout` of 1.5 seconds: how long a write waits for one of another process. The time limit
+    ///   of a store call is longer, so that the error says why it failed.
+    /// - One connection writes, so that the writes of this process queue; four read.
+    ///
+    /// [`from_pool`](Self::from_pool) takes other settings, such as `synchronous = FULL`.
+    ///
+    /// Rows whose time is over are not served; [`start_sweeping`](Self::start_sweeping) frees their room
+    /// for new rows. The file keeps its size until `VACUUM`.
     ///
     /// The table:
     ///

@@ -4,7 +4,7 @@ CREATE TABLE IF NOT EXISTS sessions (
     created integer NOT NULL,  -- milliseconds since 1970
     last_seen integer NOT NULL,
     expires integer NOT NULL,
-    sweep_at integer NOT NULL, -- when a sweep looks at the row, never later than expires
+    sweep_at integer NOT NULL, -- when a sweep looks at the row; a touch leaves it as it is
     version integer NOT NULL,
     user_id blob,              -- UTF-8, as the application gave it
     user_hash blob,            -- its SHA-256
