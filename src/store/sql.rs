@@ -1,6 +1,9 @@
 //! Sessions in an SQL database: what is the same in all of them. Each module below holds what is
 //! not.
 //!
+//! No write of a request moves an index entry: rows are found for sweeping by `sweep_at`, which stays
+//! while `expires` moves on. A sweep brings the rows up to date that it comes across.
+//!
 //! One row is one record; its values are one JSON object of strings (see [`values`]), into which
 //! the database merges a write, so that a statement carries only what changed.
 
@@ -16,7 +19,7 @@ use tokio::time;
 use self::{
     driver::{Arg, Driver, Row},
     pool::{Lost, Pools, Trouble, trouble},
-    statements::{Statements, Values, column, record, stored_id},
+    statements::{Assigned, Statements, Values, column, record, stored_id},
 };
 use super::{PAGE, values};
 use crate::{
@@ -60,6 +63,11 @@ pub(crate) trait Dialect: Driver {
     const DATA_TEXT: &'static str = "data";
     /// The text of a session's note in `data`, or NULL.
     const NOTE: &'static str;
+    /// The function that returns the least of its arguments.
+    const LEAST: &'static str = "LEAST";
+
+    /// The statement that begins the transaction in which the table is created.
+    const BEGIN: &'static str = "BEGIN";
 
     /// Whether a connection can be lost without an error.
     const HAS_NETWORK: bool = true;
@@ -73,8 +81,10 @@ pub(crate) trait Dialect: Driver {
     /// transaction.
     fn schema(table: &str) -> Vec<String>;
 
-    /// Deletes at most `batch` rows whose `expires` is at most the parameter.
-    fn sweep(table: &str, batch: u64) -> String;
+    /// Returns two statements on the `batch` rows with the least `sweep_at`, if that is at most the
+    /// first parameter. The first deletes those whose `expires` is at most the second parameter; the
+    /// other sets `sweep_at` to `expires` in those whose `expires` is later than it.
+    fn sweep(table: &str, batch: u64) -> [String; 2];
 
     /// Creates the pools for a url.
     fn pools(url: &str, lost: &Lost) -> Result<Pools<Self::Db>, sqlx::Error>;
@@ -151,12 +161,10 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     pub(crate) fn from_pool(pool: Pool<D::Db>) -> Self {
+        let lost = Lost::of_shared_pool();
         Self {
-            pools: Pools {
-                reads: pool.clone(),
-                writes: pool,
-            },
-            lost: Lost::of_shared_pool(),
+            pools: Pools::one(pool, &lost),
+            lost,
             statements: Arc::new(Statements::new::<D>("sessions")),
         }
     }
@@ -179,7 +187,8 @@ impl<D: Dialect> SqlStore<D> {
 
     pub(crate) async fn connect(&self) -> Result<(), StoreError> {
         let connected = time::timeout(CONNECT_LIMIT, async {
-            self.repeat(true, || D::reach(&self.pools.writes)).await?;
+            self.repeat(true, || D::reach(&self.pools.writes.pool))
+                .await?;
             self.migrate().await
         });
         connected.await.unwrap_or(Err(StoreError::TimedOut {
@@ -194,7 +203,7 @@ impl<D: Dialect> SqlStore<D> {
             return Ok(());
         }
         self.repeat(true, || {
-            D::transact(&self.pools.writes, &self.lost, &self.statements.schema)
+            D::transact(&self.pools.writes, &self.statements.schema)
         })
         .await?;
         self.fetch(&self.statements.probe, &[]).await.map(drop)
@@ -244,7 +253,7 @@ impl<D: Dialect> SqlStore<D> {
         let hash = Sha256::digest(user);
         let args = [Arg::Bytes(&hash), Arg::Bytes(from)];
         let sql = &self.statements.ids_of;
-        let run = || D::fetch_ids(&self.pools.reads, &self.lost, sql.clone(), &args);
+        let run = || D::fetch_ids(&self.pools.reads, sql.clone(), &args);
         let ids = self.repeat(true, run).await?;
         let ids = ids.into_iter().map(stored_id::<D>);
         Ok(Page::in_order(ids.collect::<Result<_, _>>()?))
@@ -279,13 +288,15 @@ impl<D: Dialect> SqlStore<D> {
         let hash = user.map(Sha256::digest);
         let key = Arg::Bytes(id.as_bytes());
         let now = Arg::Int(column(write.now.millis()));
+        let expires = Arg::Int(column(write.expires.millis()));
         let args = [
             key,
             Arg::Bytes(write.verifier.as_bytes()),
             Arg::Int(column(write.created.millis())),
             Arg::Text(&data),
             now,
-            Arg::Int(column(write.expires.millis())),
+            expires,
+            expires,
             Arg::BytesOrNull(user),
             Arg::BytesOrNull(hash.as_deref()),
         ];
@@ -311,25 +322,36 @@ impl<D: Dialect> SqlStore<D> {
         let hash = user.map(Sha256::digest);
         let key = Arg::Bytes(id.as_bytes());
         let now = Arg::Int(column(write.now.millis()));
+        let expires = Arg::Int(column(write.expires.millis()));
         let new_verifier = write.new_verifier.as_ref().map(Verifier::as_bytes);
         let created = new_verifier.map(|_| column(write.created.millis()));
-        let mut args = Vec::with_capacity(11);
+        // If another request moved the expiry meanwhile, a row may be swept later than it expires.
+        let assigned = Assigned {
+            values,
+            user: user.is_some(),
+            sweep_at: write.seen_expires.is_none_or(|seen| write.expires < seen),
+        };
+        let mut args = Vec::with_capacity(12);
         if !matches!(values, Values::Stay) {
             args.push(Arg::Text(&data));
         }
+        if assigned.user {
+            args.extend([user, hash.as_deref()].map(Arg::BytesOrNull));
+        }
+        if assigned.sweep_at {
+            args.push(expires);
+        }
         args.extend([
             now,
-            Arg::Int(column(write.expires.millis())),
+            expires,
             Arg::BytesOrNull(new_verifier.map(|verifier| &verifier[..])),
             Arg::IntOrNull(created),
-            Arg::BytesOrNull(user),
-            Arg::BytesOrNull(hash.as_deref()),
             key,
             Arg::Bytes(write.verifier.as_bytes()),
             now,
             Arg::IntOrNull(write.if_version.map(column)),
         ]);
-        let apply = &self.statements.apply[values as usize];
+        let apply = self.statements.apply(assigned);
         if self.execute(apply, &args, false).await? > 0 {
             return Ok(Applied::Done);
         }
@@ -355,14 +377,15 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     pub(crate) async fn sweep(&self) -> Result<u64, StoreError> {
-        let now = column(Clock::default().now().millis());
+        let now = Arg::Int(column(Clock::default().now().millis()));
+        let [delete, postpone] = &self.statements.sweep;
         let mut swept = 0;
         loop {
-            let batch = self
-                .execute(&self.statements.sweep, &[Arg::Int(now)], true)
-                .await?;
-            swept += batch;
-            if batch < SWEEP_BATCH {
+            let deleted = self.execute(delete, &[now, now], true).await?;
+            // The rows of the batch that were used since are not looked at again before they expire.
+            let postponed = self.execute(postpone, &[now, now], true).await?;
+            swept += deleted;
+            if deleted + postponed < SWEEP_BATCH {
                 return Ok(swept);
             }
         }
@@ -370,7 +393,7 @@ impl<D: Dialect> SqlStore<D> {
 
     /// Runs a statement that inserts a row, and says whether it did; not if the id is taken.
     async fn insert(&self, sql: &SqlStr, args: &[Arg<'_>]) -> Result<bool, StoreError> {
-        let run = || D::execute(&self.pools.writes, &self.lost, sql.clone(), args);
+        let run = || D::execute(&self.pools.writes, sql.clone(), args);
         match self.repeat_raw(false, run).await {
             Ok(rows) => Ok(rows > 0),
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
@@ -384,12 +407,12 @@ impl<D: Dialect> SqlStore<D> {
         args: &[Arg<'_>],
         repeatable: bool,
     ) -> Result<u64, StoreError> {
-        let run = || D::execute(&self.pools.writes, &self.lost, sql.clone(), args);
+        let run = || D::execute(&self.pools.writes, sql.clone(), args);
         self.repeat(repeatable, run).await
     }
 
     async fn fetch(&self, sql: &SqlStr, args: &[Arg<'_>]) -> Result<Vec<Row>, StoreError> {
-        let run = || D::fetch(&self.pools.reads, &self.lost, sql.clone(), args);
+        let run = || D::fetch(&self.pools.reads, sql.clone(), args);
         self.repeat(true, run).await
     }
 
@@ -451,7 +474,7 @@ impl<D: Dialect> SqlStore<D> {
 
     fn failed(&self, error: sqlx::Error) -> StoreError {
         let database = error.as_database_error();
-        let advice = database.and_then(|error| D::advice(&self.pools.writes, error));
+        let advice = database.and_then(|error| D::advice(&self.pools.writes.pool, error));
         if let Some(advice) = advice {
             return StoreError::config(D::NAME, advice);
         }

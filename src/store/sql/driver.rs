@@ -2,7 +2,7 @@
 
 use sqlx::{Database, Pool, SqlStr};
 
-use super::pool::Lost;
+use super::pool::Connections;
 
 /// How statements reach a database: the same text for each, on another type of `sqlx`; [`driver`]
 /// writes it.
@@ -14,30 +14,26 @@ pub(crate) trait Driver: Send + Sync + 'static {
 
     /// Runs a statement, and returns how many rows it found.
     fn execute(
-        pool: &Pool<Self::Db>,
-        lost: &Lost,
+        connections: &Connections<Self::Db>,
         sql: SqlStr,
         args: &[Arg<'_>],
     ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
     fn fetch(
-        pool: &Pool<Self::Db>,
-        lost: &Lost,
+        connections: &Connections<Self::Db>,
         sql: SqlStr,
         args: &[Arg<'_>],
     ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send;
 
     /// Returns the ids that a statement selects.
     fn fetch_ids(
-        pool: &Pool<Self::Db>,
-        lost: &Lost,
+        connections: &Connections<Self::Db>,
         sql: SqlStr,
         args: &[Arg<'_>],
     ) -> impl Future<Output = Result<Vec<Vec<u8>>, sqlx::Error>> + Send;
 
     fn transact(
-        pool: &Pool<Self::Db>,
-        lost: &Lost,
+        connections: &Connections<Self::Db>,
         statements: &[SqlStr],
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 }
@@ -80,25 +76,23 @@ macro_rules! driver {
             }
 
             async fn execute(
-                pool: &sqlx::Pool<$db>,
-                lost: &$crate::store::sql::pool::Lost,
+                connections: &$crate::store::sql::pool::Connections<$db>,
                 sql: sqlx::SqlStr,
                 args: &[$crate::store::sql::driver::Arg<'_>],
             ) -> Result<u64, sqlx::Error> {
-                let mut call = $crate::store::sql::pool::Call::<Self>::begin(pool, lost).await?;
+                let mut call = $crate::store::sql::pool::Call::<Self>::begin(connections).await?;
                 let done = bind(sql, args).execute(call.connection()).await;
                 Ok(call.end(done)?.rows_affected())
             }
 
             async fn fetch(
-                pool: &sqlx::Pool<$db>,
-                lost: &$crate::store::sql::pool::Lost,
+                connections: &$crate::store::sql::pool::Connections<$db>,
                 sql: sqlx::SqlStr,
                 args: &[$crate::store::sql::driver::Arg<'_>],
             ) -> Result<Vec<$crate::store::sql::driver::Row>, sqlx::Error> {
                 use sqlx::Row;
 
-                let mut call = $crate::store::sql::pool::Call::<Self>::begin(pool, lost).await?;
+                let mut call = $crate::store::sql::pool::Call::<Self>::begin(connections).await?;
                 let rows = bind(sql, args).fetch_all(call.connection()).await;
                 let rows = call.end(rows)?;
                 let rows = rows.iter().map(|row| {
@@ -118,30 +112,30 @@ macro_rules! driver {
             }
 
             async fn fetch_ids(
-                pool: &sqlx::Pool<$db>,
-                lost: &$crate::store::sql::pool::Lost,
+                connections: &$crate::store::sql::pool::Connections<$db>,
                 sql: sqlx::SqlStr,
                 args: &[$crate::store::sql::driver::Arg<'_>],
             ) -> Result<Vec<Vec<u8>>, sqlx::Error> {
                 use sqlx::Row;
 
-                let mut call = $crate::store::sql::pool::Call::<Self>::begin(pool, lost).await?;
+                let mut call = $crate::store::sql::pool::Call::<Self>::begin(connections).await?;
                 let rows = bind(sql, args).fetch_all(call.connection()).await;
                 let rows = call.end(rows)?;
                 rows.iter().map(|row| row.try_get(0)).collect()
             }
 
             async fn transact(
-                pool: &sqlx::Pool<$db>,
-                lost: &$crate::store::sql::pool::Lost,
+                connections: &$crate::store::sql::pool::Connections<$db>,
                 statements: &[sqlx::SqlStr],
             ) -> Result<(), sqlx::Error> {
                 use sqlx::Connection;
 
-                let mut call = $crate::store::sql::pool::Call::<Self>::begin(pool, lost).await?;
+                let mut call = $crate::store::sql::pool::Call::<Self>::begin(connections).await?;
                 let connection = call.connection();
                 let done = async {
-                    let mut transaction = connection.begin().await?;
+                    let mut transaction = connection
+                        .begin_with(<Self as $crate::store::sql::Dialect>::BEGIN)
+                        .await?;
                     for statement in statements {
                         sqlx::raw_sql(statement.clone())
                             .execute(&mut *transaction)

@@ -31,8 +31,7 @@ sql_store! {
     /// Opening a session is one round trip and so is each commit, renewals among them; what is sent
     /// follows what changed, not how large the session is. The first use of a statement on a
     /// connection prepares it, which is one more; so is the test of a connection that was idle for
-    /// 5 seconds. The client also tests each connection that it takes back, while no caller waits
-    /// for it. An [`update`](crate::Session::update) that another request was faster than costs
+    /// 5 seconds. An [`update`](crate::Session::update) that another request was faster than costs
     /// three more: what became of the record, the session as it is now, and the next try.
     ///
     /// A restart of the server fails no read that it does not keep waiting. It may fail one write,
@@ -43,6 +42,9 @@ sql_store! {
     /// two promises: a session that was ended (a log-out) opens again until the replica has
     /// received it, and [`update`](crate::Session::update) computes from an old value and fails
     /// after its retries.
+    ///
+    /// Each operation is one prepared statement in its own transaction. A request's write changes no
+    /// index.
     ///
     /// Rows whose time is over are not served; [`start_sweeping`](Self::start_sweeping) frees their
     /// room. What one request writes must fit the server's `max_allowed_packet`, in MySQL the whole
@@ -71,8 +73,17 @@ impl Dialect for MySql {
         vec![include_str!("mysql.sql").replace("sessions", table)]
     }
 
-    fn sweep(table: &str, batch: u64) -> String {
-        format!("DELETE FROM {table} WHERE expires <= ? ORDER BY expires LIMIT {batch}")
+    fn sweep(table: &str, batch: u64) -> [String; 2] {
+        // A join, because a subquery would be run once for each row of the table.
+        let due = format!(
+            "{table} AS stored JOIN \
+             (SELECT id FROM {table} WHERE sweep_at <= ? ORDER BY sweep_at LIMIT {batch}) AS due \
+             ON stored.id = due.id"
+        );
+        [
+            format!("DELETE stored FROM {due} WHERE stored.expires <= ?"),
+            format!("UPDATE {due} SET stored.sweep_at = stored.expires WHERE stored.expires > ?"),
+        ]
     }
 
     fn pools(url: &str, lost: &Lost) -> Result<Pools<Db>, sqlx::Error> {
@@ -81,10 +92,7 @@ impl Dialect for MySql {
         let pool = lost
             .pool_options()
             .connect_lazy_with(options.disable_statement_logging());
-        Ok(Pools {
-            reads: pool.clone(),
-            writes: pool,
-        })
+        Ok(Pools::one(pool, lost))
     }
 
     fn trouble(error: &dyn DatabaseError) -> Trouble {

@@ -4,10 +4,11 @@ CREATE TABLE IF NOT EXISTS sessions (
     created bigint NOT NULL,    -- milliseconds since 1970
     last_seen bigint NOT NULL,
     expires bigint NOT NULL,
+    sweep_at bigint NOT NULL,   -- when a sweep looks at the row; a touch leaves it as it is
     version bigint NOT NULL,
     user_id longblob,           -- UTF-8, as the application gave it
     user_hash binary(32),       -- its SHA-256: an index has no room for a long one
     data json NOT NULL,
-    INDEX sessions_expires (expires),
+    INDEX sessions_sweep (sweep_at),
     INDEX sessions_user (user_hash)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;

@@ -1,7 +1,7 @@
 //! The connections of a pool: which of them are tested, replaced or closed.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -9,7 +9,11 @@ use sqlx::{
     Connection, Database, Pool,
     pool::{PoolConnection, PoolOptions},
 };
-use tokio::{runtime::Handle, time};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, SemaphorePermit},
+    time,
+};
 
 use super::Dialect;
 
@@ -18,6 +22,9 @@ use super::Dialect;
 pub(super) const ACQUIRE_LIMIT: Duration = Duration::from_millis(1_500);
 /// A connection that was idle for this long is tested before it is used.
 const TESTED_AFTER: Duration = Duration::from_secs(5);
+/// A connection is handed from call to call for this long, or until no call has used it for this long.
+/// Then it returns to its pool, which closes those that are old or idle.
+const READY_FOR: Duration = Duration::from_secs(60);
 /// A call that waited this long had time to be answered.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the connections are renewed at most because the server takes no writes.
@@ -25,8 +32,18 @@ const RENEWED_AFTER: Duration = Duration::from_secs(1);
 
 /// Where statements that read and those that write are sent; the same pool but for SQLite's file.
 pub(crate) struct Pools<Db: Database> {
-    pub(crate) reads: Pool<Db>,
-    pub(crate) writes: Pool<Db>,
+    pub(crate) reads: Connections<Db>,
+    pub(crate) writes: Connections<Db>,
+}
+
+impl<Db: Database> Pools<Db> {
+    pub(super) fn one(pool: Pool<Db>, lost: &Lost) -> Self {
+        let connections = Connections::new(pool, lost);
+        Self {
+            reads: connections.clone(),
+            writes: connections,
+        }
+    }
 }
 
 impl<Db: Database> Clone for Pools<Db> {
@@ -34,6 +51,158 @@ impl<Db: Database> Clone for Pools<Db> {
         Self {
             reads: self.reads.clone(),
             writes: self.writes.clone(),
+        }
+    }
+}
+
+/// A pool, and those of its connections that are kept ready for the next call.
+///
+/// A connection that returns to its pool costs a task and a round trip, because `sqlx` tests it. One
+/// that has just brought an answer needs no test, so calls hand it on among themselves.
+pub(crate) struct Connections<Db: Database> {
+    pub(crate) pool: Pool<Db>,
+    lost: Lost,
+    /// `None` if the pool is the application's, which needs its connections too.
+    ready: Option<Arc<Ready<Db>>>,
+}
+
+impl<Db: Database> Connections<Db> {
+    pub(super) fn new(pool: Pool<Db>, lost: &Lost) -> Self {
+        let ready = (!lost.is_shared).then(|| {
+            let calls = pool.options().get_max_connections() as usize;
+            Arc::new(Ready {
+                turns: Semaphore::new(calls),
+                stack: Mutex::default(),
+            })
+        });
+        Self {
+            pool,
+            lost: lost.clone(),
+            ready,
+        }
+    }
+
+    /// Closes all connections that no call uses.
+    fn close_unused(&self) {
+        let ready = self.ready.as_deref().map(|ready| {
+            let mut stack = ready.stack();
+            std::mem::take(&mut stack.connections)
+        });
+        let ready = ready.into_iter().flatten().map(|ready| ready.connection);
+        let idle = std::iter::from_fn(|| self.pool.try_acquire());
+        for mut connection in ready.chain(idle) {
+            connection.close_on_drop();
+        }
+    }
+}
+
+impl<Db: Database> Clone for Connections<Db> {
+    fn clone(&self) -> Self {
+        Self {
+            pool: self.pool.clone(),
+            lost: self.lost.clone(),
+            ready: self.ready.clone(),
+        }
+    }
+}
+
+/// The connections that are ready; the last one on the stack was used last.
+struct Ready<Db: Database> {
+    /// One for each connection that the pool may have: a call that finds none ready may take one from
+    /// the pool, so that no call waits there while a connection lies here.
+    turns: Semaphore,
+    stack: Mutex<Stack<Db>>,
+}
+
+struct Stack<Db: Database> {
+    connections: Vec<ReadyConnection<Db>>,
+    /// Whether a task gives back what is not used.
+    is_watched: bool,
+}
+
+struct ReadyConnection<Db: Database> {
+    connection: PoolConnection<Db>,
+    /// When it was taken from the pool.
+    taken: Instant,
+    /// When it last brought an answer.
+    used: Instant,
+}
+
+impl<Db: Database> Default for Stack<Db> {
+    fn default() -> Self {
+        Self {
+            connections: Vec::new(),
+            is_watched: false,
+        }
+    }
+}
+
+impl<Db: Database> Ready<Db> {
+    fn stack(&self) -> MutexGuard<'_, Stack<Db>> {
+        self.stack.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pop(&self) -> Option<ReadyConnection<Db>> {
+        self.stack().connections.pop()
+    }
+
+    fn push(self: &Arc<Self>, connection: PoolConnection<Db>, taken: Instant) {
+        let used = Instant::now();
+        let is_watched = {
+            let mut stack = self.stack();
+            stack.connections.push(ReadyConnection {
+                connection,
+                taken,
+                used,
+            });
+            std::mem::replace(&mut stack.is_watched, true)
+        };
+        if !is_watched {
+            let watch = Watch(Arc::downgrade(self));
+            if let Ok(runtime) = Handle::try_current() {
+                runtime.spawn(watch.give_back_unused());
+            }
+        }
+    }
+}
+
+/// Outside of a runtime, where the pool cannot take them back.
+impl<Db: Database> Drop for Ready<Db> {
+    fn drop(&mut self) {
+        for ready in self.stack().connections.drain(..) {
+            drop(ready.connection.detach());
+        }
+    }
+}
+
+/// Gives unused connections back, so that the pool can close them; ends when none is left, or with
+/// its runtime.
+struct Watch<Db: Database>(Weak<Ready<Db>>);
+
+impl<Db: Database> Watch<Db> {
+    async fn give_back_unused(self) {
+        loop {
+            time::sleep(READY_FOR).await;
+            let Some(ready) = self.0.upgrade() else {
+                return;
+            };
+            let mut stack = ready.stack();
+            let is_unused = |ready: &mut ReadyConnection<Db>| ready.used.elapsed() >= READY_FOR;
+            let unused = Vec::from_iter(stack.connections.extract_if(.., is_unused));
+            let is_over = stack.connections.is_empty();
+            drop(stack);
+            drop(unused);
+            if is_over {
+                return;
+            }
+        }
+    }
+}
+
+impl<Db: Database> Drop for Watch<Db> {
+    fn drop(&mut self) {
+        if let Some(ready) = self.0.upgrade() {
+            ready.stack().is_watched = false;
         }
     }
 }
@@ -100,6 +269,14 @@ impl Lost {
         }
     }
 
+    /// Returns `true` if a connection that is ready has to be tested or replaced before it is used.
+    fn is_doubtful(&self, taken: Instant, used: Instant) -> bool {
+        let marks = self.marks();
+        used.elapsed() >= TESTED_AFTER
+            || marks.dead.is_some_and(|dead| used <= dead)
+            || marks.read_only.is_some_and(|marked| taken <= marked)
+    }
+
     fn is_replaced(&self, age: Duration) -> bool {
         let marked = self.marks().read_only;
         marked.is_some_and(|marked| marked.elapsed() <= age)
@@ -129,19 +306,71 @@ impl Lost {
 /// If the call is dropped before it is answered, a ping in the background decides whether the
 /// connection returns to its pool. The pool itself would ping too, without a time limit: a server
 /// that is gone without a word would keep the whole pool waiting.
-pub(crate) struct Call<D: Dialect> {
+pub(crate) struct Call<'c, D: Dialect> {
     connection: Option<PoolConnection<D::Db>>,
-    lost: Lost,
+    connections: &'c Connections<D::Db>,
+    /// When the connection was taken from the pool.
+    taken: Instant,
     since: Instant,
+    _turn: Option<SemaphorePermit<'c>>,
 }
 
-impl<D: Dialect> Call<D> {
-    pub(crate) async fn begin(pool: &Pool<D::Db>, lost: &Lost) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            connection: Some(pool.acquire().await?),
-            lost: lost.clone(),
+impl<'c, D: Dialect> Call<'c, D> {
+    pub(crate) async fn begin(connections: &'c Connections<D::Db>) -> Result<Self, sqlx::Error> {
+        let Some(ready) = connections.ready.as_deref() else {
+            let connection = connections.pool.acquire().await?;
+            return Ok(Self::new(connections, connection, Instant::now(), None));
+        };
+        if let Ok(turn) = ready.turns.try_acquire() {
+            match ready.pop() {
+                Some(last) if !connections.lost.is_doubtful(last.taken, last.used) => {
+                    let (connection, taken) = (last.connection, last.taken);
+                    return Ok(Self::new(connections, connection, taken, Some(turn)));
+                }
+                Some(last) => ready.stack().connections.push(last),
+                None => {}
+            }
+        }
+        let begin = time::timeout(ACQUIRE_LIMIT, Self::begin_slowly(connections, ready));
+        begin.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    /// Waits for a turn, tests what is ready, and asks the pool.
+    async fn begin_slowly(
+        connections: &'c Connections<D::Db>,
+        ready: &'c Ready<D::Db>,
+    ) -> Result<Self, sqlx::Error> {
+        let turn = ready.turns.acquire().await;
+        let mut turn = Some(turn.map_err(|_| sqlx::Error::PoolClosed)?);
+        while let Some(last) = ready.pop() {
+            let mut call = Self::new(connections, last.connection, last.taken, turn.take());
+            if !connections.lost.is_doubtful(last.taken, last.used) {
+                return Ok(call);
+            }
+            let is_replaced = connections.lost.is_replaced(last.taken.elapsed());
+            if !is_replaced && call.connection().ping().await.is_ok() {
+                return Ok(call);
+            }
+            turn = call._turn.take();
+            drop(call.connection.take().map(PoolConnection::detach));
+        }
+        let connection = connections.pool.acquire().await?;
+        Ok(Self::new(connections, connection, Instant::now(), turn))
+    }
+
+    fn new(
+        connections: &'c Connections<D::Db>,
+        connection: PoolConnection<D::Db>,
+        taken: Instant,
+        turn: Option<SemaphorePermit<'c>>,
+    ) -> Self {
+        Self {
+            connection: Some(connection),
+            connections,
+            taken,
             since: Instant::now(),
-        })
+            _turn: turn,
+        }
     }
 
     #[expect(clippy::expect_used, reason = "`end` and `drop` alone take it")]
@@ -151,30 +380,45 @@ impl<D: Dialect> Call<D> {
 
     /// Gives the connection back, with the answer that it brought.
     pub(crate) fn end<T>(mut self, answer: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        let connection = self.connection.take();
-        if let (Some(mut connection), Err(error)) = (connection, &answer)
-            && self.lost.is_shared
-            && matches!(trouble::<D>(error), Trouble::ReadOnly)
-        {
-            connection.close_on_drop();
+        let Some(mut connection) = self.connection.take() else {
+            return answer;
+        };
+        let Connections { lost, ready, .. } = self.connections;
+        match (&answer, ready) {
+            (Err(error), _) if matches!(trouble::<D>(error), Trouble::ReadOnly) => {
+                let is_known = lost.is_replaced(self.since.elapsed());
+                if lost.mark_read_only(self.since) {
+                    connection.close_on_drop();
+                    if ready.is_some() && !is_known {
+                        self.connections.close_unused();
+                    }
+                }
+            }
+            (Ok(_), Some(_)) if lost.is_replaced(self.taken.elapsed()) => {
+                connection.close_on_drop();
+            }
+            (Ok(_), Some(ready)) if self.taken.elapsed() < READY_FOR => {
+                ready.push(connection, self.taken);
+            }
+            _ => {}
         }
         answer
     }
 }
 
-impl<D: Dialect> Drop for Call<D> {
+impl<D: Dialect> Drop for Call<'_, D> {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take().filter(|_| D::HAS_NETWORK) else {
             return;
         };
+        let lost = self.connections.lost.clone();
         if self.since.elapsed() >= PATIENCE {
-            self.lost.mark();
+            lost.mark();
         }
         let Ok(runtime) = Handle::try_current() else {
             drop(connection.detach());
             return;
         };
-        let lost = self.lost.clone();
         runtime.spawn(async move {
             let answer = time::timeout(ACQUIRE_LIMIT, connection.ping()).await;
             if !matches!(answer, Ok(Ok(()))) {

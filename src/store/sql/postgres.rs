@@ -35,9 +35,12 @@ sql_store! {
     /// Opening a session is one round trip and so is each commit, renewals among them; what is sent
     /// follows what changed, not how large the session is. The first use of a statement on a
     /// connection prepares it, which is one more; so is the test of a connection that was idle for
-    /// 5 seconds. The client also tests each connection that it takes back, while no caller waits
-    /// for it. An [`update`](crate::Session::update) that another request was faster than costs
+    /// 5 seconds. An [`update`](crate::Session::update) that another request was faster than costs
     /// three more: what became of the record, the session as it is now, and the next try.
+    ///
+    /// Each operation is one prepared statement in its own transaction. A request's write changes no
+    /// index, so PostgreSQL updates the row within its page (HOT) and reuses the room of its former
+    /// version without a vacuum.
     ///
     /// Rows whose time is over are not served; [`start_sweeping`](Self::start_sweeping) frees their
     /// room. A restart of the server fails no read that it does not keep waiting, and connections
@@ -94,12 +97,16 @@ impl Dialect for Postgres {
         vec![lock, create]
     }
 
-    fn sweep(table: &str, batch: u64) -> String {
+    fn sweep(table: &str, batch: u64) -> [String; 2] {
         // Rows that another sweep is about to delete are left to it.
-        format!(
-            "DELETE FROM {table} WHERE id = ANY(ARRAY(SELECT id FROM {table} WHERE expires <= ? \
-             ORDER BY expires LIMIT {batch} FOR UPDATE SKIP LOCKED))"
-        )
+        let due = format!(
+            "id = ANY(ARRAY(SELECT id FROM {table} WHERE sweep_at <= ? ORDER BY sweep_at \
+             LIMIT {batch} FOR UPDATE SKIP LOCKED))"
+        );
+        [
+            format!("DELETE FROM {table} WHERE {due} AND expires <= ?"),
+            format!("UPDATE {table} SET sweep_at = expires WHERE {due} AND expires > ?"),
+        ]
     }
 
     fn pools(url: &str, lost: &Lost) -> Result<Pools<Db>, sqlx::Error> {
@@ -108,10 +115,7 @@ impl Dialect for Postgres {
         let pool = lost
             .pool_options()
             .connect_lazy_with(options.disable_statement_logging());
-        Ok(Pools {
-            reads: pool.clone(),
-            writes: pool,
-        })
+        Ok(Pools::one(pool, lost))
     }
 
     fn trouble(error: &dyn DatabaseError) -> Trouble {

@@ -45,6 +45,8 @@ macro_rules! sql_store {
             /// Creates nothing: call [`migrate`](Self::migrate), or let your own migrations create
             /// the table as its documentation says. A pool tests each connection before it is used,
             /// which is one more round trip, unless it was built with `test_before_acquire(false)`.
+            /// It also tests each connection that it takes back, while no caller waits for it. The
+            /// pool that [`connect`](Self::connect) makes does neither.
             ///
             /// The pool must lead to the server that takes the writes, for reads too: a replica
             /// opens a session that was ended until it has received that.
@@ -76,6 +78,9 @@ macro_rules! sql_store {
 
             /// Deletes the rows whose time is over, a thousand at a time, over an index; returns
             /// how many there were.
+            ///
+            /// A session that is used stays where it is in that index. A sweep moves it on, once per
+            /// idle timeout at most.
             ///
             /// Such rows are never served, swept or not: this frees their room. The present moment
             /// is the system's, not that of a clock which a [`Builder`](crate::Builder) was given.

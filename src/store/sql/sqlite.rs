@@ -11,7 +11,7 @@ use sqlx::{
 use super::{
     Dialect,
     driver::driver,
-    pool::{ACQUIRE_LIMIT, Lost, Pools, Trouble},
+    pool::{ACQUIRE_LIMIT, Connections, Lost, Pools, Trouble},
     public::sql_store,
 };
 use crate::store::wrong_scheme;
@@ -32,12 +32,22 @@ sql_store! {
     /// ```
     ///
     /// Takes a path or a url: `sqlite:sessions.db`, `sqlite::memory:` (which ends with the store).
-    /// Another scheme is refused. The file is created if it is missing, its folder is not. It is in
-    /// the write-ahead mode: one writes, and no reader waits. A power cut may undo the last writes before it, the end of
-    /// the process undoes none; who wants it otherwise takes [`from_pool`](Self::from_pool).
+    /// Another scheme is refused. The file is created if it is missing, its folder is not.
     ///
-    /// Each operation is one statement. Rows whose time is over are not served;
-    /// [`start_sweeping`](Self::start_sweeping) frees their room.
+    /// Each operation is one prepared statement in its own transaction, and a request's write changes
+    /// no index. The settings of each connection:
+    ///
+    /// - `journal_mode = WAL`: a read and a write do not wait for each other.
+    /// - `synchronous = NORMAL`: a commit does not wait for the disk. The file stays intact, and the end
+    ///   of the process undoes nothing; a power cut may undo the last commits, logouts included.
+    /// - `busy_timeout` of 1.5 seconds: how long a write waits for one of another process. The time limit
+    ///   of a store call is longer, so that the error says why it failed.
+    /// - One connection writes, so that the writes of this process queue; four read.
+    ///
+    /// [`from_pool`](Self::from_pool) takes other settings, such as `synchronous = FULL`.
+    ///
+    /// Rows whose time is over are not served; [`start_sweeping`](Self::start_sweeping) frees their room
+    /// for new rows. The file keeps its size until `VACUUM`.
     ///
     /// The table:
     ///
@@ -67,6 +77,9 @@ impl Dialect for Sqlite {
     const NAME: &'static str = "SQLite";
     const NOTE: &'static str = r#"json_extract(data, '$."%02note"')"#;
     const MERGED: &'static str = "json_patch(data, ?)";
+    const LEAST: &'static str = "MIN";
+    // A transaction that begins with reading fails if another one writes meanwhile, without waiting.
+    const BEGIN: &'static str = "BEGIN IMMEDIATE";
 
     // A connection that took long is not closed: what is in memory would end with it.
     const HAS_NETWORK: bool = false;
@@ -75,11 +88,14 @@ impl Dialect for Sqlite {
         vec![include_str!("sqlite.sql").replace("sessions", table)]
     }
 
-    fn sweep(table: &str, batch: u64) -> String {
-        format!(
-            "DELETE FROM {table} WHERE id IN \
-             (SELECT id FROM {table} WHERE expires <= ? ORDER BY expires LIMIT {batch})"
-        )
+    fn sweep(table: &str, batch: u64) -> [String; 2] {
+        let due = format!(
+            "id IN (SELECT id FROM {table} WHERE sweep_at <= ? ORDER BY sweep_at LIMIT {batch})"
+        );
+        [
+            format!("DELETE FROM {table} WHERE {due} AND expires <= ?"),
+            format!("UPDATE {table} SET sweep_at = expires WHERE {due} AND expires > ?"),
+        ]
     }
 
     fn pools(url: &str, lost: &Lost) -> Result<Pools<Db>, sqlx::Error> {
@@ -105,23 +121,16 @@ impl Dialect for Sqlite {
             .idle_timeout(None)
             .max_lifetime(None);
         if is_memory {
-            let pool = one.connect_lazy_with(options);
-            return Ok(Pools {
-                reads: pool.clone(),
-                writes: pool,
-            });
+            return Ok(Pools::one(one.connect_lazy_with(options), lost));
         }
         let options = options
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal);
-        Ok(Pools {
-            reads: lost
-                .pool_options()
-                .max_connections(4)
-                .connect_lazy_with(options.clone()),
-            writes: one.connect_lazy_with(options),
-        })
+        let four = lost.pool_options().max_connections(4);
+        let reads = Connections::new(four.connect_lazy_with(options.clone()), lost);
+        let writes = Connections::new(one.connect_lazy_with(options), lost);
+        Ok(Pools { reads, writes })
     }
 
     fn advice(pool: &Pool<Db>, error: &dyn DatabaseError) -> Option<String> {
@@ -155,6 +164,38 @@ impl Dialect for Sqlite {
         match code.parse::<u32>().map(|code| code & 0xff) {
             Ok(5 | 6) => Trouble::Undone,
             _ => Trouble::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_connection_has_the_settings_that_the_documentation_names() {
+        let name = format!("session-manager-pragma-{}.db", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let pools = Sqlite::pools(path.to_str().unwrap(), &Lost::default()).unwrap();
+        for (connections, most) in [(&pools.reads, 4), (&pools.writes, 1)] {
+            assert_eq!(connections.pool.options().get_max_connections(), most);
+            for (pragma, expected) in [
+                ("SELECT journal_mode FROM pragma_journal_mode", "wal"),
+                // NORMAL.
+                ("SELECT synchronous FROM pragma_synchronous", "1"),
+                ("SELECT timeout FROM pragma_busy_timeout", "1500"),
+            ] {
+                let sql = format!("SELECT CAST(({pragma}) AS TEXT)");
+                let value = sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(sql));
+                let value = value.fetch_one(&connections.pool).await.unwrap();
+                assert_eq!(value, expected, "{pragma}");
+            }
+        }
+        for pool in [pools.reads.pool.clone(), pools.writes.pool.clone()] {
+            pool.close().await;
+        }
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
         }
     }
 }

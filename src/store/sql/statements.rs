@@ -31,9 +31,10 @@ pub(super) struct Statements {
     pub(super) create: SqlStr,
     pub(super) destroy: SqlStr,
     pub(super) destroy_over: SqlStr,
-    /// By [`Values`].
-    pub(super) apply: [SqlStr; 3],
-    pub(super) sweep: SqlStr,
+    /// By the fields of [`Assigned`].
+    apply: [[[SqlStr; 2]; 2]; 3],
+    /// Deletes, and postpones.
+    pub(super) sweep: [SqlStr; 2],
 }
 
 /// What a write does to a record's values.
@@ -44,27 +45,46 @@ pub(super) enum Values {
     Replace,
 }
 
+/// The columns that a write assigns, besides those that each write assigns. SQLite writes to an index
+/// if its column is assigned at all, be it to the same value.
+#[derive(Clone, Copy)]
+pub(super) struct Assigned {
+    pub(super) values: Values,
+    pub(super) user: bool,
+    /// If the record may expire earlier than before.
+    pub(super) sweep_at: bool,
+}
+
 impl Statements {
     pub(super) fn new<D: Dialect>(table: &str) -> Self {
         let sql = |text: String| AssertSqlSafe(D::placeholders(text)).into_sql_str();
         let select = format!("SELECT {COLUMNS}, {} FROM {table}", D::DATA_TEXT);
         let of_user = format!("user_hash = ? AND id > ? ORDER BY id LIMIT {PAGE}");
-        let update = |values| {
-            let data = match values {
+        let update = |assigned: Assigned| {
+            let data = match assigned.values {
                 Values::Stay => String::new(),
                 Values::Merge => format!("data = {}, version = version + 1, ", D::MERGED),
                 Values::Replace => format!("data = {}, version = version + 1, ", D::OBJECT),
             };
+            let user = match assigned.user {
+                true => "user_id = ?, user_hash = ?, ",
+                false => "",
+            };
+            let sweep_at = match assigned.sweep_at {
+                true => format!("sweep_at = {}(sweep_at, ?), ", D::LEAST),
+                false => String::new(),
+            };
             sql(format!(
-                "UPDATE {table} SET {data}last_seen = ?, expires = ?, \
-                 verifier = COALESCE(?, verifier), created = COALESCE(?, created), \
-                 user_id = COALESCE(?, user_id), user_hash = COALESCE(?, user_hash) \
+                "UPDATE {table} SET {data}{user}{sweep_at}last_seen = ?, expires = ?, \
+                 verifier = COALESCE(?, verifier), created = COALESCE(?, created) \
                  WHERE id = ? AND verifier = ? AND expires > ? AND version = COALESCE(?, version)"
             ))
         };
         Self {
             table: table.into(),
-            probe: sql(format!("{select} WHERE user_hash IS NULL AND 1 = 0")),
+            probe: sql(format!(
+                "{select} WHERE user_hash IS NULL AND sweep_at IS NULL AND 1 = 0"
+            )),
             schema: D::schema(table).into_iter().map(sql).collect(),
             load: sql(format!("{select} WHERE id = ? AND expires > ?")),
             sessions_of: sql(format!(
@@ -86,15 +106,30 @@ impl Statements {
             )),
             create: sql(format!(
                 "INSERT INTO {table} \
-                 (id, verifier, created, data, last_seen, expires, user_id, user_hash, version) \
-                 VALUES (?, ?, ?, {}, ?, ?, ?, ?, 1)",
+                 (id, verifier, created, data, last_seen, expires, sweep_at, user_id, user_hash, \
+                 version) VALUES (?, ?, ?, {}, ?, ?, ?, ?, ?, 1)",
                 D::OBJECT
             )),
             destroy: sql(D::destroy(table, "id = ?")),
             destroy_over: sql(format!("DELETE FROM {table} WHERE id = ? AND expires <= ?")),
-            apply: [Values::Stay, Values::Merge, Values::Replace].map(update),
-            sweep: sql(D::sweep(table, SWEEP_BATCH)),
+            apply: [Values::Stay, Values::Merge, Values::Replace].map(|values| {
+                [false, true].map(|user| {
+                    [false, true].map(|sweep_at| {
+                        update(Assigned {
+                            values,
+                            user,
+                            sweep_at,
+                        })
+                    })
+                })
+            }),
+            sweep: D::sweep(table, SWEEP_BATCH).map(sql),
         }
+    }
+
+    pub(super) fn apply(&self, assigned: Assigned) -> &SqlStr {
+        let of_values = &self.apply[assigned.values as usize];
+        &of_values[usize::from(assigned.user)][usize::from(assigned.sweep_at)]
     }
 }
 
