@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# What a first build costs, beside actix-session: `benches/build.sh`.
+# What a first build costs, beside actix-session, and the size of the program: `benches/build.sh`.
 #
 # Three applications of actix-web: a bare one, one with this crate, and one with actix-session's cookies,
-# all with default features. For each: the crates it is built of, and how long a build takes from
-# nothing, with everything downloaded before; medians over ROUNDS=3, the order rotating. Needs a machine
-# on which nothing else runs, and the disk for one build at a time.
+# all with default features. For each: the crates it is built of, how long a build takes from nothing,
+# with everything downloaded before, and the bytes of the stripped release build; medians over ROUNDS=3,
+# the order rotating. Needs a machine on which nothing else runs, and the disk for one build at a time.
+# It writes the table of docs/benchmarks.md.
 set -euo pipefail
 root=$(realpath "$(dirname "$0")/..")
 rounds=${ROUNDS:-3}
@@ -64,6 +65,7 @@ for ((round = 0; round < rounds; round++)); do
         for profile in dev release; do
             seconds "$name" "$profile" >>"$work/$name-$profile"
         done
+        strip -o "$work/$name-stripped" "$work/target/release/$name"
     done
 done
 
@@ -71,13 +73,16 @@ median() {
     sort -n "$1" | sed -n "$(((rounds + 1) / 2))p"
 }
 
-echo "$(cargo --version), $(nproc) cores, $rounds rounds"
-echo
-echo '| application | crates | debug build, s | release build, s |'
-echo '|---|---|---|---|'
-for name in "${names[@]}"; do
-    crates=$(cargo tree --quiet --offline -e normal --prefix none --no-dedupe \
-        --manifest-path "$work/$name/Cargo.toml" | sed 's/ (.*//' | sort -u | wc -l)
-    # Less the application itself.
-    echo "| $name | $((crates - 1)) | $(median "$work/$name-dev") | $(median "$work/$name-release") |"
-done
+{
+    echo "$(cargo --version), $(nproc) cores, $rounds rounds"
+    echo
+    echo '| application | crates | debug build, s | release build, s | program, MB |'
+    echo '|---|---|---|---|---|'
+    for name in "${names[@]}"; do
+        crates=$(cargo tree --quiet --offline -e normal --prefix none --no-dedupe \
+            --manifest-path "$work/$name/Cargo.toml" | sed 's/ (.*//' | sort -u | wc -l)
+        size=$(stat -c %s "$work/$name-stripped" | awk '{ printf "%.1f", $1 / 1e6 }')
+        # Less the application itself.
+        echo "| $name | $((crates - 1)) | $(median "$work/$name-dev") | $(median "$work/$name-release") | $size |"
+    done
+} | "$root/benches/page.py" build

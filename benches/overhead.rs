@@ -23,7 +23,6 @@
 mod common;
 
 use std::{
-    alloc::System,
     array,
     hint::black_box,
     time::{Duration, Instant},
@@ -33,23 +32,15 @@ use actix_web::rt::{System as Runtime, SystemRunner};
 use arc_swap::ArcSwap;
 use common::{
     Application, BARE, Framework, Mounted, REQUESTS, Row, median, name_and_value, print_head,
-    print_row,
+    print_row, print_table,
     visit::{STORED, Visitor},
 };
 use once_cell::sync::Lazy;
 use session_manager::manager;
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-
-/// The system allocator with counters, which add less than 3 % to a request on both sides.
-#[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const ROUNDS: usize = 15;
 /// The calls of `manager::get` and similar functions per round.
 const CALLS: usize = 1_000_000;
-
-/// The cost of one request: nanoseconds, heap allocations and allocated bytes.
-type Cost = [f64; 3];
 
 /// The applications of one framework on this thread.
 struct Side<'a> {
@@ -70,30 +61,25 @@ impl<'a> Side<'a> {
         }
     }
 
-    fn serve(&self, which: usize, row: usize) -> Cost {
+    /// Returns the nanoseconds of one request.
+    fn serve(&self, which: usize, row: usize) -> f64 {
         let mut time = Duration::ZERO;
-        let mut allocations = 0;
-        let mut bytes = 0;
         self.applications[which].enter();
         self.mounted[which].serve(row, |batch| {
-            let allocated = Region::new(ALLOCATOR);
             let begun = Instant::now();
             batch();
             time += begun.elapsed();
-            let allocated = allocated.change();
-            allocations += allocated.allocations + allocated.reallocations;
-            bytes += allocated.bytes_allocated;
         });
-        [time.as_nanos() as f64, allocations as f64, bytes as f64].map(|sum| sum / REQUESTS as f64)
+        time.as_nanos() as f64 / REQUESTS as f64
     }
 
     /// Returns the cost of each application per row, less the bare one's cost for all but that one.
-    fn overheads(&self) -> Vec<Vec<Cost>> {
+    fn overheads(&self) -> Vec<Vec<f64>> {
         let count = self.applications.len();
         let mut rounds = vec![vec![Vec::new(); count]; self.rows.len()];
         for round in 0..ROUNDS {
             for (row, costs) in rounds.iter_mut().enumerate() {
-                let mut served = vec![Cost::default(); count];
+                let mut served = vec![0.0; count];
                 for turn in 0..count {
                     let which = (round + turn) % count;
                     served[which] = self.serve(which, row);
@@ -101,42 +87,23 @@ impl<'a> Side<'a> {
                 let bare = served[0];
                 costs[0].push(bare);
                 for (costs, cost) in costs[1..].iter_mut().zip(&served[1..]) {
-                    costs.push(array::from_fn(|i| cost[i] - bare[i]));
+                    costs.push(cost - bare);
                 }
             }
         }
-        let medians = |costs: &Vec<Cost>| array::from_fn(|i| median(costs.iter().map(|it| it[i])));
+        let medians = |costs: &Vec<f64>| median(costs.iter().copied());
         let rows = rounds.iter();
         rows.map(|costs| costs.iter().map(medians).collect())
             .collect()
     }
 
     fn print_overheads(&self) {
-        let overheads = self.overheads();
-        for (part, title) in [
+        print_table(
             "Nanoseconds per request",
-            "Allocations per request",
-            "Bytes allocated per request",
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let mut head = vec![title, self.applications[0].name, self.applications[1].name];
-            for pair in self.applications[2..].chunks(2) {
-                head.extend([pair[0].name, pair[1].name, "ratio"]);
-            }
-            print_head(&head);
-            for (row, costs) in self.rows.iter().zip(&overheads) {
-                let mut cells = vec![row.name.to_owned(), format!("{:.0}", costs[0][part])];
-                cells.push(format!("+{:.0}", costs[1][part]));
-                for pair in costs[2..].chunks(2) {
-                    let [ours, theirs] = [pair[0][part], pair[1][part]];
-                    cells.extend([format!("+{ours:.0}"), format!("+{theirs:.0}")]);
-                    cells.push(format!("{:.2}", ours / theirs));
-                }
-                print_row(&cells);
-            }
-        }
+            self.rows,
+            self.applications,
+            &self.overheads(),
+        );
     }
 }
 

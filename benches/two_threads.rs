@@ -8,8 +8,7 @@
 //! Each thread has its own runtime, application and sessions, like the workers of a server; the
 //! threads share the backend and its store. In each round one thread serves alone, then both at
 //! once. The table shows medians over the rounds. The best possible result is 2; it needs two idle
-//! cores. `overhead` measures the same applications, but its allocation counter makes threads
-//! contend.
+//! cores. `overhead` measures the same applications on one thread.
 
 #![allow(
     clippy::print_stdout,

@@ -136,7 +136,7 @@ suite 'swaps under load, and stores that break' \
     cargo test --all-features --test swap_under_load --test soak -- --include-ignored
 suite 'the demo and the WebSocket example in a browser' cargo test --all-features --test browser -- --ignored
 check 'fuzzing, a minute in all' fuzz/run.sh 7
-check 'the benches do what they measure' cargo test --quiet --all-features --bench overhead --bench two_threads -- --test
+check 'the benches do what they measure' cargo test --quiet --all-features --bench overhead --bench allocations --bench two_threads -- --test
 check 'the benches of the stores run' cargo test --quiet --all-features --bench memory_store --bench sql_stores -- --test
 check 'the package' cargo package --quiet --allow-dirty
 

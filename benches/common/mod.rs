@@ -445,6 +445,7 @@ pub(crate) fn is_asked(flag: &str) -> bool {
     env::args().any(|argument| argument == flag)
 }
 
+#[allow(dead_code, reason = "the bench `allocations` counts")]
 pub(crate) fn median(numbers: impl Iterator<Item = f64>) -> f64 {
     let mut numbers: Vec<_> = numbers.collect();
     numbers.sort_by(f64::total_cmp);
@@ -472,4 +473,30 @@ pub(crate) fn print_head(columns: &[&str]) {
 
 pub(crate) fn print_row(cells: &[String]) {
     println!("| {} |", cells.join(" | "));
+}
+
+/// Prints what each row costs: the bare application, then what the others add to it, each of this crate
+/// beside its peer.
+#[allow(dead_code, reason = "the bench `two_threads` has another table")]
+pub(crate) fn print_table(
+    title: &str,
+    rows: &[Row],
+    applications: &[Application],
+    costs: &[Vec<f64>],
+) {
+    let mut head = vec![title, applications[0].name, applications[1].name];
+    for pair in applications[2..].chunks(2) {
+        head.extend([pair[0].name, pair[1].name, "ratio"]);
+    }
+    print_head(&head);
+    for (row, costs) in rows.iter().zip(costs) {
+        let mut cells = vec![row.name.to_owned(), format!("{:.0}", costs[0])];
+        cells.push(format!("+{:.0}", costs[1]));
+        for pair in costs[2..].chunks(2) {
+            let [ours, theirs] = [pair[0], pair[1]];
+            cells.extend([format!("+{ours:.0}"), format!("+{theirs:.0}")]);
+            cells.push(format!("{:.2}", ours / theirs));
+        }
+        print_row(&cells);
+    }
 }

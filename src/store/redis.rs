@@ -52,7 +52,8 @@ const GEN: usize = 11;
 /// | | round trips | commands |
 /// |---|---|---|
 /// | opening a session | 1 | `HGETALL` |
-/// | a request that sets or removes keys | 1 | `MULTI`, `HSET`, `HDEL` if it removes keys, `PEXPIRE`, `HGET`, `EXEC` |
+/// | a request that sets keys | 1 | `HSET`, `PEXPIRE`, `HGET` |
+/// | a request that removes keys | 1 | the same and `HDEL`, in `MULTI` and `EXEC` |
 /// | such a request, once per tenth of the session's lifetime | 2 | the same, then a script that moves the expiry time in Redis |
 /// | creating, updating, clearing, renewing, touching, ending; setting a user | 1 | a script (`EVALSHA`); the one that ends a session also calls `PUBLISH` |
 ///
@@ -312,9 +313,14 @@ impl RedisStore {
         self.change(script, id, args).await
     }
 
-    /// Writes without a script: one transaction of native commands. It may meet a record that was
-    /// destroyed or renewed, because no command of it depends on what is stored; the fields are
-    /// then no part of any record, and the last command says so. `None` if a script has to do it.
+    /// Writes without a script: native commands in one round trip. They may meet a record that was
+    /// destroyed or renewed, because none of them depends on what is stored; the fields are then not
+    /// part of any record, and the last command says so. `None` if a script has to do it.
+    ///
+    /// Without a transaction, which costs as much as the commands in it, another client's command may
+    /// come between them. The record is read last: if it still answers to this verifier, it did when the
+    /// fields were set. If it was renewed in between, the renewal took the fields along, and the write is
+    /// reported as dropped.
     async fn write_plainly(
         &self,
         id: StoreId,
@@ -329,9 +335,10 @@ impl RedisStore {
             set.arg(Marked(from, key)).arg(stored(value));
         }
         let mut all = Pipeline::with_capacity(4);
-        all.atomic().add_command(set);
+        all.add_command(set);
         if !write.remove.is_empty() {
-            let delete = all.cmd("HDEL").arg(&key);
+            // A reader must not see one without the other.
+            let delete = all.atomic().cmd("HDEL").arg(&key);
             for key in &write.remove {
                 delete.arg(Marked(from, key));
             }
@@ -347,9 +354,8 @@ impl RedisStore {
             Err(Fault::Redis(error)) if link::is_lost(&error) || error.is_timeout() => {
                 return Err(failed(Fault::Redis(error)));
             }
-            // Nothing was done: the slot moved, the server is a replica by now, memory is full, or
-            // it is older than Redis 7. A script is sent again where that helps, and says what is
-            // wrong.
+            // The slot moved, the server is a replica by now, memory is full, or it is older than
+            // Redis 7. The script does what was not done, where that helps, and says what is wrong.
             Err(Fault::Redis(_)) => return Ok(None),
         };
         let meta = match &reply {
