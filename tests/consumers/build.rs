@@ -26,7 +26,11 @@ fn packages() -> serde_json::Value {
     let cargo = env::var("CARGO").unwrap();
     let mut metadata = Command::new(cargo);
     metadata.args(["metadata", "--format-version", "1", "--offline"]);
+    // Without it, Cargo wants what only other platforms download.
+    metadata.args(["--filter-platform", &env::var("TARGET").unwrap()]);
     let metadata = metadata.output().unwrap();
+    let said = String::from_utf8_lossy(&metadata.stderr);
+    assert!(metadata.status.success(), "{said}");
     serde_json::from_slice(&metadata.stdout).unwrap()
 }
 
