@@ -11,8 +11,8 @@ use axum::{
 };
 use redis::{AsyncCommands, aio::MultiplexedConnection};
 use sqlx::{
-    MySqlPool, PgPool, SqlitePool, mysql::MySqlPoolOptions, postgres::PgPoolOptions,
-    sqlite::SqlitePoolOptions, sqlite,
+    MySqlPool, PgPool, SqlitePool, mysql::MySqlPoolOptions, postgres::PgPoolOptions, sqlite,
+    sqlite::SqlitePoolOptions,
 };
 
 /// As long as the JSON of the other applications' sessions.
