@@ -81,27 +81,17 @@ struct Model {
     destroyed: AtomicBool,
 }
 
-/// What one writer knows of its two keys: the odd counts are under one, the even ones under the other.
+/// A count in a session, and what its writer knows of it.
 #[derive(Default)]
-struct Mine {
+struct Count {
     last: u64,
     done: u64,
     /// Those after it of which nothing is known.
     maybe: Vec<u64>,
 }
 
-impl Mine {
-    fn check(&self, record: &Record, writer: usize) {
-        let count = |name: &str| {
-            let value = record.entries.get(&format!("{name} {writer}"));
-            value.map(|value| value.as_str().parse::<u64>().unwrap())
-        };
-        let found = match (count("odd"), count("even")) {
-            (Some(_), Some(_)) => panic!("half of a write is seen: {:?}", record.entries),
-            (Some(odd), None) => odd,
-            (None, Some(even)) => even,
-            (None, None) => 0,
-        };
+impl Count {
+    fn check(&self, found: u64, writer: usize) {
         assert!(
             found == self.done || self.maybe.contains(&found),
             "writer {writer} finds {found}, wrote {} and maybe {:?} since: lost or revived",
@@ -110,16 +100,9 @@ impl Mine {
         );
     }
 
-    /// Sets the next count, and removes the one before.
-    fn next(&mut self, write: &mut Write, writer: usize) {
+    fn next(&mut self) -> (u64, Value) {
         self.last += 1;
-        let (set, remove) = match self.last % 2 {
-            1 => ("odd", "even"),
-            _ => ("even", "odd"),
-        };
-        let value = Value::Text(self.last.to_string().into());
-        write.set.push((format!("{set} {writer}").into(), value));
-        write.remove.push(format!("{remove} {writer}").into());
+        (self.last, Value::Text(self.last.to_string().into()))
     }
 
     /// A write that was done, and whose answer was lost with its connection, is sent again; if the session
@@ -133,6 +116,47 @@ impl Mine {
             Some(_) if !is_rough => {}
             _ => self.maybe.push(self.last),
         }
+    }
+}
+
+/// The keys of one writer.
+#[derive(Default)]
+struct Mine {
+    /// Under two keys, of which each write removes one: the odd counts and the even ones.
+    pair: Count,
+    /// Under a key that is only set.
+    single: Count,
+}
+
+impl Mine {
+    fn check(&self, record: &Record, writer: usize) {
+        let count = |name: &str| {
+            let value = record.entries.get(&format!("{name} {writer}"));
+            value.map(|value| value.as_str().parse::<u64>().unwrap())
+        };
+        let found = match (count("odd"), count("even")) {
+            (Some(_), Some(_)) => panic!("half of a write is seen: {:?}", record.entries),
+            (odd, even) => odd.or(even).unwrap_or(0),
+        };
+        self.pair.check(found, writer);
+        self.single.check(count("single").unwrap_or(0), writer);
+    }
+
+    /// Sets the next count of one of the two, and returns that one.
+    fn next(&mut self, write: &mut Write, writer: usize, only_sets: bool) -> &mut Count {
+        if only_sets {
+            let (_, value) = self.single.next();
+            write.set.push((format!("single {writer}").into(), value));
+            return &mut self.single;
+        }
+        let (count, value) = self.pair.next();
+        let (set, remove) = match count % 2 {
+            1 => ("odd", "even"),
+            _ => ("even", "odd"),
+        };
+        write.set.push((format!("{set} {writer}").into(), value));
+        write.remove.push(format!("{remove} {writer}").into());
+        &mut self.pair
     }
 }
 
@@ -196,7 +220,7 @@ async fn write_until(
                 now,
             );
             late.verifier = new_verifier();
-            mine.next(&mut late, writer);
+            mine.next(&mut late, writer, random.below(2) == 0);
             let applied = call(is_rough, &mut random, store.apply(model.id, &late)).await;
             assert!(matches!(applied, None | Some(Applied::Gone)));
             continue;
@@ -226,20 +250,20 @@ async fn write_until(
             }
             _ => {}
         }
+        let mut counted = None;
         if random.below(3) > 0 || write.is_touch() {
-            mine.next(&mut write, writer);
+            counted = Some(mine.next(&mut write, writer, random.below(2) == 0));
         } else if write.if_version.is_none() {
             continue;
         }
-        let names_mine = write.set.iter().any(|(key, _)| &**key != "count");
         let applied = call(is_rough, &mut random, store.apply(model.id, &write)).await;
         assert!(
             applied != Some(Applied::Done) || !was_destroyed,
             "a write to a destroyed session is acknowledged"
         );
         outcomes[usize::from(applied == Some(Applied::Done))] += 1;
-        if names_mine {
-            mine.learn(applied, is_rough);
+        if let Some(counted) = counted {
+            counted.learn(applied, is_rough);
         }
         if write.if_version.is_some() {
             match applied {
@@ -262,7 +286,8 @@ fn is_destroying(model: &Model) -> bool {
 async fn stress(urls: [&str; 2], seconds: Duration, is_rough: bool) -> Vec<StoreId> {
     let mut stores = Vec::new();
     for url in urls.iter().chain(&urls) {
-        stores.push(RedisStore::connect(url).await.unwrap());
+        // A connection that is killed while it is made is an error.
+        stores.push(RedisStore::connect_lazy(url).unwrap());
     }
     let end = Instant::now() + seconds;
     let mut models = Vec::new();
@@ -285,7 +310,10 @@ async fn stress(urls: [&str; 2], seconds: Duration, is_rough: bool) -> Vec<Store
         let now = model.now();
         let mut first = Write::touch(new_verifier(), now, now, now.plus(LIFETIME));
         first.user = Some(model.user.as_str().into());
-        assert!(stores[0].create(id, &first).await.unwrap());
+        match is_rough {
+            true => while stores[0].create(id, &first).await.is_err() {},
+            false => assert!(stores[0].create(id, &first).await.unwrap()),
+        }
         for writer in 0..WRITERS {
             // A writer stays with its connection, so that what it dropped does not overtake what it did next.
             let store = stores[writer % stores.len()].clone();
@@ -314,7 +342,7 @@ async fn stress(urls: [&str; 2], seconds: Duration, is_rough: bool) -> Vec<Store
     assert!(total[1] > 100);
     // What was dropped may still be on its way.
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let store = RedisStore::connect(urls[0]).await.unwrap();
+    let store = RedisStore::connect_lazy(urls[0]).unwrap();
     let index = store.users().unwrap();
     for (session, model) in models.iter().enumerate() {
         let now = model.now();

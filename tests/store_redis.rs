@@ -822,6 +822,8 @@ async fn the_documented_redis_rights_suffice() {
             "+@transaction",
             "+@connection",
         ]);
+        // For `Session::ended`.
+        rights.extend(["&session:ended", "+publish", "+subscribe"]);
         rights.extend(Some(more).filter(|more| !more.is_empty()));
         assert_eq!(cli(port, &rights), "OK");
     }

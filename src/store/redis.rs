@@ -369,7 +369,7 @@ impl RedisStore {
                     return Ok(Some(Applied::Gone));
                 }
                 if kept < write.expires {
-                    self.raise(id, write).await?;
+                    Box::pin(self.raise(id, write)).await?;
                 }
                 Ok(Some(Applied::Done))
             }
@@ -380,10 +380,56 @@ impl RedisStore {
                         command.arg(Marked(from, key));
                     }
                 };
-                let _ = self.run(&LATE, &key, args).await?;
+                let _ = Box::pin(self.run(&LATE, &key, args)).await?;
                 Ok(Some(Applied::Gone))
             }
         }
+    }
+
+    async fn create_by_script(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
+        let owner = write.user.as_deref().map(owner_of);
+        let owner = owner.as_deref();
+        self.index(owner, id, write.now, keep(write)).await?;
+        let changed = self.write(&CREATE, id, write, "", owner).await?;
+        Ok(changed.applied == Applied::Done)
+    }
+
+    async fn apply_by_script(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        let kind = match (write.clear, write.is_touch()) {
+            (true, _) => "clear",
+            (false, true) => "touch",
+            (false, false) => "",
+        };
+        let owner = write.user.as_deref().map(owner_of);
+        let owner = owner.as_deref();
+        let told = keep(write);
+        self.index(owner, id, write.now, told).await?;
+        let changed = self.write(&APPLY, id, write, kind, owner).await?;
+        let was = changed.owner.as_deref();
+        match changed.applied {
+            Applied::Done => {
+                // It is found for as long as it is kept.
+                if let Some(kept) = changed.kept.filter(|kept| owner.is_none() || *kept > told) {
+                    self.index(owner.or(was), id, write.now, kept).await?;
+                }
+                if owner.is_some() && was != owner {
+                    self.unindex(was, id).await?;
+                }
+            }
+            // A record that was renewed may be theirs all the same.
+            Applied::Gone if was != owner => self.unindex(owner, id).await?,
+            Applied::Gone | Applied::Conflict => {}
+        }
+        Ok(changed.applied)
+    }
+
+    async fn destroy_by_script(&self, id: StoreId) -> Result<(), StoreError> {
+        let args = |command: &mut Cmd| {
+            command.arg(self.index_prefix()).arg(0);
+            command.arg(self.channel());
+        };
+        let changed = self.change(&DESTROY, id, args).await?;
+        self.unindex(changed.owner.as_deref(), id).await
     }
 
     /// Tells the server to keep a record for longer, before the plain write is acknowledged that
@@ -550,55 +596,23 @@ impl Store for RedisStore {
         Ok(record.filter(|record| now < record.expires))
     }
 
+    // What is not called by every request is on the heap: the futures around a call have room for each.
+
     async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
-        let owner = write.user.as_deref().map(owner_of);
-        let owner = owner.as_deref();
-        self.index(owner, id, write.now, keep(write)).await?;
-        let changed = self.write(&CREATE, id, write, "", owner).await?;
-        Ok(changed.applied == Applied::Done)
+        Box::pin(self.create_by_script(id, write)).await
     }
 
     async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
         if is_plain(write)
-            && let Some(applied) = self.write_plainly(id, write).await?
+            && let Some(applied) = Box::pin(self.write_plainly(id, write)).await?
         {
             return Ok(applied);
         }
-        let kind = match (write.clear, write.is_touch()) {
-            (true, _) => "clear",
-            (false, true) => "touch",
-            (false, false) => "",
-        };
-        let owner = write.user.as_deref().map(owner_of);
-        let owner = owner.as_deref();
-        let told = keep(write);
-        self.index(owner, id, write.now, told).await?;
-        let changed = self.write(&APPLY, id, write, kind, owner).await?;
-        let was = changed.owner.as_deref();
-        match changed.applied {
-            Applied::Done => {
-                // It is found for as long as it is kept.
-                if let Some(kept) = changed.kept.filter(|kept| owner.is_none() || *kept > told) {
-                    self.index(owner.or(was), id, write.now, kept).await?;
-                }
-                if owner.is_some() && was != owner {
-                    self.unindex(was, id).await?;
-                }
-            }
-            // A record that was renewed may be theirs all the same.
-            Applied::Gone if was != owner => self.unindex(owner, id).await?,
-            Applied::Gone | Applied::Conflict => {}
-        }
-        Ok(changed.applied)
+        Box::pin(self.apply_by_script(id, write)).await
     }
 
     async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
-        let args = |command: &mut Cmd| {
-            command.arg(self.index_prefix()).arg(0);
-            command.arg(self.channel());
-        };
-        let changed = self.change(&DESTROY, id, args).await?;
-        self.unindex(changed.owner.as_deref(), id).await
+        Box::pin(self.destroy_by_script(id)).await
     }
 
     fn users(&self) -> Option<&dyn UserIndex> {
@@ -712,5 +726,30 @@ impl fmt::Debug for RedisStore {
             .field("servers", &self.link)
             .field("prefix", &self.prefix)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Each request moves such a future to the heap, and each caller on the way keeps room for it.
+    #[test]
+    fn the_future_of_a_call_is_small() {
+        let store = RedisStore::connect_lazy("redis://127.0.0.1:1").unwrap();
+        let (id, now) = (StoreId::from_bytes([0; 32]), Timestamp::from_millis(0));
+        let verifier = Verifier::from_bytes([0; 32]);
+        let write = Write::touch(verifier, now, now, now.plus(Duration::from_secs(1)));
+        let sizes = [
+            ("load", size_of_val(&store.load(id, now))),
+            ("create", size_of_val(&store.create(id, &write))),
+            ("apply", size_of_val(&store.apply(id, &write))),
+            ("destroy", size_of_val(&store.destroy(id))),
+        ];
+        for (call, size) in sizes {
+            assert!(size <= 256, "{call} of {sizes:?}");
+        }
     }
 }

@@ -74,9 +74,7 @@ async fn actix(application: &str, port: u16, threads: usize) -> io::Result<()> {
                 .run()
                 .await
         }
-        "actix-ours-signed" => {
-            actix_ours(SignedCookie::new(Key::generate()), port, threads).await
-        }
+        "actix-ours-signed" => actix_ours(SignedCookie::new(Key::generate()), port, threads).await,
         "actix-theirs-signed" => actix_theirs(cookies, Signed, port, threads).await,
         "actix-ours-private" => {
             actix_ours(PrivateCookie::new(Key::generate()), port, threads).await

@@ -11,8 +11,8 @@ use axum::{
 };
 use redis::{AsyncCommands, aio::MultiplexedConnection};
 use sqlx::{
-    MySqlPool, PgPool, SqlitePool, mysql::MySqlPoolOptions, postgres::PgPoolOptions,
-    sqlite::SqlitePoolOptions, sqlite,
+    MySqlPool, PgPool, SqlitePool, mysql::MySqlPoolOptions, postgres::PgPoolOptions, sqlite,
+    sqlite::SqlitePoolOptions,
 };
 
 /// As long as the JSON of the other applications' sessions.
@@ -82,7 +82,7 @@ pub(crate) async fn redis(url: &str) -> Router {
 }
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS plain \
-     (id CHAR(64) PRIMARY KEY, data TEXT NOT NULL, version BIGINT NOT NULL)";
+     (id VARCHAR(64) PRIMARY KEY, data TEXT NOT NULL, version BIGINT NOT NULL)";
 
 macro_rules! sql_rows {
     ($pool:ty, $insert:literal, $select:literal, $update:literal, $run_update:ident) => {

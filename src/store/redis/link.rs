@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -131,18 +132,26 @@ impl Link {
 
     /// Sends `call`, and once more if the connection turns out to be lost: every command here may be
     /// sent twice.
-    pub(super) async fn send(&self, call: Call<'_>) -> Result<Value, Fault> {
-        let line = self.line().await.map_err(Fault::Unreachable)?;
-        match line.send(call).await {
-            Err(error) if is_lost(&error) => self.forget(&line),
-            answer => return answer.map_err(Fault::Redis),
-        }
-        let line = self.line().await.map_err(Fault::Unreachable)?;
-        line.send(call).await.map_err(|error| {
-            if is_lost(&error) {
-                self.forget(&line);
+    ///
+    /// On the heap, because the futures around it are moved as they are nested, and this one holds what
+    /// each kind of connection needs.
+    pub(super) fn send<'a>(
+        &'a self,
+        call: Call<'a>,
+    ) -> Pin<Box<dyn Future<Output = Result<Value, Fault>> + Send + 'a>> {
+        Box::pin(async move {
+            let line = self.line().await.map_err(Fault::Unreachable)?;
+            match line.send(call).await {
+                Err(error) if is_lost(&error) => self.forget(&line),
+                answer => return answer.map_err(Fault::Redis),
             }
-            Fault::Redis(error)
+            let line = self.line().await.map_err(Fault::Unreachable)?;
+            line.send(call).await.map_err(|error| {
+                if is_lost(&error) {
+                    self.forget(&line);
+                }
+                Fault::Redis(error)
+            })
         })
     }
 
@@ -153,9 +162,14 @@ impl Link {
     }
 
     async fn line(&self) -> Result<Arc<Line>, Unreachable> {
-        if let Some(line) = self.usable() {
-            return Ok(line);
+        match self.usable() {
+            Some(line) => Ok(line),
+            // Large, and rare.
+            None => Box::pin(self.new_line()).await,
         }
+    }
+
+    async fn new_line(&self) -> Result<Arc<Line>, Unreachable> {
         let asked = Instant::now();
         let mut failed = self.failed.lock().await;
         if let Some(line) = self.usable() {
