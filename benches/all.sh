@@ -6,4 +6,5 @@ cd "$(dirname "$0")/.."
 for bench in overhead allocations two_threads memory_store; do
     cargo bench --quiet --features axum,memory --bench "$bench" | benches/page.py "$bench"
 done
+benches/sql_stores.sh | benches/page.py sql_stores
 benches/http/run.sh

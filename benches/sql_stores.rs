@@ -183,8 +183,9 @@ macro_rules! database {
             pub(super) struct Db {
                 pub(super) store: $store,
                 pub(super) table: String,
-                pub(super) reads: $pool,
-                pub(super) writes: $pool,
+                pub(super) admin: $pool,
+                /// To read and to write; in SQLite, with a file and a log of its own.
+                pub(super) floor: [$pool; 2],
             }
 
             #[derive(Clone)]
@@ -251,8 +252,8 @@ macro_rules! database {
                     ];
                     let sql = |text| sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(text));
                     Floor {
-                        reads: self.reads.clone(),
-                        writes: self.writes.clone(),
+                        reads: self.floor[0].clone(),
+                        writes: self.floor[1].clone(),
                         sql: Arc::new(statements.map(sql)),
                     }
                 }
@@ -272,7 +273,7 @@ macro_rules! database {
                 async fn ids(&self) -> Vec<StoreId> {
                     let sql = format!("SELECT id FROM {}", self.table);
                     let ids = sqlx::query_scalar::<_, Vec<u8>>(AssertSqlSafe(sql));
-                    let ids = ids.fetch_all(&self.writes).await.unwrap();
+                    let ids = ids.fetch_all(&self.admin).await.unwrap();
                     let id = |id: Vec<u8>| StoreId::from_bytes(id.try_into().unwrap());
                     ids.into_iter().map(id).collect()
                 }
@@ -284,20 +285,20 @@ macro_rules! database {
 
                 async fn run(&self, sql: &str) {
                     let sql = sqlx::raw_sql(AssertSqlSafe(sql.replace("TABLE_NAME", &self.table)));
-                    sql.execute(&self.writes).await.unwrap();
+                    sql.execute(&self.admin).await.unwrap();
                 }
 
                 async fn numbers(&self, sql: &str) -> Vec<i64> {
                     let sql = AssertSqlSafe(sql.replace("TABLE_NAME", &self.table));
-                    sqlx::query_scalar(sql).fetch_all(&self.writes).await.unwrap()
+                    sqlx::query_scalar(sql).fetch_all(&self.admin).await.unwrap()
                 }
             }
 
             impl Db {
                 pub(super) async fn create_floor(&self) {
-                    let table = format!("{}_floor", self.table);
-                    self.run(&format!("DROP TABLE IF EXISTS {table}; {}", $floor.replace("FLOOR", &table)))
-                        .await;
+                    let create = $floor.replace("FLOOR", &format!("{}_floor", self.table));
+                    let create = sqlx::raw_sql(AssertSqlSafe(create));
+                    create.execute(&self.floor[1]).await.unwrap();
                 }
             }
         }
@@ -658,12 +659,12 @@ async fn main() {
             .unwrap()
             .with_table(&table)
             .unwrap();
-        let (reads, writes, table) = (pool.clone(), pool, table.clone());
+        let (floor, admin, table) = ([pool.clone(), pool.clone()], pool, table.clone());
         let db = postgres::Db {
             store,
             table,
-            reads,
-            writes,
+            admin,
+            floor,
         };
         db.empty().await;
         db.create_floor().await;
@@ -682,12 +683,12 @@ async fn main() {
             .unwrap()
             .with_table(&table)
             .unwrap();
-        let (reads, writes, table) = (pool.clone(), pool, table.clone());
+        let (floor, admin, table) = ([pool.clone(), pool.clone()], pool, table.clone());
         let db = mysql::Db {
             store,
             table,
-            reads,
-            writes,
+            admin,
+            floor,
         };
         db.empty().await;
         db.create_floor().await;
@@ -696,29 +697,26 @@ async fn main() {
             .await;
     }
     if is_asked("sqlite") {
-        let file = TempFile(env::temp_dir().join(format!("{table}.db")));
+        let file = |name: &str| TempFile(env::temp_dir().join(format!("{table}{name}.db")));
+        let (file, floor_file) = (file(""), file("_floor"));
         let store = SqliteStore::connect_lazy(file.0.to_str().unwrap()).unwrap();
         let store = store.with_table(&table).unwrap();
-        let options = SqliteConnectOptions::new()
-            .filename(&file.0)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal);
-        let writes = pool_options()
-            .max_connections(1)
-            .connect_with(options.clone())
-            .await
-            .unwrap();
-        let reads = pool_options()
-            .max_connections(4)
-            .connect_with(options)
-            .await
-            .unwrap();
+        let pool = |file: &TempFile, most| {
+            let options = SqliteConnectOptions::new()
+                .filename(&file.0)
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Normal);
+            pool_options()
+                .max_connections(most)
+                .connect_lazy_with(options)
+        };
+        let (admin, floor) = (pool(&file, 1), [pool(&floor_file, 4), pool(&floor_file, 1)]);
         let db = sqlite::Db {
             store,
             table,
-            reads,
-            writes,
+            admin,
+            floor,
         };
         db.empty().await;
         db.create_floor().await;

@@ -1110,8 +1110,8 @@ mod postgres_alone {
         store.sweep().await.unwrap();
         assert_eq!(
             statements().await,
-            6,
-            "a sweep of 2,500 in batches of 1,000, two statements each"
+            52,
+            "a sweep of 2,500 in batches of 100, two statements each, and an empty batch"
         );
     }
 }

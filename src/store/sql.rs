@@ -46,8 +46,9 @@ mod sweep;
 
 pub use sweep::SweepHandle;
 
-/// How many rows one statement of a sweep deletes at most.
-const SWEEP_BATCH: u64 = 1_000;
+/// How many rows one statement of a sweep deletes at most: few, because a write waits for the whole
+/// statement in SQLite, and for its locks in the others.
+const SWEEP_BATCH: u64 = 100;
 /// How long starting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -381,6 +382,7 @@ impl<D: Dialect> SqlStore<D> {
         let [delete, postpone] = &self.statements.sweep;
         let mut swept = 0;
         loop {
+            let begun = Instant::now();
             let deleted = self.execute(delete, &[now, now], true).await?;
             // The rows of the batch that were used since are not looked at again before they expire.
             let postponed = self.execute(postpone, &[now, now], true).await?;
@@ -388,6 +390,8 @@ impl<D: Dialect> SqlStore<D> {
             if deleted + postponed < SWEEP_BATCH {
                 return Ok(swept);
             }
+            // Half of the time belongs to the requests.
+            time::sleep(begun.elapsed()).await;
         }
     }
 

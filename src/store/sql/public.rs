@@ -76,8 +76,9 @@ macro_rules! sql_store {
                 self.0.migrate().await
             }
 
-            /// Deletes the rows whose time is over, a thousand at a time, over an index; returns
-            /// how many there were.
+            /// Deletes the rows whose time is over, a hundred at a time, over an index; returns
+            /// how many there were. After each hundred it waits for as long as they took, so that
+            /// requests go on.
             ///
             /// A session that is used stays where it is in that index. A sweep moves it on, once per
             /// idle timeout at most.
