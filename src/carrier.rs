@@ -20,6 +20,14 @@ use crate::{cookie::Found, error::ConfigError, observer::Refusal};
 /// forged by another site (CSRF); but scripts can read the token, so that cross-site scripting can
 /// steal it. `Secure`, `SameSite` and the other attributes of a cookie do not apply.
 ///
+/// A script of another origin needs both headers allowed by CORS: that of the request in
+/// `Access-Control-Allow-Headers`, that of the response in `Access-Control-Expose-Headers`, or it
+/// cannot read its token.
+///
+/// In gRPC these headers are metadata: a tonic client takes the token from `Response::metadata` and
+/// sends it with the next call. A gRPC status is not an HTTP status: what a call did is saved even if
+/// it returns an error `Status`. A store that is down is the status `UNAVAILABLE`.
+///
 /// ```
 /// # #[cfg(feature = "cookies")] {
 /// use session_manager::{Carrier, Key, Manager, SignedCookie};

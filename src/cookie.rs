@@ -1,5 +1,7 @@
 //! The session cookie: its attributes, how to find it in a request, and its size.
 
+pub(crate) mod by_host;
+
 use std::{fmt::Write as _, time::Duration};
 
 use cookie::{Cookie, SameSite};
@@ -49,6 +51,8 @@ pub(crate) struct SessionCookie {
     secure: Option<bool>,
     persistent: bool,
     name_hash: NameHash,
+    /// The name and the tenant, if the cookie is one tenant's.
+    bound: Option<Box<str>>,
     /// The attributes after `name=value`.
     suffix: BySecurity,
     removal: BySecurity,
@@ -145,6 +149,7 @@ impl SessionCookie {
             suffix: both(false),
             removal: both(true),
             name_hash: NameHash::of(&attributes.name),
+            bound: None,
             name: attributes.name,
             path: attributes.path,
             domain: attributes.domain,
@@ -160,6 +165,21 @@ impl SessionCookie {
     /// Returns the attributes of a `Secure` cookie.
     pub(crate) fn attributes(&self) -> &str {
         self.suffix.secure.trim_start_matches("; ")
+    }
+
+    /// Returns the cookie of one tenant, which is nothing to another one.
+    #[must_use]
+    fn bound_to(mut self, tenant: &str) -> Self {
+        // No name contains `@`.
+        let bound = format!("{}@{tenant}", self.name);
+        self.name_hash = NameHash::of(&bound);
+        self.bound = Some(bound.into());
+        self
+    }
+
+    /// Returns what a value of this cookie is bound to: its name, and its tenant if it has one.
+    pub(crate) fn bound_name(&self) -> &str {
+        self.bound.as_deref().unwrap_or(&self.name)
     }
 
     pub(crate) fn name_hash(&self) -> NameHash {
@@ -417,6 +437,9 @@ pub(crate) trait RequestHead {
 
     /// Returns the values of a header.
     fn values<'r>(&'r self, name: &str) -> Box<dyn Iterator<Item = &'r [u8]> + 'r>;
+
+    /// Returns the host that the request names, with its port.
+    fn host(&self) -> Option<&[u8]>;
 
     /// Returns `true` if the request names a loopback host and shows no sign of a proxy or https.
     fn is_to_loopback(&self) -> bool;

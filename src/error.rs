@@ -232,6 +232,13 @@ pub enum ConfigError {
         /// [`Manager::backend_name`](crate::Manager::backend_name).
         backend: &'static str,
     },
+    /// [`cookie_domain_for`](crate::Builder::cookie_domain_for) on a manager that migrates sessions,
+    /// or on the one that they migrate from.
+    #[error(
+        "`cookie_domain_for` cannot be used with `migrate_from`: the sessions of one of the two \
+         managers belong to no tenant. Leave out `migrate_from`; sessions from before then end"
+    )]
+    MigrationByHost,
     /// A session's token cannot travel in a header of this name.
     #[error("the carrier `{name}` is invalid: {rule}")]
     Carrier {

@@ -44,7 +44,7 @@
 //! | to | see |
 //! |---|---|
 //! | set, get and replace the process-wide manager; override it in tests | [`manager`] |
-//! | build a manager: cookie, timeouts, migration | [`Manager::builder`], [`Builder`] |
+//! | build a manager: cookie, domain by tenant, timeouts, migration | [`Manager::builder`], [`Builder`] |
 //! | create a manager from a url, the environment or a file | [`Manager::from_url`], [`manager::set_from_env`], [`Config`] |
 //! | open and commit sessions in an application | [`manager::middleware`], [`Middleware`] |
 //! | read and write a session | [`Session`], [`Manager`], [`Message`] |

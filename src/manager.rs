@@ -135,16 +135,18 @@ impl Manager {
         }
     }
 
-    /// Asks the backend for the session that these cookies name.
+    /// Asks the backend for the session that these cookies name, with this manager's settings for
+    /// the request.
     pub(crate) fn opening(
         &self,
         tokens: &Tokens,
+        settings: &Settings,
         request: &dyn Any,
     ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
         self.backend_arc().open(OpenRequest {
             token: tokens.own(),
             old: tokens.old(),
-            settings: self.settings(),
+            settings,
             request,
         })
     }

@@ -531,8 +531,8 @@ impl Session {
             Some(origin) => &origin.successor.as_ref()?.0,
             None => state.tokens.own()?,
         };
-        let manager = &self.0.manager;
-        let handle = manager.backend().handle(token, manager.settings())?;
+        let backend = self.0.manager.backend();
+        let handle = backend.handle(token, self.settings(&state))?;
         Some(handle.to_string())
     }
 
@@ -605,7 +605,8 @@ impl Session {
                 if !tokens.name_a_session() {
                     return Ok(());
                 }
-                (self.0.manager.opening(&tokens, &()), tokens.own)
+                let settings = self.settings(&state);
+                (self.0.manager.opening(&tokens, settings, &()), tokens.own)
             };
             let opened = opening.await?;
             let mut state = self.lock();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     carrier::Carrier,
-    cookie::{Attributes, SessionCookie},
+    cookie::{Attributes, SessionCookie, by_host::CookieByHost},
     expiry::{Clock, Expiry, Lifetime, Timestamp},
     record::entries::Entries,
 };
@@ -50,6 +50,8 @@ pub struct Settings {
     pub(crate) commit_on_server_error: bool,
     pub(crate) load_on_demand: bool,
     pub(crate) carrier: Carrier,
+    /// The cookie by host, in place of `cookie`, which has no domain then.
+    pub(crate) by_host: Option<CookieByHost>,
 }
 
 impl Settings {
@@ -106,6 +108,22 @@ impl Settings {
     /// Returns how a session's token travels.
     pub fn carrier(&self) -> Carrier {
         self.carrier
+    }
+
+    /// Returns the settings for a request to this host, and a line to log; `None` if the cookie is
+    /// the same for all hosts.
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn for_host(&self, host: Option<&[u8]>) -> Option<(Self, Option<&'static str>)> {
+        let (cookie, warning) = self.by_host.as_ref()?.cookie(host);
+        let by_host = None;
+        Some((
+            Self {
+                cookie,
+                by_host,
+                ..self.clone()
+            },
+            warning,
+        ))
     }
 
     pub(crate) fn cookie(&self) -> &SessionCookie {
@@ -182,6 +200,7 @@ impl Default for Settings {
             commit_on_server_error: false,
             load_on_demand: false,
             carrier: Carrier::default(),
+            by_host: None,
         }
     }
 }

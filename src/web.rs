@@ -341,13 +341,15 @@ macro_rules! reads_and_writes_headers {
                 Box::new(values.map(HeaderValue::as_bytes))
             }
 
-            fn is_to_loopback(&self) -> bool {
+            fn host(&self) -> Option<&[u8]> {
                 // A host in the request line, as in HTTP/2, counts before the header (RFC 9112,
                 // section 3.2).
                 let host = || self.headers.get(header::HOST).map(HeaderValue::as_bytes);
-                is_to_loopback(self.uri.host().map(str::as_bytes).or_else(host), |field| {
-                    self.headers.contains_key(field)
-                })
+                self.uri.host().map(str::as_bytes).or_else(host)
+            }
+
+            fn is_to_loopback(&self) -> bool {
+                is_to_loopback(self.host(), |field| self.headers.contains_key(field))
             }
         }
     };

@@ -428,42 +428,42 @@ async fn polled_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     .await
 }
 
-#[test]
-fn while_the_subscription_is_broken_sessions_are_polled_and_then_none_is_missed() {
+/// Ends the record where neither the backend nor its subscription sees it.
+fn end_unseen(spy: &Spy, session: &Session) {
+    let handle = session.handle().unwrap();
+    let byte = |at: usize| u8::from_str_radix(&handle[2 * at..][..2], 16).unwrap();
+    let id = StoreId::from_bytes(std::array::from_fn(byte));
+    block_on(spy.store.destroy(id)).unwrap();
+}
+
+fn a_session_ends_while_the_subscription_is_broken(interval: Duration, comes_back: bool) {
     let spy = Spy::reporting();
-    let backend = ServerSide::new(spy.clone()).poll_ended_every(Duration::from_millis(200));
+    let backend = ServerSide::new(spy.clone()).poll_ended_every(interval);
     let (server, kept) = serve(Web::Actix, &Manager::new(backend));
     let runtime = runtime();
-    // Ends the record where neither this process nor the subscription sees it.
-    let end_unseen = |session: &Session| {
-        let handle = session.handle().unwrap();
-        let id: Vec<_> = (0..32)
-            .map(|byte| u8::from_str_radix(&handle[2 * byte..][..2], 16).unwrap())
-            .collect();
-        block_on(
-            spy.store
-                .destroy(StoreId::from_bytes(id.try_into().unwrap())),
-        )
-        .unwrap();
-    };
-    let sessions: Vec<_> = (0..2)
-        .map(|_| keep(&server, &kept, &server.raw("/sign-in", &[]).cookie()))
-        .collect();
-    let [polled, missed] = &sessions[..] else {
-        unreachable!()
-    };
-    let (polls, misses) = (runtime.spawn(polled.ended()), runtime.spawn(missed.ended()));
-    until("it is watched", || spy.watches() == 1);
+    let session = keep(&server, &kept, &server.raw("/sign-in", &[]).cookie());
+    let before = spy.loads();
+    let ended = runtime.spawn(session.ended());
+    until("it is loaded", || {
+        spy.watches() == 1 && spy.loads() > before
+    });
     spy.is_down.store(true, Ordering::SeqCst);
     spy.breaks.notify_one();
-    until("it is watched again", || spy.watches() >= 2);
-    end_unseen(polled);
-    let ended = runtime.block_on(async { timeout(LIMIT, polls).await.unwrap().unwrap() });
-    assert_eq!(said(ended), "ended", "by polling");
-    end_unseen(missed);
-    spy.is_down.store(false, Ordering::SeqCst);
-    let ended = runtime.block_on(async { timeout(LIMIT, misses).await.unwrap().unwrap() });
-    assert_eq!(said(ended), "ended");
+    until("another one is tried", || spy.watches() >= 2);
+    end_unseen(&spy, &session);
+    spy.is_down.store(!comes_back, Ordering::SeqCst);
+    let ended = runtime.block_on(async { timeout(LIMIT, ended).await });
+    assert_eq!(said(ended.expect("it ends in time").unwrap()), "ended");
+}
+
+#[test]
+fn while_the_subscription_is_broken_sessions_are_polled() {
+    a_session_ends_while_the_subscription_is_broken(SOON, false);
+}
+
+#[test]
+fn what_ended_before_there_was_a_subscription_again_is_not_missed() {
+    a_session_ends_while_the_subscription_is_broken(NEVER, true);
 }
 
 #[test]

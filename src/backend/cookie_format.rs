@@ -232,7 +232,7 @@ fn log_touch_too_large(name: &str, size: usize) {
 /// Returns a buffer that begins with the name of the cookie, and where the cookie's content will
 /// begin.
 fn begin(settings: &Settings, capacity: usize) -> (Vec<u8>, usize) {
-    let name = settings.cookie_name().as_bytes();
+    let name = settings.cookie().bound_name().as_bytes();
     let start = name.len() + 1;
     let mut buffer = Vec::with_capacity(start + capacity);
     buffer.extend(name);

@@ -50,7 +50,7 @@ impl IdCookie {
 pub(super) fn named(key: &Hmac<Sha256>, settings: &Settings) -> Hmac<Sha256> {
     // No name has a byte of zero, so that none goes on in an id.
     key.clone()
-        .chain_update(settings.cookie_name())
+        .chain_update(settings.cookie().bound_name())
         .chain_update([0])
 }
 

@@ -13,7 +13,10 @@ use super::{Inner, Manager, default::Insecure};
 use crate::{
     backend::Backend,
     carrier::Carrier,
-    cookie::{Attributes, SessionCookie},
+    cookie::{
+        Attributes, SessionCookie,
+        by_host::{CookieByHost, DomainFor},
+    },
     error::ConfigError,
     expiry::{Clock, Expiry},
     manager::migration::MigratingBackend,
@@ -41,6 +44,7 @@ use crate::{
 pub struct Builder {
     backend: Arc<dyn Backend>,
     cookie: Attributes,
+    domain_for: Option<DomainFor>,
     expiry: Expiry,
     /// Whether the application set the idle timeout.
     is_idle_set: bool,
@@ -60,6 +64,7 @@ impl Builder {
         Self {
             backend,
             cookie: Attributes::default(),
+            domain_for: None,
             expiry: Expiry::default(),
             is_idle_set: false,
             clock: Clock::default(),
@@ -93,6 +98,54 @@ impl Builder {
     /// set it does.
     pub fn cookie_domain(mut self, domain: impl Into<String>) -> Self {
         self.cookie.domain = Some(domain.into());
+        self.domain_for = None;
+        self
+    }
+
+    /// Sets the domain of the cookie by the request's host, for an application that serves many
+    /// tenants. In place of [`cookie_domain`](Self::cookie_domain).
+    ///
+    /// `domain_for` receives the host in lower case, without port and final dot. It returns the
+    /// tenant's domain, whose hosts all get the cookie, or `None`: then that host alone does.
+    ///
+    /// A session belongs to its tenant, the domain or the single host: a cookie that was copied to
+    /// another tenant opens nothing there, and neither does one that a tenant's page sets for a
+    /// domain above both (cookie tossing). A cookie backend signs the tenant with the session, and
+    /// a server-side one derives the store's id from it. Two cookies of one name with different
+    /// values are rejected, so a tenant that can set cookies for a domain above another one can log
+    /// its visitors out: keep tenants that do not trust each other on domains of their own, or have
+    /// the common domain added to the Public Suffix List.
+    ///
+    /// - The host is that of the request line (`:authority` in HTTP/2), or the `Host` header. Behind
+    ///   a proxy, let it pass on the client's host; no other header is read.
+    /// - An IP address has no domain: the function is not called, and the cookie is that host's.
+    /// - A domain that does not cover the host would be dropped by browsers: the cookie is that
+    ///   host's, and the first time a warning is logged.
+    /// - A request without a valid host has a session that no valid host opens.
+    ///
+    /// Sessions from before this was set belong to no tenant, and end. It can't be used with
+    /// [`migrate_from`](Self::migrate_from).
+    ///
+    /// ```
+    /// # #[cfg(feature = "cookies")] {
+    /// use session_manager::{Key, Manager, SignedCookie};
+    ///
+    /// let manager = Manager::builder(SignedCookie::new(Key::generate()))
+    ///     .cookie_domain_for(|host| {
+    ///         // shop.ada.example and www.ada.example are one tenant.
+    ///         let labels: Vec<_> = host.rsplitn(3, '.').take(2).collect();
+    ///         (labels.len() == 2).then(|| format!("{}.{}", labels[1], labels[0]))
+    ///     })
+    ///     .build()?;
+    /// # }
+    /// # Ok::<(), session_manager::ConfigError>(())
+    /// ```
+    pub fn cookie_domain_for(
+        mut self,
+        domain_for: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.cookie.domain = None;
+        self.domain_for = Some(Arc::new(domain_for));
         self
     }
 
@@ -339,7 +392,17 @@ impl Builder {
                 }
             }
         }
+        let by_host = match self.domain_for {
+            Some(domain_for) => Some(CookieByHost::new(&self.cookie, domain_for)?),
+            None => None,
+        };
+        if let Some(old) = &self.old
+            && (by_host.is_some() || old.by_age().any(|old| old.settings().by_host.is_some()))
+        {
+            return Err(ConfigError::MigrationByHost);
+        }
         let settings = Settings {
+            by_host,
             cookie: SessionCookie::new(self.cookie)?,
             expiry: self.expiry,
             clock: self.clock,

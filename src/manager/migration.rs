@@ -344,7 +344,7 @@ impl Backend for MigratingBackend {
                 opened => return Ok(opened),
             }
             // No backend that sessions migrate from looks at the framework's request.
-            let opened = self.old.opening(&old, &()).await?;
+            let opened = self.old.opening(&old, self.old.settings(), &()).await?;
             let mut found = self.found_in_old(opened, &old, &settings);
             // Another request may have migrated it between the two looks.
             if let OpenOutcome::Nothing = found {

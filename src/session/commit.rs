@@ -153,7 +153,9 @@ impl Session {
     }
 
     pub(super) fn headers(&self, state: &mut State) -> Headers {
-        let settings = self.0.manager.settings();
+        let by_host = state.by_host.clone();
+        let settings = by_host.as_deref();
+        let settings = settings.unwrap_or_else(|| self.0.manager.settings());
         let (cookie, carrier) = (settings.cookie(), settings.carrier());
         let (secure, is_cookie) = (state.head.secure, carrier == Carrier::Cookie);
         let token = match std::mem::replace(&mut state.head.outcome, CommitOutcome::Keep) {
@@ -183,7 +185,7 @@ impl Session {
     pub(super) fn removed(&self, state: &State) -> Vec<String> {
         let old = self.0.manager.by_age().zip(state.tokens.by_age()).skip(1);
         let sent = old.filter(|(_, tokens)| tokens.own.is_some());
-        let settings = self.0.manager.settings();
+        let settings = self.settings(state);
         let is_replaced = |old: &SessionCookie| {
             settings.carrier() == Carrier::Cookie && settings.cookie().replaces(old)
         };
@@ -230,7 +232,8 @@ impl Session {
     /// Begins a commit, if the request changed anything or a touch is due.
     pub(super) fn begin_commit(&self, state: &mut State, keep: Keep) -> Option<Committing> {
         let manager = &self.0.manager;
-        let settings = manager.settings();
+        let by_host = state.by_host.clone();
+        let settings = by_host.as_deref().unwrap_or_else(|| manager.settings());
         if state.drop_if_renewed() {
             return None;
         }

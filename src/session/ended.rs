@@ -105,7 +105,7 @@ impl Session {
 
     fn begin_waiting(&self, state: &mut State) -> Result<Wait, Error> {
         let (manager, is_cookie) = (self.manager(), self.needs_response());
-        let settings = manager.settings();
+        let settings = self.settings(state);
         match state.life {
             Life::Unread | Life::Unopened => return Err(Error::NotLoaded),
             Life::ReadOnly => return Err(Error::ReadOnly),

@@ -14,6 +14,7 @@ use crate::{
         commit::Keep,
         state::{Life, State},
     },
+    settings::Settings,
     value::Value,
 };
 
@@ -240,6 +241,7 @@ impl Session {
             session: self.clone(),
             key: key.into(),
             token: state.tokens.own.clone(),
+            by_host: state.by_host.clone(),
             former: state.pending.changes.forget(key),
             is_over: false,
         }
@@ -261,6 +263,7 @@ pub(super) struct Exchanging {
     pub(super) session: Session,
     pub(super) key: Box<str>,
     pub(super) token: Option<Box<str>>,
+    pub(super) by_host: Option<Arc<Settings>>,
     /// What was done to the key and not stored yet. The exchange includes it.
     pub(super) former: Option<Change>,
     pub(super) is_over: bool,
@@ -269,7 +272,8 @@ pub(super) struct Exchanging {
 impl Exchanging {
     pub(super) async fn run(&mut self, compute: Arc<Compute>) -> Result<(), Error> {
         let manager = self.session.manager().clone();
-        let settings = manager.settings();
+        let by_host = self.by_host.as_deref();
+        let settings = by_host.unwrap_or_else(|| manager.settings());
         let exchanging = manager.backend_arc().exchange(Exchange {
             token: self.token.as_deref(),
             key: &self.key,

@@ -33,6 +33,7 @@ impl Session {
     ) -> Self {
         let state = State {
             tokens: Tokens::default(),
+            by_host: None,
             life: Life::Unread,
             record: None,
             origin: None,
@@ -104,6 +105,10 @@ impl Session {
         }
         state.head.secure = settings.is_secure(is_https, is_to_loopback);
         state.tokens = tokens;
+        if let Some((settings, warning)) = settings.for_host(request.host()) {
+            state.by_host = Some(Arc::new(settings));
+            warning.into_iter().for_each(|warning| state.warn(warning));
+        }
         state.life = Life::Unopened;
     }
 
@@ -130,7 +135,9 @@ impl Session {
             if !state.life.is_unopened() || self.opens_at_once() {
                 return BackendFuture::ready(Ok(()));
             }
-            self.0.manager.opening(&state.tokens, request)
+            self.0
+                .manager
+                .opening(&state.tokens, self.settings(&state), request)
         };
         match opening.now() {
             Ok(opened) => BackendFuture::ready(self.opened(opened)),

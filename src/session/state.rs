@@ -29,6 +29,8 @@ use crate::{
 pub(super) struct State {
     /// The values of the session cookies, as the request sent them.
     pub(super) tokens: Tokens,
+    /// The manager's settings for the request's host, if they depend on it.
+    pub(super) by_host: Option<Arc<Settings>>,
     pub(super) life: Life,
     /// The stored session; `None` if there is none, or none that shows.
     pub(super) record: Option<Record>,
@@ -429,6 +431,14 @@ impl Session {
         keys.len() - excess
     }
 
+    /// Returns the settings for this request.
+    pub(super) fn settings<'s>(&'s self, state: &'s State) -> &'s Settings {
+        match &state.by_host {
+            Some(settings) => settings,
+            None => self.0.manager.settings(),
+        }
+    }
+
     pub(super) fn needs_response(&self) -> bool {
         self.0.manager.backend().needs_response()
     }
@@ -457,7 +467,11 @@ impl Session {
         let mut state = self.looked_at();
         if state.life.is_unopened()
             && self.opens_at_once()
-            && let Ok(Ok(opened)) = self.0.manager.opening(&state.tokens, &()).now()
+            && let Ok(Ok(opened)) = self
+                .0
+                .manager
+                .opening(&state.tokens, self.settings(&state), &())
+                .now()
         {
             self.tell_opened(&mut state, &opened);
             state.take(opened, &self.0.manager);
@@ -555,6 +569,6 @@ impl Session {
 
     pub(super) fn size_of(&self, state: &State) -> Option<Size> {
         let manager = &self.0.manager;
-        manager.backend().size(state.view(), manager.settings())
+        manager.backend().size(state.view(), self.settings(state))
     }
 }

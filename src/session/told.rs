@@ -116,8 +116,8 @@ impl Session {
         let goes_on = done.had && !ends;
         let after = observers.names(|| Names {
             handle: state.tokens.own().and_then(|token| {
-                let manager = &self.0.manager;
-                let handle = manager.backend().handle(token, manager.settings())?;
+                let backend = self.0.manager.backend();
+                let handle = backend.handle(token, self.settings(state))?;
                 Some(handle.to_string())
             }),
             user,

@@ -188,7 +188,22 @@ impl Server {
 
     /// Sends a GET request with these header lines, which may be any bytes.
     pub fn raw(&self, path: &str, headers: &[&[u8]]) -> Answer {
-        let mut request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address).into_bytes();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
+        self.send(path, head, headers)
+    }
+
+    /// Sends a GET request to this host, or an older one without a host. The target may be a URI.
+    pub fn at(&self, host: Option<&str>, target: &str, cookie: &str) -> Answer {
+        let head = match host {
+            Some(host) => format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n"),
+            None => format!("GET {target} HTTP/1.0\r\n"),
+        };
+        let cookie = format!("Cookie: {cookie}");
+        self.send(target, head, &[cookie.as_bytes()])
+    }
+
+    fn send(&self, path: &str, head: String, headers: &[&[u8]]) -> Answer {
+        let mut request = head.into_bytes();
         for header in headers {
             if let Some(cookies) = header.strip_prefix(b"Cookie: ") {
                 watch::keep_cookies(cookies);

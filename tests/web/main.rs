@@ -22,3 +22,4 @@ mod one_login;
 mod outside_a_request;
 mod promises;
 mod qor;
+mod tenants;

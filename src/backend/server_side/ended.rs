@@ -44,6 +44,8 @@ pub(super) const INTERVAL: Duration = Duration::from_secs(5);
 const SHORTEST: Duration = Duration::from_millis(10);
 /// How many intervals are between two loads while the store reports ends.
 const REPORTED: u32 = 12;
+/// How long after a subscription broke another one is made.
+const RETRY: Duration = Duration::from_secs(1);
 /// How many sessions are loaded at once, so that requests find a connection to the store.
 const LOADS: usize = 4;
 
@@ -331,7 +333,7 @@ impl<S: Store> ServerSide<S> {
                      again: {why}"
                 );
             }
-            sleep(self.interval()).await;
+            sleep(self.interval().min(RETRY)).await;
         }
     }
 
