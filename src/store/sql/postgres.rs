@@ -145,7 +145,7 @@ impl Dialect for Postgres {
     async fn watch_ended(store: &SqlStore<Self>, endings: &Endings) -> Result<(), StoreError> {
         let failed = |error| StoreError::failed(Self::NAME, error);
         // A connection of its own: one that the pool gave away would be missing there.
-        let options = (*store.pools.writes.connect_options()).clone();
+        let options = (*store.pools.writes.pool.connect_options()).clone();
         let one = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(ACQUIRE_LIMIT)
