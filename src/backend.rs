@@ -32,6 +32,8 @@ pub(crate) mod missing;
 #[cfg(feature = "cookies")]
 pub(crate) mod private_cookie;
 #[cfg(feature = "server-side")]
+pub(crate) mod revocable;
+#[cfg(feature = "server-side")]
 pub(crate) mod server_side;
 #[cfg(feature = "server-side")]
 mod session_id;
@@ -190,6 +192,14 @@ pub trait Backend: Send + Sync + 'static {
         let _ = observers;
     }
 
+    /// Returns a token for a session that is still to be created; `None`, the default, if the backend
+    /// cannot tell before the commit. [`Session::set_user_limited`](crate::Session::set_user_limited)
+    /// reserves a place under its [`handle`](Self::handle), and the commit that creates the session
+    /// gets it back: [`Commit::drawn_token`].
+    fn draw_token(&self) -> Option<String> {
+        None
+    }
+
     /// Returns the id under which the session of this cookie value is listed; `None` where nothing
     /// lists sessions.
     fn handle(&self, token: &str, settings: &Settings) -> Option<StoreId> {
@@ -331,6 +341,14 @@ impl Commit<'_> {
         self.stored
             .filter(|_| !begins)
             .map_or(self.now, |stored| stored.created)
+    }
+
+    /// Returns the token that a session has to get which this commit creates; `None` for a new one.
+    pub fn drawn_token(&self) -> Option<&str> {
+        #[cfg(feature = "server-side")]
+        return self.changes.limit().map(|limit| &*limit.token);
+        #[cfg(not(feature = "server-side"))]
+        None
     }
 
     /// Returns when the session expires unless it is used again.

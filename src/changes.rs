@@ -4,7 +4,11 @@ use std::{borrow::Borrow, collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{error::Error, record::entries::Entries, value::Value};
 
+pub(crate) mod limit;
 pub(crate) mod write;
+
+#[cfg(feature = "server-side")]
+use self::limit::Limit;
 
 /// The changes that a request makes to its session: keys set or removed, clearing, renewing,
 /// destroying.
@@ -26,6 +30,9 @@ pub(crate) mod write;
 pub struct Changes {
     entries: BTreeMap<Box<str>, Change>,
     user: Option<Box<str>>,
+    /// How many sessions `user` may have.
+    #[cfg(feature = "server-side")]
+    limit: Option<Limit>,
     cleared: bool,
     renewed: bool,
     destroyed: bool,
@@ -92,6 +99,8 @@ impl Changes {
     pub(crate) const NONE: &Self = &Self {
         entries: BTreeMap::new(),
         user: None,
+        #[cfg(feature = "server-side")]
+        limit: None,
         cleared: false,
         renewed: false,
         destroyed: false,
@@ -150,6 +159,23 @@ impl Changes {
     /// Sets the user of the session.
     pub fn set_user(&mut self, user: impl Into<Box<str>>) {
         self.user = Some(user.into());
+        #[cfg(feature = "server-side")]
+        {
+            self.limit = None;
+        }
+    }
+
+    /// Sets the user of the session, if the limit of the user's sessions allows it.
+    #[cfg(feature = "server-side")]
+    pub(crate) fn set_user_limited(&mut self, user: &str, limit: Limit) {
+        self.set_user(user);
+        self.limit = Some(limit);
+    }
+
+    /// Returns how many sessions the user may have, if that is limited.
+    #[cfg(feature = "server-side")]
+    pub(crate) fn limit(&self) -> Option<&Limit> {
+        self.limit.as_ref()
     }
 
     /// Requests a new session id.
@@ -167,7 +193,13 @@ impl Changes {
             self.clear();
         }
         self.renewed |= later.renewed;
-        self.user = later.user.or(self.user.take());
+        if later.user.is_some() {
+            self.user = later.user;
+            #[cfg(feature = "server-side")]
+            {
+                self.limit = later.limit;
+            }
+        }
         for (key, change) in later.entries {
             let change = match change {
                 Change::Update(update) => self.compose(&key, update),
@@ -286,6 +318,19 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    /// Returns the request's changes.
+    #[cfg(feature = "server-side")]
+    pub(crate) fn changes(self) -> &'a Changes {
+        self.changes
+    }
+
+    /// Returns the session as it would be with other changes.
+    #[cfg(feature = "server-side")]
+    pub(crate) fn with(self, changes: &'a Changes) -> Self {
+        let stored = self.stored;
+        View { stored, changes }
+    }
+
     /// Returns the value under `key`.
     pub fn get(&self, key: &str) -> Option<Value<&'a str>> {
         match self.changes.entries.get(key) {

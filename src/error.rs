@@ -132,9 +132,38 @@ pub enum Error {
     /// The backend cannot find a user's sessions.
     #[error(
         "the backend `{backend}` cannot find a user's sessions, because it keeps none of them on the \
-         server or has no index of users: use a server-side backend whose store has one"
+         server or has no index of users: use a server-side backend whose store has one. A cookie \
+         backend can revoke all of a user's sessions with `Builder::revocations`"
     )]
     NoUserIndex {
+        /// [`Manager::backend_name`](crate::Manager::backend_name).
+        backend: &'static str,
+    },
+
+    /// The user has as many sessions as
+    /// [`set_user_limited`](crate::Session::set_user_limited) allows, and
+    /// [`Evict::Refuse`](crate::Evict::Refuse) keeps them.
+    #[error(
+        "the user has as many sessions as allowed ({max}), so this one is not the user's: end one of \
+         them first, or evict the oldest (`Evict::Oldest`)"
+    )]
+    TooManySessions {
+        /// The most sessions that the user may have.
+        max: usize,
+    },
+
+    /// A user may have no session at all.
+    #[error(
+        "a limit of 0 sessions lets no user log in: allow at least 1, or call `set_user` for no limit"
+    )]
+    ZeroLimit,
+
+    /// The backend's index of users cannot limit how many sessions a user has.
+    #[error(
+        "the backend `{backend}` cannot limit how many sessions a user has, because its store does not \
+         implement `UserIndex::limit`: implement it, or use another store"
+    )]
+    NoUserLimit {
         /// [`Manager::backend_name`](crate::Manager::backend_name).
         backend: &'static str,
     },
@@ -239,6 +268,15 @@ pub enum ConfigError {
          managers belong to no tenant. Leave out `migrate_from`; sessions from before then end"
     )]
     MigrationByHost,
+    /// The backend keeps its sessions in a store, or other code keeps them.
+    #[error(
+        "the backend `{backend}` has no cookies to revoke: leave out `revocations`; a server-side \
+         session ends in its store"
+    )]
+    CannotRevoke {
+        /// [`Manager::backend_name`](crate::Manager::backend_name).
+        backend: &'static str,
+    },
     /// A session's token cannot travel in a header of this name.
     #[error("the carrier `{name}` is invalid: {rule}")]
     Carrier {
@@ -361,6 +399,9 @@ mod tests {
             Error::Ended,
             Error::unavailable(json()),
             Error::NoUserIndex { backend },
+            Error::TooManySessions { max: 3 },
+            Error::ZeroLimit,
+            Error::NoUserLimit { backend },
             Error::InvalidLifetime { why: "it is zero" },
             Error::NoLifetime { backend },
             Error::NotLoaded,
@@ -380,6 +421,7 @@ mod tests {
                 attribute: "Partitioned",
             },
             ConfigError::CannotMigrate { backend },
+            ConfigError::CannotRevoke { backend },
             ConfigError::Carrier {
                 name: key(),
                 rule: "it is empty",

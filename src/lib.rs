@@ -52,7 +52,9 @@
 //! | own keys of a library crate | [`TypedKey`], [`Session::namespace`] |
 //! | count and measure what happens to sessions | [`Builder::observe`], [`observer`] |
 //! | list and end a user's sessions | [`Manager::user_sessions`], [`Session::set_user`] |
+//! | limit how many sessions a user has | [`Session::set_user_limited`], [`Evict`] |
 //! | keep sessions in the cookie | [`SignedCookie`], [`PrivateCookie`], [`Key`] |
+//! | revoke sessions in cookies | [`Builder::revocations`] |
 //! | keep sessions in a store | [`ServerSide`], [`MemoryStore`], [`RedisStore`], [`PostgresStore`], [`MySqlStore`], [`SqliteStore`], [`TowerStore`] |
 //! | encrypt the values in a store | [`Encrypted`] |
 //! | write a store or a backend | [`Store`] and [`store`], [`Backend`] and [`backend`], [`testing::check_store`] |
@@ -186,6 +188,7 @@ pub use backend::server_side::ServerSide;
 #[cfg_attr(docsrs, doc(cfg(feature = "cookies")))]
 pub use backend::{private_cookie::PrivateCookie, signed_cookie::SignedCookie};
 pub use carrier::Carrier;
+pub use changes::limit::Evict;
 pub use error::{ConfigError, Error};
 pub use expiry::{Lifetime, Timestamp};
 #[cfg(any(feature = "cookies", feature = "server-side"))]

@@ -9,6 +9,8 @@ use std::{
     },
 };
 
+#[cfg(feature = "server-side")]
+use crate::backend::revocable::Revocations;
 use crate::{
     backend::{Backend, OpenOutcome, OpenRequest},
     carrier::Carrier,
@@ -58,6 +60,9 @@ struct Inner {
     settings: Settings,
     /// The manager whose sessions this one takes over.
     old: Option<Manager>,
+    /// What revokes the sessions of its cookies.
+    #[cfg(feature = "server-side")]
+    revocations: Option<Arc<dyn Revocations>>,
     /// Whether it is or was the process-wide manager, which a library may have kept.
     process_wide: AtomicBool,
     /// Set on the default manager where its key protects nothing, or not for long.
@@ -77,6 +82,8 @@ impl Manager {
             backend: Arc::new(backend),
             settings,
             old: None,
+            #[cfg(feature = "server-side")]
+            revocations: None,
             process_wide: AtomicBool::new(false),
             insecure: None,
             observers: None,
@@ -177,6 +184,21 @@ impl Manager {
     /// Returns the manager that this one migrates sessions from.
     fn old(&self) -> Option<&Self> {
         self.0.old.as_ref()
+    }
+
+    /// Returns what revokes the sessions of its cookies.
+    #[cfg(feature = "server-side")]
+    pub(crate) fn revocations(&self) -> Option<&Arc<dyn Revocations>> {
+        self.0.revocations.as_ref()
+    }
+
+    /// Returns `true` if its sessions may have a user.
+    pub(crate) fn has_users(&self) -> bool {
+        #[cfg(feature = "server-side")]
+        if self.revocations().is_some() {
+            return true;
+        }
+        self.backend().users().is_some()
     }
 
     /// Iterates over this manager and those that it migrates from, the newest first.

@@ -226,6 +226,8 @@ pub enum Operation {
     IdsOf,
     /// [`UserIndex::destroy_of`](crate::store::UserIndex::destroy_of).
     DestroyOf,
+    /// [`UserLimit::reserve`](crate::store::UserLimit::reserve).
+    Reserve,
 }
 
 names!(
@@ -237,6 +239,7 @@ names!(
     SessionsOf = "sessions_of",
     IdsOf = "ids_of",
     DestroyOf = "destroy_of",
+    Reserve = "reserve",
 );
 
 /// How a call of a store ended.

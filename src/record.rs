@@ -9,6 +9,7 @@ use crate::{
 
 pub(crate) mod entries;
 pub(crate) mod id;
+pub(crate) mod login;
 
 /// The stored form of a session, kept between requests.
 #[derive(Clone, Debug)]

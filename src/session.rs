@@ -6,6 +6,7 @@ pub(crate) mod commit;
 mod ended;
 mod exchange;
 mod facts;
+mod limit;
 pub(crate) mod namespace;
 mod open;
 mod state;
@@ -27,6 +28,7 @@ use crate::{
     manager::Manager,
     message::Message,
     observer::Event,
+    record::id::StoreId,
     session::{
         commit::Keep,
         namespace::Namespace,
@@ -460,7 +462,8 @@ impl Session {
     }
 
     /// Sets the user of this session, so that
-    /// [`Manager::user_sessions`](crate::Manager::user_sessions) finds it; at login, as a rule. A
+    /// [`Manager::user_sessions`](crate::Manager::user_sessions) finds it, or a cookie backend with
+    /// `Builder::revocations` can revoke it; at login, as a rule. A
     /// later call replaces it, and ending the session removes it.
     ///
     /// # Errors
@@ -487,17 +490,25 @@ impl Session {
             .changes
             .user()
             .or_else(|| stored?.user.as_deref());
-        if known != Some(user) || state.head.sent {
-            state.pending.changes.set_user(user);
+        if known == Some(user) && !state.head.sent {
+            return Ok(());
         }
-        Ok(())
+        let before = state.pending.changes.clone();
+        state.pending.changes.set_user(user);
+        state.pending.room = 0;
+        match self.size_of(&state) {
+            Some(Size { used, limit }) if used > limit => {
+                state.pending.changes = before;
+                Err(Error::too_large(used, limit))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_user(&self, user: &str) -> Result<(), Error> {
-        let backend = self.0.manager.backend();
-        if backend.users().is_none() {
+        if !self.0.manager.has_users() {
             return Err(Error::NoUserIndex {
-                backend: backend.name(),
+                backend: self.0.manager.backend_name(),
             });
         }
         check_key(user)
@@ -526,14 +537,27 @@ impl Session {
     }
 
     fn handle_of(&self, state: &State) -> Option<String> {
+        Some(self.id_of(state)?.to_string())
+    }
+
+    /// Returns the id under which an index of users lists this session.
+    pub(crate) fn id(&self) -> Option<StoreId> {
+        self.id_of(&self.look())
+    }
+
+    fn id_of(&self, state: &State) -> Option<StoreId> {
         state.record()?;
-        let token = match &state.origin {
-            Some(origin) => &origin.successor.as_ref()?.0,
-            None => state.tokens.own()?,
+        let manager = &self.0.manager;
+        let here = |token: &str| manager.backend().handle(token, self.settings(state));
+        let Some(origin) = &state.origin else {
+            return here(state.tokens.own()?);
         };
-        let backend = self.0.manager.backend();
-        let handle = backend.handle(token, self.settings(&state))?;
-        Some(handle.to_string())
+        let successor = origin.successor.as_ref().map(|token| here(&token.0));
+        // To a cookie, it migrates from an index that knows it by its former token.
+        successor.flatten().or_else(|| {
+            let old = manager.by_age().nth(1)?;
+            old.backend().handle(&origin.token.0, old.settings())
+        })
     }
 
     /// Commits the changes now, for code that outlives the response: a spawned task, a stream.
@@ -567,8 +591,8 @@ impl Session {
     /// it was opened: a WebSocket, a stream, a long task. What others did to it meanwhile shows
     /// from then on, and what was done here and not yet saved stays done.
     ///
-    /// A cookie backend keeps nothing that could tell of a logout: there it finds only whether the
-    /// session's time is over. A session that was never kept has nothing to lose, and is `Ok`.
+    /// A cookie backend without `Builder::revocations` keeps nothing that could tell of a logout: there
+    /// it finds only whether the session's time is over. A session that was never kept has nothing to lose, and is `Ok`.
     ///
     /// # Errors
     ///

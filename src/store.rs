@@ -18,7 +18,10 @@ pub use crate::{
 )]
 pub use sql::SweepHandle;
 
-pub use self::endings::Endings;
+pub use self::{
+    endings::Endings,
+    reservation::{Reservation, UserLimit},
+};
 
 #[cfg(feature = "server-side")]
 use crate::observer::CallOutcome;
@@ -37,6 +40,7 @@ pub(crate) mod limit;
 pub(crate) mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+mod reservation;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) mod sql;
 #[cfg(feature = "tower-sessions")]
@@ -230,6 +234,12 @@ pub trait UserIndex: Send + Sync {
         user: &'a str,
         ids: &'a [StoreId],
     ) -> BackendFuture<'a, Result<usize, StoreError>>;
+
+    /// Returns what limits how many sessions a user has, if this store has it. Reservations are
+    /// listed and destroyed as the sessions are.
+    fn limit(&self) -> Option<&dyn UserLimit> {
+        None
+    }
 }
 
 /// How many sessions a page has as a rule. A hundred records of a megabyte each are deleted within

@@ -368,7 +368,7 @@ fn on_memory(web: Web, behaviour: fn(Web, &Encrypted<MemoryStore>)) {
     behaviour(web, &Encrypted::new(MemoryStore::new(), key(1)));
 }
 
-store_tests!(memory, on_memory: promises, users, advisories);
+store_tests!(memory, on_memory: promises, users, revocations, advisories);
 
 /// Checks the contract over a store on a real server.
 macro_rules! contract_over {

@@ -46,7 +46,7 @@ use crate::{
     },
     settings::Settings,
     store::{
-        Page, SessionSummary, Store, StoreError, UserIndex,
+        Page, Reservation, SessionSummary, Store, StoreError, UserIndex, UserLimit,
         limit::{limited, within},
     },
     value::Value,
@@ -401,7 +401,23 @@ impl<S: Store> ServerSide<S> {
         Ok(())
     }
 
-    async fn create(&self, mut write: Write, cookie: &IdCookie) -> Result<CommitOutcome, Error> {
+    async fn create(
+        &self,
+        mut write: Write,
+        drawn: Option<SessionId>,
+        cookie: &IdCookie,
+    ) -> Result<CommitOutcome, Error> {
+        if let Some(id) = drawn {
+            let stored = cookie.stored(&id);
+            write.verifier = id.verifier();
+            let creating = self.store.create(stored, &write);
+            let created = self.limited(Operation::Create, stored, creating).await?;
+            // An earlier commit of this request may have created it, whose answer was lost.
+            if !created && self.write(stored, write.clone(), &[]).await? != Applied::Done {
+                return Ok(gone());
+            }
+            return Ok(cookie.reply(&id, write.expires));
+        }
         // A second try is for an accident that 128 random bits make all but impossible.
         for _ in 0..2 {
             let id = SessionId::generate();
@@ -490,6 +506,7 @@ impl<S: Store> Backend for ServerSide<S> {
             (Some(signer), Some(tag)) => id.is_signed(signer.clone(), tag),
             (signer, _) => signer.is_none(),
         };
+        let drawn = commit.drawn_token().and_then(SessionId::parse);
         let (mut write, updates) = commit.to_write();
         let expires = write.expires;
         let (destroyed, renewed) = (changes.is_destroyed(), changes.is_renewed());
@@ -517,7 +534,10 @@ impl<S: Store> Backend for ServerSide<S> {
             };
             let Some(id) = id else {
                 return match write.begins_a_session() {
-                    true => self.create(write, &cookie).await,
+                    true => {
+                        let drawn = drawn.map(|(id, _)| id);
+                        self.create(write, drawn, &cookie).await
+                    }
                     false if destroyed && has_cookie => Ok(CommitOutcome::Remove),
                     false => Ok(CommitOutcome::Keep),
                 };
@@ -605,6 +625,10 @@ impl<S: Store> Backend for ServerSide<S> {
         let _ = self.observers.set(observers.clone());
     }
 
+    fn draw_token(&self) -> Option<String> {
+        Some(SessionId::generate().text())
+    }
+
     fn handle(&self, token: &str, settings: &Settings) -> Option<StoreId> {
         let (id, _) = SessionId::parse(token)?;
         Some(self.cookie(settings).stored(&id))
@@ -668,6 +692,26 @@ impl<S: Store> UserIndex for ServerSide<S> {
                 Ok(count)
             }),
             None => BackendFuture::ready(Ok(0)),
+        }
+    }
+
+    fn limit(&self) -> Option<&dyn UserLimit> {
+        self.store.users()?.limit().map(|_| self as &dyn UserLimit)
+    }
+}
+
+impl<S: Store> UserLimit for ServerSide<S> {
+    fn reserve<'a>(
+        &'a self,
+        user: &'a str,
+        place: &'a Reservation,
+    ) -> BackendFuture<'a, Result<bool, StoreError>> {
+        match self.store.users().and_then(UserIndex::limit) {
+            Some(limit) => {
+                let reserving = limit.reserve(user, place);
+                BackendFuture::pending(self.limited(Operation::Reserve, user, reserving))
+            }
+            None => BackendFuture::ready(Ok(false)),
         }
     }
 }

@@ -16,7 +16,8 @@ use crate::{
 /// It needs no store and no clean-up. In return, a session must fit into 4,096 bytes (otherwise the
 /// write fails with [`Error::TooLarge`](crate::Error::TooLarge)), and of two overlapping requests
 /// the later response wins. A cookie that was copied before a logout opens the session until it
-/// expires, because the server keeps no state that could revoke it.
+/// expires, because the server keeps no state that could revoke it;
+/// [`Builder::revocations`](crate::Builder::revocations) adds that.
 ///
 /// The signature is HMAC-SHA-256, truncated to 128 bits, over the cookie's name, the format
 /// version, the session's times and its data. The server refuses an expired cookie, whatever the

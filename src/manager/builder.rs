@@ -23,6 +23,11 @@ use crate::{
     observer::{Observer, Observers, Observing},
     settings::{OnStoreError, Settings},
 };
+#[cfg(feature = "server-side")]
+use crate::{
+    backend::revocable::{Kept, Revocable, Revocations},
+    store::Store,
+};
 
 /// Builds a [`Manager`]. It comes from [`Manager::builder`].
 ///
@@ -54,6 +59,10 @@ pub struct Builder {
     load_on_demand: bool,
     carrier: Carrier,
     old: Option<Manager>,
+    #[cfg(feature = "server-side")]
+    revocations: Option<Arc<dyn Revocations>>,
+    #[cfg(feature = "server-side")]
+    revocation_cache: Duration,
     insecure: Option<Insecure>,
     observers: Vec<Observing>,
     sweeping: Option<Box<dyn Any + Send + Sync>>,
@@ -73,6 +82,10 @@ impl Builder {
             load_on_demand: false,
             carrier: Carrier::default(),
             old: None,
+            #[cfg(feature = "server-side")]
+            revocations: None,
+            #[cfg(feature = "server-side")]
+            revocation_cache: Self::REVOCATION_CACHE,
             insecure: None,
             observers: Vec::new(),
             sweeping: None,
@@ -333,6 +346,73 @@ impl Builder {
         self
     }
 
+    /// Makes the sessions of a cookie backend revocable: a log-out ends every copy of the session's
+    /// cookie, and [`destroy_user_sessions`](Manager::destroy_user_sessions) those of all of a user's
+    /// logins. What was revoked is kept in `store`, which may be that of other sessions too.
+    ///
+    /// It works for sessions with a user: call [`Session::set_user`](crate::Session::set_user) at login.
+    /// The user is then a part of the cookie.
+    ///
+    /// - A request whose session has a user takes one look-up of the store, whose answer is used again
+    ///   for [`revocation_cache`](Self::revocation_cache). Other requests take none. A log-in, a
+    ///   renewal and a new lifetime take one each, and a log-out takes two calls.
+    /// - [`Session::destroy`](crate::Session::destroy) revokes the cookies of that login, also those
+    ///   from before a renewal. The user's other logins stay. After 256 such log-outs of one user whose
+    ///   cookies are not over, the next one revokes all of the user's logins.
+    /// - [`Session::renew`](crate::Session::renew) revokes nothing: until a log-out, a copy from before
+    ///   still opens the session.
+    /// - [`destroy_user_sessions`](Manager::destroy_user_sessions) and
+    ///   [`destroy_other_user_sessions`](Manager::destroy_other_user_sessions) return 0, because cookies
+    ///   cannot be counted, and [`user_sessions`](Manager::user_sessions) is still
+    ///   [`Error::NoUserIndex`](crate::Error::NoUserIndex).
+    /// - A login after a revocation opens at once, in the same millisecond and in another process too:
+    ///   its cookie names the revocation that it comes after, and no clocks are compared.
+    /// - Cookies that were made before this was set, or before `set_user`, have no user and cannot be
+    ///   revoked.
+    ///
+    /// If the store does not answer within 2 seconds, a request whose session has a user fails as
+    /// [`on_store_error`](Self::on_store_error) says, and a log-in or log-out with 503: a session that
+    /// may be revoked does not open. The store holds one small record for each user whose logins were
+    /// revoked, under a SHA-256 of the user, for 400 days, which is the longest that a cookie may live
+    /// ([`Lifetime::MAX`](crate::Lifetime::MAX)), or the absolute timeout if that is longer. A store that
+    /// evicts records early makes revoked cookies valid again.
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "cookies", feature = "memory"))] {
+    /// use session_manager::{Key, Manager, MemoryStore, SignedCookie};
+    ///
+    /// // With more than one process, a store that all of them share.
+    /// let manager = Manager::builder(SignedCookie::new(Key::generate()))
+    ///     .revocations(MemoryStore::new())
+    ///     .build()?;
+    /// # }
+    /// # Ok::<(), session_manager::ConfigError>(())
+    /// ```
+    #[cfg(feature = "server-side")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "server-side")))]
+    pub fn revocations(mut self, store: impl Store) -> Self {
+        self.revocations = Some(Arc::new(Kept::new(store)));
+        self
+    }
+
+    /// For how long an answer of the store of [`revocations`](Self::revocations) is used again, unless
+    /// [`revocation_cache`](Self::revocation_cache) says otherwise: 5 seconds.
+    #[cfg(feature = "server-side")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "server-side")))]
+    pub const REVOCATION_CACHE: Duration = Duration::from_secs(5);
+
+    /// Sets for how long an answer of the store of [`revocations`](Self::revocations) is used again.
+    /// Default: [`REVOCATION_CACHE`](Self::REVOCATION_CACHE). Zero asks the store each time.
+    ///
+    /// A revocation takes effect at once in the process that makes it, and in the others within this
+    /// time.
+    #[cfg(feature = "server-side")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "server-side")))]
+    pub fn revocation_cache(mut self, span: Duration) -> Self {
+        self.revocation_cache = span;
+        self
+    }
+
     /// Sets the clock that measures timeouts, for tests that move it. Default: the system's.
     ///
     /// ```
@@ -411,6 +491,8 @@ impl Builder {
             load_on_demand: self.load_on_demand,
             carrier: self.carrier,
         };
+        #[cfg(feature = "server-side")]
+        let (revocations, revocation_cache) = (self.revocations, self.revocation_cache);
         let Self {
             backend,
             old,
@@ -419,6 +501,19 @@ impl Builder {
             sweeping,
             ..
         } = self;
+        #[cfg(feature = "server-side")]
+        let backend = match &revocations {
+            Some(_) if !backend.needs_response() || !backend.can_move() => {
+                return Err(ConfigError::CannotRevoke {
+                    backend: backend.name(),
+                });
+            }
+            Some(revocations) => {
+                let revocations = Arc::clone(revocations);
+                Arc::new(Revocable::new(backend, revocations, revocation_cache))
+            }
+            None => backend,
+        };
         let observers = Observers::new(observers, settings.cookie_name());
         if let Some(observers) = &observers {
             backend.observe(observers);
@@ -439,6 +534,8 @@ impl Builder {
             settings,
             old,
             process_wide: AtomicBool::new(false),
+            #[cfg(feature = "server-side")]
+            revocations,
             insecure,
             observers,
             _sweeping: sweeping,

@@ -4,6 +4,8 @@ mod users;
 
 use std::sync::Arc;
 
+#[cfg(feature = "server-side")]
+use crate::record::login::Login;
 use crate::{
     backend::{
         Backend, Commit, CommitOutcome, Exchange, Exchanged, Observers, OpenOutcome, OpenRequest,
@@ -206,6 +208,10 @@ impl MigratingBackend {
         {
             let adopting = adopt.adopt(&successor.0, &commit.here(None, &commit.changes));
             let (reply, created) = adopting.await?;
+            #[cfg(feature = "server-side")]
+            if created && let Some(gone) = self.undo_if_revoked(commit, &successor.0).await? {
+                return Ok(gone);
+            }
             // The new record is written before the old one is deleted.
             if created && let Err(error) = self.end_old(commit).await {
                 left_behind(&error);
@@ -233,6 +239,33 @@ impl MigratingBackend {
             left_behind(&error);
         }
         Ok(without_old_cookie(reply))
+    }
+
+    /// Ends a session that was adopted from a cookie if its login was revoked meanwhile. A revocation is
+    /// stored before the sessions in this backend are ended, so that none is left out.
+    #[cfg(feature = "server-side")]
+    async fn undo_if_revoked(
+        &self,
+        commit: &Owned,
+        successor: &str,
+    ) -> Result<Option<CommitOutcome>, Error> {
+        let Some(Some(login)) = Login::of(&commit.stored.entries) else {
+            return Ok(None);
+        };
+        let Some(revocations) = self.old.by_age().find_map(Manager::revocations) else {
+            return Ok(None);
+        };
+        let stored = revocations.stored(&login.user, commit.now).await;
+        if matches!(&stored, Ok(stored) if !stored.revokes(&login)) {
+            return Ok(None);
+        }
+        if let Some(id) = self.new.handle(successor, &commit.settings)
+            && let Some(index) = self.new.users()
+        {
+            let user = commit.changes.user().unwrap_or(&login.user);
+            index.destroy_of(user, &[id]).await?;
+        }
+        stored.map(|_| Some(CommitOutcome::Gone))
     }
 
     /// Takes the session out of the old backend; `false` if it is gone.
@@ -395,6 +428,10 @@ impl Backend for MigratingBackend {
         self.old.backend().observe(observers);
     }
 
+    fn draw_token(&self) -> Option<String> {
+        self.new.draw_token()
+    }
+
     fn handle(&self, token: &str, settings: &Settings) -> Option<StoreId> {
         self.new.handle(token, settings)
     }
@@ -489,6 +526,10 @@ impl Owned {
         }
         if let Some(user) = self.changes.user().or(self.stored.user.as_deref()) {
             all.set_user(user);
+            #[cfg(feature = "server-side")]
+            if let Some(limit) = self.changes.limit() {
+                all.set_user_limited(user, limit.clone());
+            }
         }
         for (key, value) in self.view().iter() {
             all.set(key, value.into_owned());

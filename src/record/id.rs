@@ -58,7 +58,25 @@ hash! {
     Verifier
 }
 
+/// The bytes 8 to 15 of a reservation's id. A session's id is a SHA-256, which does not have them by
+/// chance.
+const PLACE: [u8; 8] = *b"reserved";
+
 impl StoreId {
+    /// Returns the id of the reservation for the session of this id; itself, if it is one.
+    ///
+    /// The bytes at both ends stay, because stores spread records by them.
+    pub(crate) fn place(self) -> Self {
+        let mut bytes = self.0;
+        bytes[8..16].copy_from_slice(&PLACE);
+        Self(bytes)
+    }
+
+    /// Returns `true` if it is the id of a reservation and not of a session.
+    pub(crate) fn is_place(self) -> bool {
+        self.0[8..16] == PLACE
+    }
+
     /// Returns the id that [`Display`](fmt::Display) wrote so.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (pairs, rest) = text.as_bytes().as_chunks::<2>();

@@ -2,6 +2,8 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
+#[cfg(feature = "server-side")]
+use crate::backend::revocable::Revoke;
 use crate::{
     error::Error,
     expiry::Timestamp,
@@ -65,7 +67,8 @@ impl Manager {
         let mut from = Vec::new();
         loop {
             let page = index.sessions_of(user, &from, now).await?;
-            found.extend(page.items.into_iter().map(|session| (session.id, session)));
+            let sessions = page.items.into_iter().filter(|found| !found.id.is_place());
+            found.extend(sessions.map(|session| (session.id, session)));
             match page.next {
                 Some(next) => from = next,
                 None => break,
@@ -78,6 +81,9 @@ impl Manager {
 
     /// Ends all of a user's sessions, and returns how many: for a stolen device, or a new password.
     ///
+    /// A cookie backend with `Builder::revocations` revokes the user's cookies, and returns 0, because
+    /// they cannot be counted.
+    ///
     /// It ends every session that is stored, whatever timeouts this manager has: also those that a
     /// manager with longer ones keeps in the same store. They end a page at a time, without being
     /// loaded, and each page has the time limit of a store call, so that a user with very many or very
@@ -88,6 +94,7 @@ impl Manager {
     /// As [`user_sessions`](Self::user_sessions). Some may have ended by then; calling it again goes
     /// on with the others.
     pub async fn destroy_user_sessions(&self, user: &str) -> Result<usize, Error> {
+        self.revoke(user, None).await?;
         self.destroy_but(user, None).await
     }
 
@@ -102,9 +109,8 @@ impl Manager {
         user: &str,
         present: &Session,
     ) -> Result<usize, Error> {
-        let present = present.handle();
-        self.destroy_but(user, present.as_deref().and_then(StoreId::parse))
-            .await
+        self.revoke(user, Some(present)).await?;
+        self.destroy_but(user, Some(present)).await
     }
 
     /// Ends the one session of the user that has this [`handle`](UserSession::handle), and returns
@@ -144,12 +150,40 @@ impl Manager {
         observers.tell_of(self.backend_name(), event, &names);
     }
 
-    async fn destroy_but(&self, user: &str, kept: Option<StoreId>) -> Result<usize, Error> {
-        let index = self.users()?;
+    /// Revokes the cookies of a user's sessions, but those of `kept`, where that is set up.
+    async fn revoke(&self, user: &str, kept: Option<&Session>) -> Result<(), Error> {
+        #[cfg(feature = "server-side")]
+        for manager in self.by_age() {
+            let Some(revocations) = manager.revocations() else {
+                continue;
+            };
+            let kept = kept.and_then(Session::login);
+            let kept = kept.filter(|login| login.user == user);
+            let revoke = Revoke::All {
+                kept: kept.map(|login| login.id),
+            };
+            let settings = manager.settings();
+            let revoking = revocations.revoke(user, revoke, settings.now(), settings);
+            revoking.await?;
+        }
+        #[cfg(not(feature = "server-side"))]
+        let _ = (user, kept);
+        Ok(())
+    }
+
+    async fn destroy_but(&self, user: &str, present: Option<&Session>) -> Result<usize, Error> {
+        // Sessions that are still to migrate to a cookie have an index at the older manager.
+        let indexes = self.by_age().map(|manager| manager.backend().users());
+        let index = match indexes.flatten().next() {
+            Some(index) if self.has_users() => index,
+            None if self.has_users() => return Ok(0),
+            _ => self.users()?,
+        };
+        let kept = present.and_then(Session::id);
         let (mut count, mut from) = (0, Vec::new());
         loop {
             let mut page = index.ids_of(user, &from).await?;
-            page.items.retain(|id| Some(*id) != kept);
+            page.items.retain(|id| Some(*id) != kept && !id.is_place());
             if !page.items.is_empty() {
                 let ended = index.destroy_of(user, &page.items).await?;
                 self.tell_destroyed(ended, user, None);

@@ -274,6 +274,11 @@ impl Session {
         let is_persistent = commit.is_persistent();
         let telling = self.telling(state);
         let future = manager.backend_arc().commit(commit);
+        #[cfg(feature = "server-side")]
+        let future = match self.reserving(state) {
+            None => future,
+            Some(reserving) => reserving.around(future),
+        };
         state.head.persistent = is_persistent;
         state.committed = now;
         // The changes of a cookie backend are final: the cookie is with the client.

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::{FLASH, OWN, Session, state::State};
+#[cfg(feature = "server-side")]
+use crate::record::login::{self, Login};
 use crate::{
     changes::Change,
     error::Error,
@@ -98,6 +100,12 @@ impl Session {
     pub(super) fn user_of(&self, state: &State) -> Option<String> {
         let stored = || state.kept()?.user.as_deref();
         (state.pending.changes.user().or_else(stored)).map(str::to_owned)
+    }
+
+    /// Returns the login that a revocable cookie holds.
+    #[cfg(feature = "server-side")]
+    pub(crate) fn login(&self) -> Option<Login> {
+        self.look().view().get(login::KEY).and_then(Login::decode)
     }
 
     /// Returns all keys and values, sorted by key. Flash messages are not among them.

@@ -20,7 +20,7 @@ use crate::{
     log::log,
     manager::Manager,
     observer::{Event, Names},
-    record::Record,
+    record::{Record, login},
     session::{Session, commit::Settled, told::Done},
     settings::Settings,
     value::Value,
@@ -243,12 +243,13 @@ impl State {
             .filter(|key| key.starts_with(FLASH))
     }
 
-    /// Removes all values but the session's lifetime.
+    /// Removes all values but the session's lifetime, and in a cookie its user.
     pub(super) fn clear(&mut self) {
-        let lifetime = self.view().get(Lifetime::KEY).map(Value::into_owned);
+        let kept = [Lifetime::KEY, login::KEY];
+        let kept = kept.map(|key| Some((key, self.view().get(key)?.into_owned())));
         self.pending.changes.clear();
-        if let Some(lifetime) = lifetime {
-            self.pending.changes.set(Lifetime::KEY, lifetime);
+        for (key, value) in kept.into_iter().flatten() {
+            self.pending.changes.set(key, value);
         }
     }
 

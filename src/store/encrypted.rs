@@ -5,7 +5,7 @@ use std::fmt;
 use aes_gcm_siv::{AeadInOut, Aes128GcmSiv, KeyInit, Nonce, Tag};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 
-use super::{Endings, Page, SessionSummary, Store, StoreError, UserIndex};
+use super::{Endings, Page, Reservation, SessionSummary, Store, StoreError, UserIndex, UserLimit};
 use crate::{
     changes::write::{Applied, Write},
     expiry::Timestamp,
@@ -314,6 +314,24 @@ impl<S: Store> UserIndex for Encrypted<S> {
         match self.store.users() {
             Some(index) => index.destroy_of(user, ids),
             None => BackendFuture::ready(Ok(0)),
+        }
+    }
+
+    fn limit(&self) -> Option<&dyn UserLimit> {
+        self.store.users()?.limit().map(|_| self as &dyn UserLimit)
+    }
+}
+
+/// That of the store inside: a reservation holds no value.
+impl<S: Store> UserLimit for Encrypted<S> {
+    fn reserve<'a>(
+        &'a self,
+        user: &'a str,
+        place: &'a Reservation,
+    ) -> BackendFuture<'a, Result<bool, StoreError>> {
+        match self.store.users().and_then(UserIndex::limit) {
+            Some(limit) => limit.reserve(user, place),
+            None => BackendFuture::ready(Ok(false)),
         }
     }
 }

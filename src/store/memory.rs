@@ -24,7 +24,7 @@ use crate::{
         Record,
         id::{StoreId, Verifier},
     },
-    store::{Endings, Page, SessionSummary, Store, StoreError, UserIndex},
+    store::{Endings, Page, Reservation, SessionSummary, Store, StoreError, UserIndex, UserLimit},
 };
 
 const SHARDS: usize = 64;
@@ -63,6 +63,8 @@ struct Inner {
     /// another.
     shards: [Mutex<Shard>; SHARDS],
     users: Users,
+    /// One lock for each user's reservations, shared with others. It is taken before a shard's.
+    places: [Mutex<()>; SHARDS],
     /// The most sessions that one shard holds.
     shard_capacity: usize,
     /// The most bytes that one shard holds.
@@ -291,6 +293,7 @@ impl MemoryStore {
         Self(Arc::new(Inner {
             shards: std::array::from_fn(|_| Mutex::default()),
             users: Users::default(),
+            places: [const { Mutex::new(()) }; SHARDS],
             shard_capacity: sessions.div_ceil(SHARDS).max(1),
             shard_bytes: AtomicUsize::new(Self::DEFAULT_MAX_BYTES / SHARDS),
             watchers: Watchers::default(),
@@ -378,6 +381,14 @@ impl Inner {
         }
     }
 
+    /// Puts a record under `id` in place of what is there.
+    fn replace(&self, shard: &mut Shard, id: StoreId, record: Record, now: Timestamp) {
+        self.remove(shard, id);
+        self.users.insert(id, record.user.as_deref());
+        shard.put(id, record);
+        self.make_room(shard, id, now);
+    }
+
     fn remove(&self, shard: &mut Shard, id: StoreId) {
         if let Some(record) = shard.take(id) {
             self.users.remove(id, record.user.as_deref());
@@ -410,11 +421,8 @@ impl Store for MemoryStore {
         {
             return Ok(false);
         }
-        self.0.remove(&mut shard, id);
         let record = write.to_record();
-        self.0.users.insert(id, record.user.as_deref());
-        shard.put(id, record);
-        self.0.make_room(&mut shard, id, write.now);
+        self.0.replace(&mut shard, id, record, write.now);
         Ok(true)
     }
 
@@ -495,6 +503,48 @@ impl UserIndex for MemoryStore {
         });
         BackendFuture::ready(Ok(ended.count()))
     }
+
+    fn limit(&self) -> Option<&dyn UserLimit> {
+        Some(self)
+    }
+}
+
+impl UserLimit for MemoryStore {
+    fn reserve<'a>(
+        &'a self,
+        user: &'a str,
+        place: &'a Reservation,
+    ) -> BackendFuture<'a, Result<bool, StoreError>> {
+        let users = &self.0.users;
+        let turn = &self.0.places[users.hasher.hash_one(user) as usize % SHARDS];
+        let _turn = lock(turn);
+        let is_live = |id: &StoreId| {
+            let shard = self.0.shard(*id);
+            let record = shard.get(*id).map(|kept| &kept.record);
+            record.is_some_and(|record| {
+                is_live(record, place.now) && record.user.as_deref() == Some(user)
+            })
+        };
+        let mut ids = users.all(user);
+        let is_free = loop {
+            if place.is_full(ids.iter().copied().filter(is_live)) {
+                break false;
+            }
+            // A log-in that has reserved may write its session and give its place back in between:
+            // then neither was counted.
+            let now = users.all(user);
+            if now.is_subset(&ids) {
+                break true;
+            }
+            ids = now;
+        };
+        if is_free {
+            let (id, record) = (place.id(), place.write(user).to_record());
+            let mut shard = self.0.shard(id);
+            self.0.replace(&mut shard, id, record, place.now);
+        }
+        BackendFuture::ready(Ok(is_free))
+    }
 }
 
 /// The ids of the sessions of each user, in the order of a hash of the user that a client cannot
@@ -516,6 +566,14 @@ impl Users {
         if let Some(user) = user {
             lock(&self.ids).remove(&(self.hasher.hash_one(user), id));
         }
+    }
+
+    /// Returns all ids of a user as they are at one moment.
+    fn all(&self, user: &str) -> BTreeSet<StoreId> {
+        let hash = self.hasher.hash_one(user);
+        let [first, last] = [0, u8::MAX].map(|byte| (hash, StoreId::from_bytes([byte; 32])));
+        let ids = lock(&self.ids);
+        ids.range(first..=last).map(|(_, id)| *id).collect()
     }
 
     fn page(&self, user: &str, from: &[u8]) -> Page<StoreId> {

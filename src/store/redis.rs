@@ -2,6 +2,7 @@
 
 mod ended;
 mod link;
+mod reserve;
 mod url;
 mod users;
 
@@ -272,6 +273,21 @@ impl RedisStore {
         kind: &str,
         owner: Option<&str>,
     ) -> Result<Changed, StoreError> {
+        let index = self.index_prefix();
+        self.write_indexed(script, id, write, kind, owner, &index)
+            .await
+    }
+
+    /// The same, where `index` is what the names of the indexes begin with; empty to leave them alone.
+    async fn write_indexed(
+        &self,
+        script: &Script,
+        id: StoreId,
+        write: &Write,
+        kind: &str,
+        owner: Option<&str>,
+        index: &str,
+    ) -> Result<Changed, StoreError> {
         // By which a script recognizes a write that was sent again.
         let mut nonce = [0; 8];
         random::fill_nonce(&mut nonce);
@@ -282,7 +298,7 @@ impl RedisStore {
         let to = new_verifier.as_deref().map_or(from, generation);
         let keep = keep(write);
         let args = |command: &mut Cmd| {
-            command.arg(self.index_prefix()).arg(write.now.millis());
+            command.arg(index).arg(write.now.millis());
             command.arg(&verifier);
             command.arg(new_verifier.as_deref().unwrap_or_default());
             command.arg(&nonce);
@@ -583,6 +599,7 @@ script!(DESTROY, "redis/record.lua", "redis/destroy.lua");
 script!(INDEX, "redis/record.lua", "redis/index.lua");
 script!(LATE, "redis/record.lua", "redis/late.lua");
 script!(LIST, "redis/list.lua");
+script!(RESERVE, "redis/record.lua", "redis/reserve.lua");
 script!(SUMMARY, "redis/summary.lua");
 
 impl Store for RedisStore {

@@ -39,6 +39,7 @@ mod pool;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 mod public;
+mod reserve;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 mod statements;
@@ -69,6 +70,9 @@ pub(crate) trait Dialect: Driver {
 
     /// The statement that begins the transaction in which the table is created.
     const BEGIN: &'static str = "BEGIN";
+
+    /// What stands in an `INSERT` before the columns to set if there is a row of that id.
+    const OR_UPDATE: &'static str = "ON CONFLICT (id) DO UPDATE SET";
 
     /// Whether a connection can be lost without an error.
     const HAS_NETWORK: bool = true;

@@ -15,7 +15,11 @@ use self::{
         destroying_wins_every_race, of_renewals_at_once_the_first_wins,
         updates_that_overlap_all_count, writes_that_overlap_all_survive,
     },
-    users::{a_users_many_sessions_end_page_by_page, a_users_sessions_are_found},
+    users::{
+        a_user_has_no_more_sessions_than_allowed, a_users_many_sessions_end_page_by_page,
+        a_users_sessions_are_found, log_ins_at_once_leave_no_more_sessions_than_allowed,
+        of_reservations_at_once_no_more_are_made_than_allowed,
+    },
 };
 use crate::{
     changes::write::{Applied, Write},
@@ -26,7 +30,7 @@ use crate::{
         entries::Entries,
         id::{StoreId, Verifier},
     },
-    store::Store,
+    store::{Store, UserIndex},
     value::Value,
 };
 
@@ -34,6 +38,8 @@ use crate::{
 /// over.
 static NOW: LazyLock<Timestamp> = LazyLock::new(|| Clock::default().now());
 const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_secs(30);
 /// Whom a record of the suite answers to at first, and to whom after a renewal.
 const FIRST: Verifier = Verifier::from_bytes([1; 32]);
 const SECOND: Verifier = Verifier::from_bytes([2; 32]);
@@ -67,6 +73,11 @@ pub async fn check_store<S: Store>(store: S) {
     if store.users().is_some() {
         a_users_sessions_are_found(&*store).await;
         a_users_many_sessions_end_page_by_page(&store).await;
+    }
+    if store.users().and_then(UserIndex::limit).is_some() {
+        a_user_has_no_more_sessions_than_allowed(&*store).await;
+        of_reservations_at_once_no_more_are_made_than_allowed(&store).await;
+        log_ins_at_once_leave_no_more_sessions_than_allowed(&store).await;
     }
 }
 

@@ -12,11 +12,15 @@ pub mod alone;
 pub mod app;
 #[cfg(all(feature = "memory", feature = "server-side"))]
 pub mod bridge;
+#[cfg(feature = "server-side")]
+pub mod limits;
 pub mod process;
 pub mod proxy;
 #[cfg(feature = "server-side")]
 pub mod records;
 pub mod redis;
+#[cfg(feature = "server-side")]
+pub mod revoke;
 #[cfg(feature = "memory")]
 pub mod schedule;
 pub mod script;

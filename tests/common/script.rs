@@ -1,7 +1,7 @@
 //! A route that runs the steps in its path on the session, so that a test reads as a list of requests.
 
 use serde::Serialize;
-use session_manager::{Error, Session};
+use session_manager::{Error, Evict, Session};
 
 use super::app::Page;
 
@@ -87,8 +87,8 @@ impl<'de> serde::Deserialize<'de> for Nested {
     }
 }
 
-/// Runs a script like [`run`], with the steps that await: `save`, `revalidate`, `take`, `takenumber` and
-/// `countnow`.
+/// Runs a script like [`run`], with the steps that await: `save`, `revalidate`, `take`, `takenumber`,
+/// `countnow` and `limit`.
 pub async fn run_outside(session: &Session, script: &str) -> String {
     let mut answers = Vec::new();
     for step in script.split(',') {
@@ -98,11 +98,24 @@ pub async fn run_outside(session: &Session, script: &str) -> String {
             "revalidate" => outcome(session.revalidate().await),
             "take" => outcome(session.take::<String>(key).await),
             "takenumber" => outcome(session.take::<i64>(key).await),
+            // `limit.user.N.refuse` or `limit.user.N.oldest`.
+            "limit" => outcome(limit(session, key).await),
             "countnow" => outcome(session.update_now(key, next).await),
             _ => run(session, step).unwrap().body,
         });
     }
     answers.join(",")
+}
+
+async fn limit(session: &Session, words: &str) -> Result<(), Error> {
+    let mut words = words.split('.');
+    let (user, max) = (words.next().unwrap(), words.next().unwrap());
+    let evict = match words.next().unwrap() {
+        "oldest" => Evict::Oldest,
+        _ => Evict::Refuse,
+    };
+    let max = max.parse().unwrap();
+    session.set_user_limited(user, max, evict).await
 }
 
 fn next(count: Option<i64>) -> i64 {
@@ -120,6 +133,10 @@ fn outcome<T: Serialize>(result: Result<T, Error>) -> String {
         Err(Error::Ended) => "ended".into(),
         Err(Error::Unavailable { .. }) => "unavailable".into(),
         Err(Error::ReservedKey) => "reserved".into(),
+        Err(Error::TooManySessions { .. }) => "too many".into(),
+        Err(Error::ZeroLimit) => "no sessions".into(),
+        Err(Error::NoUserIndex { .. }) => "no index".into(),
+        Err(Error::NoUserLimit { .. }) => "no limit".into(),
         Err(Error::NeedsStore { .. }) => "needs store".into(),
         Err(error) => panic!("{error}"),
     }

@@ -20,6 +20,7 @@ use session_manager::MemoryStore;
 use sha2::{Digest, Sha256};
 
 use super::{Answer, App, Clock, Gates, Server, Told, Web, at_once, backends, block_on};
+pub use super::{limits::*, revoke::*};
 
 /// A store that counts its calls: each is one round trip.
 #[derive(Clone)]
@@ -178,7 +179,7 @@ impl Store for Flaky {
 
 /// Starts a server that runs until the process ends. A pool's connections belong to the runtime of the
 /// worker that opened them, as in an application, and would end with it.
-fn serve<S: Store + Clone>(
+pub fn serve<S: Store + Clone>(
     web: Web,
     store: &S,
     gates: &Gates,
@@ -221,12 +222,30 @@ macro_rules! store_tests {
         store_tests! { @tests $attributes $run users
             a_users_sessions_are_listed_and_ended
             an_observer_is_told_of_users_and_administrators
+            log_ins_at_once_never_exceed_the_limit
+            of_log_ins_at_once_the_last_ones_stay
+            the_oldest_session_ends_and_its_late_request_loses
+            a_place_is_free_again_when_the_log_in_fails
+            only_live_sessions_of_others_count
+            a_limit_without_effect_is_an_error
         }
     };
     // For a store without one.
     (@group $attributes:tt $run:ident no_users) => {
         store_tests! { @tests $attributes $run no_users
             a_store_without_a_user_index_says_so
+        }
+    };
+    // Of cookies, with a store that says which are revoked.
+    (@group $attributes:tt $run:ident revocations) => {
+        store_tests! { @tests $attributes $run revocations
+            a_log_out_everywhere_ends_every_copy_of_every_cookie
+            a_log_out_ends_every_copy_of_its_own_cookie
+            a_log_out_everywhere_else_keeps_one_log_in
+            only_a_session_with_a_user_is_looked_up
+            requests_that_overlap_a_revocation_bring_nothing_back
+            revocations_at_once_all_count
+            a_revocation_lasts_as_long_as_a_cookie_can
         }
     };
     // What the advisories of other session crates ask of a store. `tests/attacks/advisories.rs` runs them on

@@ -8,4 +8,5 @@ mod common;
 
 mod disturbed;
 mod interleavings;
+mod limits;
 mod migrate;

@@ -7,7 +7,11 @@ use std::{
 
 use session_manager::{
     MemoryStore, Store, StoreError, Timestamp,
-    store::{Applied, Endings, Record, StoreId, Write},
+    backend::BackendFuture,
+    store::{
+        Applied, Endings, Page, Record, Reservation, SessionSummary, StoreId, UserIndex, UserLimit,
+        Write,
+    },
     testing::check_store,
 };
 
@@ -103,4 +107,119 @@ impl Store for Silent {
 #[should_panic(expected = "a record that is destroyed is reported")]
 async fn a_store_that_says_it_reports_ends_and_does_not_fails() {
     check_store(Silent(MemoryStore::new())).await;
+}
+
+/// A store whose limit of a user's sessions breaks the contract as its second part says.
+struct BadLimit(MemoryStore, Breaks);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Breaks {
+    /// It counts, and then reserves.
+    IsNotAtomic,
+    /// It counts sessions that are over.
+    CountsTheDead,
+    /// It counts a session and its own reservation.
+    CountsTwice,
+}
+
+impl Store for BadLimit {
+    fn name(&self) -> &'static str {
+        "bad limit"
+    }
+
+    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        self.0.load(id, now).await
+    }
+
+    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
+        self.0.create(id, write).await
+    }
+
+    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        self.0.apply(id, write).await
+    }
+
+    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
+        self.0.destroy(id).await
+    }
+
+    fn users(&self) -> Option<&dyn UserIndex> {
+        Some(self)
+    }
+}
+
+impl UserIndex for BadLimit {
+    fn sessions_of<'a>(
+        &'a self,
+        user: &'a str,
+        from: &'a [u8],
+        now: Timestamp,
+    ) -> BackendFuture<'a, Result<Page<SessionSummary>, StoreError>> {
+        self.0.sessions_of(user, from, now)
+    }
+
+    fn ids_of<'a>(
+        &'a self,
+        user: &'a str,
+        from: &'a [u8],
+    ) -> BackendFuture<'a, Result<Page<StoreId>, StoreError>> {
+        self.0.ids_of(user, from)
+    }
+
+    fn destroy_of<'a>(
+        &'a self,
+        user: &'a str,
+        ids: &'a [StoreId],
+    ) -> BackendFuture<'a, Result<usize, StoreError>> {
+        self.0.destroy_of(user, ids)
+    }
+
+    fn limit(&self) -> Option<&dyn UserLimit> {
+        Some(self)
+    }
+}
+
+impl UserLimit for BadLimit {
+    fn reserve<'a>(
+        &'a self,
+        user: &'a str,
+        place: &'a Reservation,
+    ) -> BackendFuture<'a, Result<bool, StoreError>> {
+        BackendFuture::pending(async move {
+            let now = match self.1 {
+                Breaks::CountsTheDead => Timestamp::from_millis(0),
+                _ => place.now,
+            };
+            let live = self.0.sessions_of(user, &[], now).await?.items;
+            let ids = live.into_iter().map(|session| session.id);
+            let is_full = match self.1 {
+                Breaks::CountsTwice => ids.count() >= place.max,
+                _ => place.is_full(ids),
+            };
+            if !is_full {
+                self.0.destroy(place.id()).await?;
+                std::thread::yield_now();
+                self.0.create(place.id(), &place.write(user)).await?;
+            }
+            Ok(!is_full)
+        })
+    }
+}
+
+#[tokio::test]
+#[should_panic(expected = "of 12 log-ins at once")]
+async fn a_limit_that_is_not_atomic_fails() {
+    check_store(BadLimit(MemoryStore::new(), Breaks::IsNotAtomic)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "a session whose time is over does not count")]
+async fn a_limit_that_counts_sessions_that_are_over_fails() {
+    check_store(BadLimit(MemoryStore::new(), Breaks::CountsTheDead)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "that of the session itself is renewed")]
+async fn a_limit_that_counts_a_session_twice_fails() {
+    check_store(BadLimit(MemoryStore::new(), Breaks::CountsTwice)).await;
 }

@@ -9,6 +9,8 @@ mod check_store;
 mod migrate;
 mod observe;
 #[cfg(feature = "testing")]
+mod revocations;
+#[cfg(feature = "testing")]
 mod server_side;
 mod take;
 #[cfg(all(feature = "testing", feature = "tower-sessions-0-14"))]

@@ -9,14 +9,15 @@ use std::{
 };
 
 use crate::common::{
-    App, Clock, Log, Server, Web, Wire, block_on, on_every_framework,
+    App, Clock, Gates, Log, Server, Web, Wire, block_on, on_every_framework,
     server_side::{Flaky, How, store_tests},
     until,
 };
 use session_manager::{
     Error, Manager, MemoryStore, OnStoreError, ServerSide, Session, SignedCookie, Store,
     StoreError, Timestamp,
-    store::{Applied, Record, StoreId, Write},
+    backend::BackendFuture,
+    store::{Applied, Page, Record, SessionSummary, StoreId, UserIndex, Write},
 };
 use tokio::sync::Barrier;
 
@@ -29,7 +30,7 @@ fn on_memory(web: Web, behaviour: fn(Web, &MemoryStore)) {
     behaviour(web, &MemoryStore::new());
 }
 
-store_tests!(memory, on_memory: promises, users);
+store_tests!(memory, on_memory: promises, users, revocations);
 
 #[cfg(feature = "tower-sessions")]
 type OfTower = session_manager::TowerStore<tower_sessions_memory_store::MemoryStore>;
@@ -41,7 +42,7 @@ fn on_a_store_of_tower_sessions(web: Web, behaviour: fn(Web, &OfTower)) {
 
 #[cfg(feature = "tower-sessions")]
 store_tests!(
-    tower_sessions, on_a_store_of_tower_sessions: promises, no_users, advisories
+    tower_sessions, on_a_store_of_tower_sessions: promises, no_users, revocations, advisories
 );
 
 fn a_full_memory_store_evicts_the_oldest_session(web: Web) {
@@ -219,6 +220,84 @@ fn a_cookie_backend_cannot_list_a_users_sessions_and_says_why() {
         }
     ));
     assert!(error.to_string().contains("server-side"));
+}
+
+fn a_cookie_backend_cannot_limit_a_users_sessions_and_says_why(web: Web) {
+    for (name, builder) in crate::common::backends() {
+        let middleware = builder().build().unwrap().middleware();
+        let server = Server::start(web, Gates::new(1).app().wrap(middleware));
+        for evict in ["oldest", "refuse"] {
+            let answer = server.raw(&format!("/at-once/limit.ada.1.{evict}"), &[]);
+            assert_eq!(answer.body, "no index", "{name}");
+        }
+    }
+}
+
+/// A store whose index of users is that of [`MemoryStore`], without its limit.
+#[derive(Clone, Default)]
+struct Unlimited(MemoryStore);
+
+impl Store for Unlimited {
+    fn name(&self) -> &'static str {
+        "unlimited"
+    }
+
+    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        self.0.load(id, now).await
+    }
+
+    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
+        self.0.create(id, write).await
+    }
+
+    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
+        self.0.apply(id, write).await
+    }
+
+    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
+        self.0.destroy(id).await
+    }
+
+    fn users(&self) -> Option<&dyn UserIndex> {
+        Some(self)
+    }
+}
+
+impl UserIndex for Unlimited {
+    fn sessions_of<'a>(
+        &'a self,
+        user: &'a str,
+        from: &'a [u8],
+        now: Timestamp,
+    ) -> BackendFuture<'a, Result<Page<SessionSummary>, StoreError>> {
+        self.0.sessions_of(user, from, now)
+    }
+
+    fn ids_of<'a>(
+        &'a self,
+        user: &'a str,
+        from: &'a [u8],
+    ) -> BackendFuture<'a, Result<Page<StoreId>, StoreError>> {
+        self.0.ids_of(user, from)
+    }
+
+    fn destroy_of<'a>(
+        &'a self,
+        user: &'a str,
+        ids: &'a [StoreId],
+    ) -> BackendFuture<'a, Result<usize, StoreError>> {
+        self.0.destroy_of(user, ids)
+    }
+}
+
+fn a_store_that_cannot_limit_sessions_says_so_and_sets_no_user(web: Web) {
+    let manager = Manager::new(ServerSide::new(Unlimited::default()));
+    let server = Server::start(web, Gates::new(1).app().wrap(manager.middleware()));
+    for evict in ["oldest", "refuse"] {
+        let answer = server.raw(&format!("/at-once/limit.ada.1.{evict},add.key.value"), &[]);
+        assert_eq!(answer.body, "no limit,null");
+    }
+    assert_eq!(block_on(manager.user_sessions("ada")).unwrap().len(), 0);
 }
 
 /// A store that is unavailable. Its name is the framework's, so that each test finds its own log lines.
@@ -437,6 +516,8 @@ on_every_framework!(
     saving_a_session_that_ended_is_an_error,
     a_panicking_handler_keeps_only_a_log_out,
     a_log_out_holds_although_the_client_disconnects,
+    a_cookie_backend_cannot_limit_a_users_sessions_and_says_why,
+    a_store_that_cannot_limit_sessions_says_so_and_sets_no_user,
     a_session_on_demand_is_loaded_at_the_first_use,
     a_store_outage_is_a_503_in_time_or_a_read_only_session,
     a_corrupt_record_is_an_empty_session_and_left_unchanged,

@@ -5,7 +5,7 @@ use crate::{
     expiry::{Lifetime, Timestamp},
     future::BackendFuture,
     record::id::StoreId,
-    store::{Page, SessionSummary, StoreError, UserIndex},
+    store::{Page, Reservation, SessionSummary, StoreError, UserIndex, UserLimit},
 };
 
 /// Says in the cursor of a list which backend it goes on in.
@@ -27,8 +27,11 @@ impl UserIndex for MigratingBackend {
                 return Ok(Page::default());
             };
             let mut page = index.sessions_of(user, from, now).await?;
-            for session in page.items.iter_mut().filter(|_| is_old) {
-                session.id = self.renamed(session.id);
+            if is_old {
+                page.items.retain(|session| !session.id.is_place());
+                for session in &mut page.items {
+                    session.id = self.renamed(session.id);
+                }
             }
             Ok(page_of(page, is_old))
         })
@@ -45,8 +48,11 @@ impl UserIndex for MigratingBackend {
                 return Ok(Page::default());
             };
             let mut page = index.ids_of(user, from).await?;
-            for id in page.items.iter_mut().filter(|_| is_old) {
-                *id = self.renamed(*id);
+            if is_old {
+                page.items.retain(|id| !id.is_place());
+                for id in &mut page.items {
+                    *id = self.renamed(*id);
+                }
             }
             Ok(page_of(page, is_old))
         })
@@ -60,9 +66,45 @@ impl UserIndex for MigratingBackend {
         BackendFuture::pending(async move {
             let mut count = 0;
             for id in ids {
-                count += usize::from(self.destroy_one_of(user, *id).await?);
+                count += match (id.is_place(), self.new.users()) {
+                    (true, Some(new)) => new.destroy_of(user, &[*id]).await?,
+                    _ => usize::from(self.destroy_one_of(user, *id).await?),
+                };
             }
             Ok(count)
+        })
+    }
+
+    fn limit(&self) -> Option<&dyn UserLimit> {
+        self.new.users()?.limit().map(|_| self as &dyn UserLimit)
+    }
+}
+
+/// Reserves in the new backend, where the sessions of the old one count too. A log-in that another
+/// process makes with the old manager alone is not counted while it is under way.
+impl UserLimit for MigratingBackend {
+    fn reserve<'a>(
+        &'a self,
+        user: &'a str,
+        place: &'a Reservation,
+    ) -> BackendFuture<'a, Result<bool, StoreError>> {
+        let Some(limit) = self.new.users().and_then(UserIndex::limit) else {
+            return BackendFuture::ready(Ok(false));
+        };
+        let Some(old) = self.old.backend().users() else {
+            return limit.reserve(user, place);
+        };
+        BackendFuture::pending(async move {
+            let mut place = place.clone();
+            let mut from = Some(Vec::new());
+            while let Some(last) = from {
+                let page = old.sessions_of(user, &last, place.now).await?;
+                let ids = page.items.into_iter().map(|session| session.id);
+                let ids = ids.filter(|id| !id.is_place()).map(|id| self.renamed(id));
+                place.elsewhere.extend(ids);
+                from = page.next;
+            }
+            limit.reserve(user, &place).await
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     expiry::Timestamp,
     future::BackendFuture,
     record::{entries::Entries, id::StoreId},
-    store::{PAGE, Page, SessionSummary, StoreError, UserIndex},
+    store::{PAGE, Page, SessionSummary, StoreError, UserIndex, UserLimit},
 };
 
 impl UserIndex for RedisStore {
@@ -75,11 +75,15 @@ impl UserIndex for RedisStore {
             Ok(count)
         })
     }
+
+    fn limit(&self) -> Option<&dyn UserLimit> {
+        Some(self)
+    }
 }
 
 impl RedisStore {
     /// Returns a page of what the index of `user` names.
-    async fn list(&self, user: &str, from: &[u8]) -> Result<Page<StoreId>, StoreError> {
+    pub(super) async fn list(&self, user: &str, from: &[u8]) -> Result<Page<StoreId>, StoreError> {
         let from = str::from_utf8(from).ok().filter(|from| !from.is_empty());
         let args = |command: &mut Cmd| {
             command.arg(from.unwrap_or("0")).arg(PAGE);
@@ -102,7 +106,7 @@ impl RedisStore {
     }
 
     /// Calls `f` for each of a page of ids; all calls share one connection, and none waits for another.
-    async fn each<T, F>(
+    pub(super) async fn each<T, F>(
         &self,
         ids: Vec<StoreId>,
         f: impl Fn(Self, StoreId) -> F,
@@ -123,7 +127,10 @@ impl RedisStore {
     }
 
     /// Reads whose record is under `id`, and its summary.
-    async fn summary(&self, id: StoreId) -> Result<Option<(String, SessionSummary)>, StoreError> {
+    pub(super) async fn summary(
+        &self,
+        id: StoreId,
+    ) -> Result<Option<(String, SessionSummary)>, StoreError> {
         let args = |command: &mut Cmd| {
             command.arg(SessionSummary::NOTE);
         };
@@ -146,7 +153,7 @@ impl RedisStore {
     }
 
     /// Destroys the record under `id` if it is that of `owner`.
-    async fn destroy_owned(&self, id: StoreId, owner: &str) -> Result<bool, StoreError> {
+    pub(super) async fn destroy_owned(&self, id: StoreId, owner: &str) -> Result<bool, StoreError> {
         let args = |command: &mut Cmd| {
             command.arg(self.index_prefix()).arg(0);
             command.arg(self.channel()).arg(owner);

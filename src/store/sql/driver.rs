@@ -2,7 +2,7 @@
 
 use sqlx::{Database, Pool, SqlStr};
 
-use super::pool::Connections;
+use super::{pool::Connections, statements::Reserve};
 
 /// How statements reach a database: the same text for each, on another type of `sqlx`; [`driver`]
 /// writes it.
@@ -32,6 +32,15 @@ pub(crate) trait Driver: Send + Sync + 'static {
         args: &[Arg<'_>],
     ) -> impl Future<Output = Result<Vec<Vec<u8>>, sqlx::Error>> + Send;
 
+    /// Reserves a place in one transaction, unless `is_full` says of the ids that are live that there is
+    /// none.
+    fn reserve(
+        connections: &Connections<Self::Db>,
+        sql: &Reserve,
+        args: &ReserveArgs<'_>,
+        is_full: impl Fn(Vec<Vec<u8>>) -> bool + Send + Sync,
+    ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send;
+
     fn transact(
         connections: &Connections<Self::Db>,
         statements: &[SqlStr],
@@ -46,6 +55,14 @@ pub(crate) enum Arg<'a> {
     Bytes(&'a [u8]),
     BytesOrNull(Option<&'a [u8]>),
     Text(&'a str),
+}
+
+/// The parameters of the statements of a [`Reserve`].
+pub(crate) struct ReserveArgs<'a> {
+    pub(crate) lock: Vec<Arg<'a>>,
+    pub(crate) live: [Arg<'a>; 3],
+    pub(crate) destroy: [Arg<'a>; 1],
+    pub(crate) create: Vec<Arg<'a>>,
 }
 
 /// A row as it is stored, in the order of [`COLUMNS`].
@@ -122,6 +139,43 @@ macro_rules! driver {
                 let rows = bind(sql, args).fetch_all(call.connection()).await;
                 let rows = call.end(rows)?;
                 rows.iter().map(|row| row.try_get(0)).collect()
+            }
+
+            async fn reserve(
+                connections: &$crate::store::sql::pool::Connections<$db>,
+                sql: &$crate::store::sql::statements::Reserve,
+                args: &$crate::store::sql::driver::ReserveArgs<'_>,
+                is_full: impl Fn(Vec<Vec<u8>>) -> bool + Send + Sync,
+            ) -> Result<bool, sqlx::Error> {
+                use sqlx::{Connection, Row};
+
+                let mut call = $crate::store::sql::pool::Call::<Self>::begin(connections).await?;
+                let connection = call.connection();
+                let done = async {
+                    let mut transaction = connection
+                        .begin_with(<Self as $crate::store::sql::Dialect>::BEGIN)
+                        .await?;
+                    bind(sql.lock.clone(), &args.lock)
+                        .execute(&mut *transaction)
+                        .await?;
+                    let live = bind(sql.live.clone(), &args.live)
+                        .fetch_all(&mut *transaction)
+                        .await?;
+                    let live = live.iter().map(|row| row.try_get(0));
+                    let is_free = !is_full(live.collect::<Result<_, _>>()?);
+                    if is_free {
+                        bind(sql.destroy.clone(), &args.destroy)
+                            .execute(&mut *transaction)
+                            .await?;
+                        bind(sql.create.clone(), &args.create)
+                            .execute(&mut *transaction)
+                            .await?;
+                    }
+                    transaction.commit().await?;
+                    Ok(is_free)
+                };
+                let done = done.await;
+                call.end(done)
             }
 
             async fn transact(

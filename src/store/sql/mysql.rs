@@ -68,6 +68,7 @@ impl Dialect for MySql {
     const NAME: &'static str = "MySQL";
     const NOTE: &'static str = r#"JSON_UNQUOTE(JSON_EXTRACT(data, '$."%02note"'))"#;
     const MERGED: &'static str = "JSON_MERGE_PATCH(data, ?)";
+    const OR_UPDATE: &'static str = "ON DUPLICATE KEY UPDATE";
 
     fn schema(table: &str) -> Vec<String> {
         vec![include_str!("mysql.sql").replace("sessions", table)]

@@ -198,6 +198,20 @@ macro_rules! sql_store {
             ) -> $crate::future::BackendFuture<'a, Result<usize, $crate::store::StoreError>> {
                 $crate::future::BackendFuture::pending(self.0.destroy_of(user, ids))
             }
+
+            fn limit(&self) -> Option<&dyn $crate::store::UserLimit> {
+                Some(self)
+            }
+        }
+
+        impl $crate::store::UserLimit for $store {
+            fn reserve<'a>(
+                &'a self,
+                user: &'a str,
+                place: &'a $crate::store::Reservation,
+            ) -> $crate::future::BackendFuture<'a, Result<bool, $crate::store::StoreError>> {
+                $crate::future::BackendFuture::pending(self.0.reserve(user, place))
+            }
         }
     };
 }

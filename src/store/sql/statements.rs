@@ -28,6 +28,7 @@ pub(super) struct Statements {
     /// Of one record, and of a page of them.
     pub(super) destroy_of: [SqlStr; 2],
     pub(super) is_live: SqlStr,
+    pub(super) reserve: Reserve,
     pub(super) create: SqlStr,
     pub(super) destroy: SqlStr,
     pub(super) destroy_over: SqlStr,
@@ -35,6 +36,15 @@ pub(super) struct Statements {
     apply: [[[SqlStr; 2]; 2]; 3],
     /// Deletes, and postpones.
     pub(super) sweep: [SqlStr; 2],
+}
+
+/// Those of one reservation, in their order.
+pub(crate) struct Reserve {
+    /// Writes a row of the user's own, so that others wait until the transaction is over.
+    pub(crate) lock: SqlStr,
+    pub(crate) live: SqlStr,
+    pub(crate) destroy: SqlStr,
+    pub(crate) create: SqlStr,
 }
 
 /// What a write does to a record's values.
@@ -80,6 +90,12 @@ impl Statements {
                  WHERE id = ? AND verifier = ? AND expires > ? AND version = COALESCE(?, version)"
             ))
         };
+        let create = format!(
+            "INSERT INTO {table} \
+             (id, verifier, created, data, last_seen, expires, sweep_at, user_id, user_hash, \
+             version) VALUES (?, ?, ?, {}, ?, ?, ?, ?, ?, 1)",
+            D::OBJECT
+        );
         Self {
             table: table.into(),
             probe: sql(format!(
@@ -104,12 +120,15 @@ impl Statements {
             is_live: sql(format!(
                 "SELECT {COLUMNS}, '{{}}' FROM {table} WHERE id = ? AND expires > ?"
             )),
-            create: sql(format!(
-                "INSERT INTO {table} \
-                 (id, verifier, created, data, last_seen, expires, sweep_at, user_id, user_hash, \
-                 version) VALUES (?, ?, ?, {}, ?, ?, ?, ?, ?, 1)",
-                D::OBJECT
-            )),
+            reserve: Reserve {
+                lock: sql(format!("{create} {} expires = ?", D::OR_UPDATE)),
+                live: sql(format!(
+                    "SELECT id FROM {table} WHERE user_hash = ? AND expires > ? LIMIT ?"
+                )),
+                destroy: sql(format!("DELETE FROM {table} WHERE id = ?")),
+                create: sql(create.clone()),
+            },
+            create: sql(create),
             destroy: sql(D::destroy(table, "id = ?")),
             destroy_over: sql(format!("DELETE FROM {table} WHERE id = ? AND expires <= ?")),
             apply: [Values::Stay, Values::Merge, Values::Replace].map(|values| {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::{
-    HOUR, NOW, SECOND, apply, create, destroy, load, new_id, overlap::at_once, renewal, write,
+    HOUR, MINUTE, NOW, SECOND, SHORT, apply, create, destroy, load, new_id, overlap::at_once,
+    renewal, write,
 };
 use crate::{
     changes::write::Applied,
     expiry::Timestamp,
     record::id::StoreId,
-    store::{Page, SessionSummary, Store, StoreError, UserIndex},
+    store::{Page, Reservation, SessionSummary, Store, StoreError, UserIndex},
     value::Value,
 };
 
@@ -181,4 +182,167 @@ pub(super) async fn a_users_many_sessions_end_page_by_page<S: Store>(store: &Arc
     assert_eq!(destroy_of(&user, &[kept]).await, 1);
     assert_eq!(stored(index, &user).await, []);
     destroy(&**store, foreign).await;
+}
+
+fn place(of: StoreId, max: usize) -> Reservation {
+    Reservation::new(of, max, *NOW, NOW.plus(MINUTE))
+}
+
+async fn reserve<S: Store>(store: &S, user: &str, place: &Reservation) -> bool {
+    let limit = store.users().and_then(UserIndex::limit);
+    let reserving = limit.expect("asked before").reserve(user, place);
+    reserving.await.expect("the store answers")
+}
+
+pub(super) async fn a_user_has_no_more_sessions_than_allowed<S: Store>(store: &S) {
+    let index = store.users().expect("asked before");
+    let (user, other) = (new_user("limited"), new_user("other"));
+    let create_of = async |user: &str, expires| {
+        let (id, mut theirs) = (new_id(), write(&[("key", Value::Text("value"))]));
+        theirs.expires = expires;
+        theirs.user = Some(user.into());
+        assert!(store.create(id, &theirs).await.expect("the store answers"));
+        id
+    };
+    let release = async |id: StoreId| {
+        let released = index.destroy_of(&user, &[id]).await;
+        released.expect("the store answers")
+    };
+    let (one, two) = (new_id(), new_id());
+    assert!(reserve(store, &user, &place(one, 2)).await);
+    assert!(reserve(store, &user, &place(two, 2)).await);
+    assert!(
+        !reserve(store, &user, &place(new_id(), 2)).await,
+        "a reservation takes a place"
+    );
+    assert!(
+        reserve(store, &user, &place(one, 2)).await,
+        "that of the session itself is renewed"
+    );
+    assert!(
+        reserve(store, &other, &place(new_id(), 1)).await,
+        "of one user alone"
+    );
+    assert!(
+        load(store, one).await.is_none(),
+        "a reservation is no session"
+    );
+    assert_eq!(
+        release(place(one, 2).id()).await,
+        1,
+        "a place is given back"
+    );
+    assert_eq!(release(place(one, 2).id()).await, 0, "once");
+
+    let begun = create_of(&user, NOW.plus(HOUR)).await;
+    assert!(
+        !reserve(store, &user, &place(one, 2)).await,
+        "sessions and reservations count"
+    );
+    assert!(
+        reserve(store, &user, &place(begun, 2)).await,
+        "but the session that it is for does not"
+    );
+    assert!(
+        reserve(store, &user, &place(one, 3)).await,
+        "a session and its reservation count as one"
+    );
+    assert_eq!(release(place(one, 3).id()).await, 1);
+    assert_eq!(release(place(begun, 2).id()).await, 1);
+    assert_eq!(release(place(two, 2).id()).await, 1);
+
+    let over = create_of(&user, NOW.plus(SHORT)).await;
+    let mut later = place(one, 2);
+    later.now = NOW.plus(SHORT);
+    assert!(!reserve(store, &user, &place(one, 2)).await);
+    assert!(
+        reserve(store, &user, &later).await,
+        "a session whose time is over does not count"
+    );
+    assert_eq!(release(place(one, 2).id()).await, 1);
+    destroy(store, over).await;
+    assert!(
+        reserve(store, &user, &place(one, 2)).await,
+        "nor one that was destroyed"
+    );
+    let mut past = place(two, 2);
+    past.now = NOW.plus(MINUTE);
+    past.until = past.now.plus(MINUTE);
+    assert!(
+        reserve(store, &user, &past).await,
+        "a place is free again after its time"
+    );
+    for id in [begun, place(one, 2).id(), past.id()] {
+        destroy(store, id).await;
+    }
+
+    let mut full = place(one, 2);
+    full.elsewhere = vec![new_id(), one];
+    assert!(reserve(store, &user, &full).await);
+    full.elsewhere.push(new_id());
+    assert!(
+        !reserve(store, &user, &full).await,
+        "sessions of another store count"
+    );
+    destroy(store, full.id()).await;
+    assert_eq!(stored(index, &user).await, [], "nothing stays behind");
+}
+
+pub(super) async fn of_reservations_at_once_no_more_are_made_than_allowed<S: Store>(
+    store: &Arc<S>,
+) {
+    for max in [1, 3] {
+        let user = new_user("at once");
+        let reserved = at_once(store, 12, |store, _| {
+            let user = user.clone();
+            async move {
+                let place = place(new_id(), max);
+                reserve(&*store, &user, &place).await.then(|| place.id())
+            }
+        });
+        let reserved: Vec<_> = reserved.await.into_iter().flatten().collect();
+        assert_eq!(reserved.len(), max, "of 12 log-ins at once");
+        for id in reserved {
+            destroy(&**store, id).await;
+        }
+    }
+}
+
+/// As a log-in does: it reserves, writes the session, and gives the place back.
+pub(super) async fn log_ins_at_once_leave_no_more_sessions_than_allowed<S: Store>(store: &Arc<S>) {
+    for max in [1, 2].repeat(10) {
+        let user = new_user("log-ins");
+        let made = at_once(store, 12, |store, number| {
+            let user = user.clone();
+            async move {
+                let anonymous = match number % 2 {
+                    0 => Some(create(&*store, &[]).await),
+                    _ => None,
+                };
+                let place = place(anonymous.unwrap_or_else(new_id), max);
+                if !reserve(&*store, &user, &place).await {
+                    return anonymous;
+                }
+                let mut theirs = write(&[("key", Value::Text("value"))]);
+                theirs.user = Some(user.as_str().into());
+                if anonymous.is_some() {
+                    assert_eq!(apply(&*store, place.session, &theirs).await, Applied::Done);
+                } else {
+                    let created = store.create(place.session, &theirs).await;
+                    assert!(created.expect("the store answers"));
+                }
+                let index = store.users().expect("asked before");
+                let released = index.destroy_of(&user, &[place.id()]).await;
+                assert_eq!(released.expect("the store answers"), 1);
+                Some(place.session)
+            }
+        });
+        let made = made.await;
+        let index = store.users().expect("asked before");
+        let found = listed(index, &user, *NOW).await;
+        assert_eq!(found.len(), max, "of 12 log-ins at once");
+        for id in made.into_iter().flatten() {
+            destroy(&**store, id).await;
+        }
+    }
 }
