@@ -141,12 +141,21 @@ impl Manager {
         tokens: &Tokens,
         request: &dyn Any,
     ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
-        self.backend_arc().open(OpenRequest {
+        self.backend_arc().open(self.asked(tokens, request))
+    }
+
+    /// Opens the session that these cookies name, if that takes no future.
+    pub(crate) fn opened_now(&self, tokens: &Tokens) -> Option<Result<OpenOutcome, Error>> {
+        self.backend().open_now(self.asked(tokens, &()))
+    }
+
+    fn asked<'r>(&'r self, tokens: &'r Tokens, request: &'r dyn Any) -> OpenRequest<'r> {
+        OpenRequest {
             token: tokens.own(),
             old: tokens.old(),
             settings: self.settings(),
             request,
-        })
+        }
     }
 
     /// Returns the session cookies of a request, this manager's and those of the managers that it

@@ -268,7 +268,7 @@ pub(super) struct Exchanging {
 
 impl Exchanging {
     pub(super) async fn run(&mut self, compute: Arc<Compute>) -> Result<(), Error> {
-        let manager = self.session.manager().clone();
+        let manager = Arc::clone(&self.session.0.manager);
         let settings = manager.settings();
         let exchanging = manager.backend_arc().exchange(Exchange {
             token: self.token.as_deref(),
