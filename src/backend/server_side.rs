@@ -80,8 +80,9 @@ const BURIALS: usize = 100;
 ///   (CVE-2025-46336).
 /// - An id that it did not make is never adopted (session fixation, CVE-2022-25896), and the store
 ///   sees only the SHA-256 of each part of one.
-/// - A request without a cookie that writes nothing asks the store nothing. Else one round trip
-///   opens the session, and one commits it if something changed.
+/// - A request without a cookie that writes nothing asks the store nothing, and one that does not use
+///   its session asks nothing of a store that [answers at once](Store::answers_at_once). Else one
+///   round trip opens the session, and one commits it if something changed.
 /// - Every call of the store has a time limit.
 /// - With [`signed_with`](Self::signed_with), a made-up cookie does not reach the store.
 ///

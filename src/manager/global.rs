@@ -96,9 +96,11 @@ pub(super) fn current() -> Arc<Manager> {
 /// Sets the process-wide manager and returns the former one.
 ///
 /// It can be called at any time, even under load: a request in flight keeps the manager that it
-/// started with, and new requests use the new one. A thread that has served requests keeps the former
-/// manager, with its connections, until it serves the next one or ends. Only applications should call it, not library
-/// crates: if two places in the code replace each other's manager, a log line names both.
+/// started with, and new requests use the new one. A thread that has served requests keeps the
+/// former manager, with its connections, until it serves the next one or ends.
+///
+/// Only applications should call it, not library crates: if two places in the code replace each
+/// other's manager, a log line names both.
 ///
 /// ```
 /// # #[cfg(feature = "cookies")] {
