@@ -31,8 +31,8 @@ use std::{
 use actix_web::rt::{System as Runtime, SystemRunner};
 use arc_swap::ArcSwap;
 use common::{
-    Application, BARE, Framework, Mounted, REQUESTS, Row, median, name_and_value, print_head,
-    print_row, print_table,
+    Application, Framework, Mounted, REQUESTS, Row, median, name_and_value, print_head, print_row,
+    print_table,
     visit::{STORED, Visitor},
 };
 use once_cell::sync::Lazy;
@@ -122,16 +122,14 @@ fn count_case(mounted: &Mounted<'_>, row: usize) {
     black_box(());
 }
 
-/// Serves each row with the bare applications and with those of this crate, and prints which.
+/// Serves each row with each application, and prints which.
 fn count(frameworks: &[Side<'_>]) {
     for side in frameworks {
         for (application, mounted) in side.applications.iter().zip(&side.mounted) {
-            if application.is_ours() || application.name == BARE {
-                application.enter();
-                for (i, row) in side.rows.iter().enumerate() {
-                    count_case(mounted, i);
-                    println!("{REQUESTS}\t{}\t{}", application.name, row.name);
-                }
+            application.enter();
+            for (i, row) in side.rows.iter().enumerate() {
+                count_case(mounted, i);
+                println!("{REQUESTS}\t{}\t{}", application.name, row.name);
             }
         }
     }

@@ -101,11 +101,12 @@ pub trait Backend: Send + Sync + 'static {
         true
     }
 
-    /// Returns `true` if [`open`](Self::open) never waits, as where the cookie itself holds the
-    /// session. It is then called when the handler first looks at the session, without the
-    /// framework's request, and must not return a pending future. A request that does not look
-    /// costs next to nothing (bench `overhead`, rows "no cookie" and "untouched"). The default is
-    /// `false`.
+    /// Returns `true` if [`open`](Self::open) never waits: a cookie holds the session itself, and a
+    /// store in this process's memory answers at once. It is then called when the handler asks for
+    /// the session ([`needs_response`](Self::needs_response): when the handler first reads or writes
+    /// it), without the framework's request, and its future must be ready at the first poll. A
+    /// request that does not ask costs next to nothing (bench `overhead`, rows "no cookie" and
+    /// "cookie, untouched"). The default is `false`.
     fn opens_at_once(&self) -> bool {
         false
     }
@@ -146,6 +147,14 @@ pub trait Backend: Send + Sync + 'static {
         request: OpenRequest<'_>,
     ) -> BackendFuture<'static, Result<OpenOutcome, Error>>;
 
+    /// Opens the session as [`open`](Self::open) does, without a future; `None` if that takes one.
+    /// Asked if [`opens_at_once`](Self::opens_at_once), and saves counting a reference on the
+    /// backend, which all threads would write to (bench `two_threads`). The default is `None`.
+    fn open_now(&self, request: OpenRequest<'_>) -> Option<Result<OpenOutcome, Error>> {
+        let _ = request;
+        None
+    }
+
     /// Returns how many bytes a session would take, and the backend's limit; `None` if that is not
     /// bounded. A write that would go over the limit is refused where it is made.
     fn size(&self, session: View<'_>, settings: &Settings) -> Option<Size> {
@@ -165,6 +174,14 @@ pub trait Backend: Send + Sync + 'static {
         self: Arc<Self>,
         commit: Commit<'_>,
     ) -> BackendFuture<'static, Result<CommitOutcome, Error>>;
+
+    /// Commits as [`commit`](Self::commit) does, without a future; `None` if that takes one, and if
+    /// nothing was kept so far. Asked first, to save what [`open_now`](Self::open_now) saves. The
+    /// default is `None`.
+    fn commit_now(&self, commit: &Commit<'_>) -> Option<Result<CommitOutcome, Error>> {
+        let _ = commit;
+        None
+    }
 
     /// Computes one value of a stored session in one step that no other write comes between: what
     /// [`Session::take`](crate::Session::take) and

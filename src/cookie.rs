@@ -318,6 +318,12 @@ impl Tokens {
         std::iter::successors(Some(self), |tokens| tokens.old())
     }
 
+    /// Returns `true` if the request has none of the cookies, not even a refused one.
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_age().all(|tokens| tokens.own.is_none())
+    }
+
     /// Returns `true` if any of the cookies may name a session.
     pub(crate) fn name_a_session(&self) -> bool {
         self.by_age().any(|tokens| tokens.own().is_some())

@@ -16,6 +16,16 @@ enum State<'a, T> {
     Pending(Pin<Box<dyn Future<Output = T> + Send + 'a>>),
 }
 
+/// Polls once; returns the result if it is ready.
+#[cfg(feature = "server-side")]
+pub(crate) fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut context = Context::from_waker(Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
+    }
+}
+
 impl<'a, T> BackendFuture<'a, T> {
     /// Creates a future whose result is there.
     pub fn ready(result: T) -> Self {

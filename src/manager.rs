@@ -150,12 +150,16 @@ impl Manager {
         settings: &Settings,
         request: &dyn Any,
     ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
-        self.backend_arc().open(OpenRequest {
-            token: tokens.own(),
-            old: tokens.old(),
-            settings,
-            request,
-        })
+        self.backend_arc().open(asked(tokens, settings, request))
+    }
+
+    /// Opens the session that these cookies name, if that takes no future.
+    pub(crate) fn opened_now(
+        &self,
+        tokens: &Tokens,
+        settings: &Settings,
+    ) -> Option<Result<OpenOutcome, Error>> {
+        self.backend().open_now(asked(tokens, settings, &()))
     }
 
     /// Returns the session cookies of a request, this manager's and those of the managers that it
@@ -229,5 +233,14 @@ impl fmt::Debug for Manager {
             .field("backend", &self.backend_name())
             .field("settings", self.settings())
             .finish_non_exhaustive()
+    }
+}
+
+fn asked<'r>(tokens: &'r Tokens, settings: &'r Settings, request: &'r dyn Any) -> OpenRequest<'r> {
+    OpenRequest {
+        token: tokens.own(),
+        old: tokens.old(),
+        settings,
+        request,
     }
 }

@@ -116,8 +116,7 @@ impl Sessions {
             Ok(sessions) => sessions.own(),
             Err(error) => return BackendFuture::ready(Err(error)),
         };
-        session.mark_looked();
-        match session.open(&()).now() {
+        match session.open_for_handler().now() {
             Ok(opened) => BackendFuture::ready(opened.map(|()| session)),
             Err(opening) => BackendFuture::pending(async move {
                 opening.await?;
@@ -168,8 +167,7 @@ impl Manager {
         let session = req.sessions().and_then(|sessions| sessions.of(self));
         async move {
             let session = session?;
-            session.mark_looked();
-            session.open(&()).await?;
+            session.open_for_handler().await?;
             Ok(session)
         }
     }

@@ -32,7 +32,7 @@ use crate::{
     session::{
         commit::Keep,
         namespace::Namespace,
-        state::{Life, State},
+        state::{Life, Slot, State},
     },
     value::Value,
 };
@@ -80,7 +80,8 @@ pub(crate) fn check_key(key: &str) -> Result<(), Error> {
 pub struct Session(Arc<Inner>);
 
 struct Inner {
-    manager: Manager,
+    /// The handle of the thread or the service that this request came to.
+    manager: Arc<Manager>,
     /// Whether its middleware follows the process-wide manager.
     is_global: bool,
     /// Whether the framework knows that the request came over https.
@@ -89,7 +90,7 @@ struct Inner {
     outer: Option<Session>,
     /// The one whose middleware is nearer to the handler, while it is there.
     inner: Mutex<Weak<Inner>>,
-    state: Mutex<State>,
+    state: Mutex<Slot>,
 }
 
 impl Session {

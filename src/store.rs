@@ -111,6 +111,16 @@ pub trait Store: Send + Sync + 'static {
     /// Returns the name of the store for people, such as `Redis`.
     fn name(&self) -> &'static str;
 
+    /// Returns `true` if [`load`](Self::load) never waits, as in a store in this process's memory:
+    /// its future must be ready at the first poll.
+    ///
+    /// The session is then opened when a handler asks for it, and not before the handler runs. A
+    /// request that does not use its session asks the store nothing, and does not move the session's
+    /// idle timeout. The default is `false`.
+    fn answers_at_once(&self) -> bool {
+        false
+    }
+
     /// Returns the whole record under `id`.
     ///
     /// `None` if there is no record or it has expired at `now`.

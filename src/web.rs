@@ -152,38 +152,36 @@ impl<S> SessionService<S> {
 }
 
 impl Session {
-    /// Begins to open the session, unless it is opened at the first look.
+    /// Begins to open the session, unless it is opened when the handler asks for it. Returns what is
+    /// left to be awaited.
     fn begin(
         &self,
         head: &dyn RequestHead,
         request: &dyn Any,
-    ) -> BackendFuture<'static, Result<(), Error>> {
+    ) -> Option<BackendFuture<'static, Result<(), Error>>> {
         self.read(head);
-        if self.waits_for_demand() {
-            return BackendFuture::ready(Ok(()));
+        if self.opens_at_once() || self.waits_for_demand() {
+            return None;
         }
         self.open(request)
     }
 }
 
 impl<C, F, T> SessionFuture<C, F, T> {
+    /// Calls the service, after `opening` if that is not done yet.
     fn new(
         session: Option<Session>,
-        opening: BackendFuture<'static, Result<(), Error>>,
+        opening: Option<BackendFuture<'static, Result<(), Error>>>,
         call: C,
     ) -> Self
     where
         C: Call<Served = F>,
     {
-        let state = match opening.now() {
-            Ok(Ok(())) => State::Serving {
+        let state = match opening {
+            None => State::Serving {
                 served: call.call(),
             },
-            Ok(error) => State::Opening {
-                opening: BackendFuture::ready(error),
-                call: Some(call),
-            },
-            Err(opening) => State::Opening {
+            Some(opening) => State::Opening {
                 opening,
                 call: Some(call),
             },
@@ -217,13 +215,18 @@ where
                 },
                 Step::Serving { served } => {
                     let answer = ready!(served.poll(context));
-                    let session = match &this.visit.0 {
-                        Some(session) if !session.ends_untouched() => session,
-                        _ => return Poll::Ready(answer),
-                    };
-                    match session.commit(answer.succeeded()).now() {
-                        Ok(headers) => return Poll::Ready(answer.with(headers)),
-                        Err(committing) => this.state.set(State::Committing {
+                    let session = this.visit.0.as_ref();
+                    let ending = session.and_then(|session| session.end(answer.succeeded()));
+                    match ending.map(BackendFuture::now) {
+                        None => {
+                            this.visit.0 = None;
+                            return Poll::Ready(answer);
+                        }
+                        Some(Ok(headers)) => {
+                            this.visit.0 = None;
+                            return Poll::Ready(answer.with(headers));
+                        }
+                        Some(Err(committing)) => this.state.set(State::Committing {
                             committing,
                             answer: Some(answer),
                         }),

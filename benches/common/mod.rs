@@ -189,12 +189,6 @@ impl Application {
         }
     }
 
-    /// Returns `true` if the sessions are those of this crate.
-    #[allow(dead_code, reason = "only the bench `overhead` counts instructions")]
-    pub(crate) fn is_ours(&self) -> bool {
-        self.manager.is_some()
-    }
-
     /// Returns `true` if the application has sessions.
     pub(crate) fn has_sessions(&self) -> bool {
         ![BARE, EMPTY].contains(&self.name)

@@ -131,15 +131,11 @@ impl<S: Seal> Backend for S {
         self: Arc<Self>,
         request: OpenRequest<'_>,
     ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
-        let opened = match request
-            .token
-            .map(|token| open(&*self, token, request.settings))
-        {
-            None => OpenOutcome::Nothing,
-            Some(Ok((record, _))) => OpenOutcome::Loaded(record),
-            Some(Err(why)) => OpenOutcome::Refused(why),
-        };
-        BackendFuture::ready(Ok(opened))
+        BackendFuture::ready(Ok(opened(&*self, request)))
+    }
+
+    fn open_now(&self, request: OpenRequest<'_>) -> Option<Result<OpenOutcome, Error>> {
+        Some(Ok(opened(self, request)))
     }
 
     fn migration(self: Arc<Self>) -> Option<Arc<dyn Migration>> {
@@ -169,50 +165,71 @@ impl<S: Seal> Backend for S {
         self: Arc<Self>,
         commit: Commit<'_>,
     ) -> BackendFuture<'static, Result<CommitOutcome, Error>> {
-        let session = commit
-            .changes
-            .over(commit.stored.map(|stored| &stored.entries));
-        if session.is_empty() {
-            // An empty session is no cookie.
-            let reply = if commit.token.is_some() {
-                CommitOutcome::Remove
-            } else {
-                CommitOutcome::Keep
-            };
-            return BackendFuture::ready(Ok(reply));
-        }
-        let (created, expires) = (commit.created(), commit.expires());
-        let begins = commit.changes.is_destroyed() || commit.changes.is_renewed();
-        let identity = match commit.stored {
-            Some(stored) if !begins && stored.identity != 0 => stored.identity,
-            _ => draw_identity(),
-        };
-        let (mut buffer, start) = begin(commit.settings, USUAL_LEN);
-        buffer.push(VERSION);
-        buffer.resize(start + 1 + S::BEFORE, 0);
-        encode(session, created, expires, identity, &mut buffer);
-        self.seal(&mut buffer, start);
-        let token = BASE64.encode(&buffer[start..]);
-        // A write that makes the session larger was measured when it was made. A touch or a removal
-        // was not, and a longer name, domain or lifetime may be set since the cookie was written.
-        let size = commit
-            .settings
-            .cookie()
-            .size(token.len(), commit.is_persistent());
-        BackendFuture::ready(if size <= LIMIT {
-            Ok(CommitOutcome::Set { token, expires })
-        } else if commit.changes.is_empty() {
-            // Logged by the future: the session is locked now, and a log layer may use it.
-            let name = commit.settings.cookie_name().to_owned();
-            return BackendFuture::pending(async move {
-                log_touch_too_large(&name, size);
-                Ok(CommitOutcome::Keep)
-            });
-        } else {
+        match kept(&*self, &commit) {
+            Ok(reply) => BackendFuture::ready(Ok(reply)),
+            Err(size) if commit.changes.is_empty() => {
+                // Logged by the future: the session is locked now, and a log layer may use it.
+                let name = commit.settings.cookie_name().to_owned();
+                BackendFuture::pending(async move {
+                    log_touch_too_large(&name, size);
+                    Ok(CommitOutcome::Keep)
+                })
+            }
             // The client keeps what it has: a browser would drop the new cookie, and with it the
             // session.
-            Err(Error::too_large(size, LIMIT))
-        })
+            Err(size) => BackendFuture::ready(Err(Error::too_large(size, LIMIT))),
+        }
+    }
+
+    fn commit_now(&self, commit: &Commit<'_>) -> Option<Result<CommitOutcome, Error>> {
+        kept(self, commit).ok().map(Ok)
+    }
+}
+
+fn opened<S: Seal>(seal: &S, request: OpenRequest<'_>) -> OpenOutcome {
+    match request
+        .token
+        .map(|token| open(seal, token, request.settings))
+    {
+        None => OpenOutcome::Nothing,
+        Some(Ok((record, _))) => OpenOutcome::Loaded(record),
+        Some(Err(why)) => OpenOutcome::Refused(why),
+    }
+}
+
+/// Returns what becomes of the cookie; its size if that would be over the limit.
+fn kept<S: Seal>(seal: &S, commit: &Commit<'_>) -> Result<CommitOutcome, usize> {
+    let session = commit
+        .changes
+        .over(commit.stored.map(|stored| &stored.entries));
+    if session.is_empty() {
+        // An empty session is no cookie.
+        return Ok(match commit.token {
+            Some(_) => CommitOutcome::Remove,
+            None => CommitOutcome::Keep,
+        });
+    }
+    let (created, expires) = (commit.created(), commit.expires());
+    let begins = commit.changes.is_destroyed() || commit.changes.is_renewed();
+    let identity = match commit.stored {
+        Some(stored) if !begins && stored.identity != 0 => stored.identity,
+        _ => draw_identity(),
+    };
+    let (mut buffer, start) = begin(commit.settings, USUAL_LEN);
+    buffer.push(VERSION);
+    buffer.resize(start + 1 + S::BEFORE, 0);
+    encode(session, created, expires, identity, &mut buffer);
+    seal.seal(&mut buffer, start);
+    let token = BASE64.encode(&buffer[start..]);
+    // A write that makes the session larger was measured when it was made. A touch or a removal
+    // was not, and a longer name, domain or lifetime may be set since the cookie was written.
+    let size = commit
+        .settings
+        .cookie()
+        .size(token.len(), commit.is_persistent());
+    match size <= LIMIT {
+        true => Ok(CommitOutcome::Set { token, expires }),
+        false => Err(size),
     }
 }
 

@@ -25,20 +25,20 @@ use crate::{
         Backend, Commit, CommitOutcome, Exchange, Exchanged, Observers, OpenOutcome, OpenRequest,
         Refused, Size,
         migration::Migration,
-        session_id::{IdCookie, SessionId, id_key, named},
+        session_id::{IdCookie, SessionId, id_key, named, stored},
     },
     changes::{
         Update, View,
         write::{Applied, Write},
     },
     error::Error,
-    expiry::{Lifetime, Timestamp},
-    future::BackendFuture,
+    expiry::{Expiry, Lifetime, Timestamp},
+    future::{BackendFuture, at_once},
     key::Key,
     log::log,
     observer::{
         CallOutcome, Event, Names, Operation,
-        timed::{Held, Timed, Told},
+        timed::{Held, Timed, Told, is_traced},
     },
     record::{
         Record,
@@ -80,8 +80,9 @@ const BURIALS: usize = 100;
 ///   (CVE-2025-46336).
 /// - An id that it did not make is never adopted (session fixation, CVE-2022-25896), and the store
 ///   sees only the SHA-256 of each part of one.
-/// - A request without a cookie that writes nothing asks the store nothing. Else one round trip
-///   opens the session, and one commits it if something changed.
+/// - A request without a cookie that writes nothing asks the store nothing, and one that does not use
+///   its session asks nothing of a store that [answers at once](Store::answers_at_once). Else one
+///   round trip opens the session, and one commits it if something changed.
 /// - Every call of the store has a time limit.
 /// - With [`signed_with`](Self::signed_with), a made-up cookie does not reach the store.
 ///
@@ -276,7 +277,7 @@ impl<S: Store> ServerSide<S> {
         id: SessionId,
         settings: &Settings,
     ) -> impl Future<Output = Result<OpenOutcome, Error>> + Send + use<S> {
-        let at = self.cookie(settings).stored(&id);
+        let at = stored(&id, settings);
         let (now, expiry) = (settings.now(), *settings.expiry());
         async move {
             let loading = self.limited(Operation::Load, at, self.store.load(at, now));
@@ -293,20 +294,94 @@ impl<S: Store> ServerSide<S> {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let is_live = |record: &Record| {
-                let expiry = expiry.of(&record.entries);
-                !expiry.is_over(record.created, record.expires, now)
+            Ok(opened(&id, record, expiry, now))
+        }
+    }
+
+    /// Returns `true` if the store may be called while the session is locked: it answers at once, and
+    /// the call is shown to no observer and no span, which may use the session.
+    fn may_call_now(&self) -> bool {
+        self.store.answers_at_once() && self.observers.get().is_none() && !is_traced()
+    }
+
+    /// Returns the id that a request names, or what its cookie opens without a look into the store.
+    fn asked_for(&self, request: OpenRequest<'_>) -> Result<SessionId, OpenOutcome> {
+        let token = request.token.ok_or(OpenOutcome::Nothing)?;
+        (self.accepted(token, request.settings)).map_err(OpenOutcome::Refused)
+    }
+
+    /// Takes from a commit what [`keep`](Self::keep) needs.
+    fn keeping(&self, commit: &Commit<'_>) -> Keeping {
+        let (changes, settings) = (commit.changes, commit.settings);
+        // An id that opened nothing is never written under.
+        let found = commit.stored.and(commit.token).and_then(SessionId::parse);
+        let cookie = self.cookie(settings);
+        let is_signed = |(id, tag): &(SessionId, Option<_>)| match (&cookie.signer, tag) {
+            (Some(signer), Some(tag)) => id.is_signed(signer.clone(), tag),
+            (signer, _) => signer.is_none(),
+        };
+        let drawn = commit.drawn_token().and_then(SessionId::parse);
+        let (write, updates) = commit.to_write();
+        // A client that was told when the session ends is told again when that moves; one whose
+        // cookie another key signed, or an older manager set, gets today's.
+        let repeats = commit.resend
+            || !found.as_ref().is_none_or(is_signed)
+            || changes.entry(Lifetime::KEY).is_some()
+            || commit.is_persistent()
+                && commit.stored.is_some_and(|stored| {
+                    let expiry = settings.expiry_of(&stored.entries);
+                    expiry.touch_due(stored.created, stored.expires, commit.now)
+                });
+        Keeping {
+            id: found.map(|(id, _)| id),
+            drawn: drawn.map(|(id, _)| id),
+            has_cookie: commit.token.is_some(),
+            cookie,
+            write,
+            updates,
+            destroyed: changes.is_destroyed(),
+            renewed: changes.is_renewed(),
+            repeats,
+        }
+    }
+
+    async fn keep(&self, keeping: Keeping) -> Result<CommitOutcome, Error> {
+        let Keeping {
+            id,
+            drawn,
+            has_cookie,
+            cookie,
+            mut write,
+            updates,
+            destroyed,
+            renewed,
+            repeats,
+        } = keeping;
+        let id = match id {
+            Some(id) if destroyed => {
+                let id = cookie.stored(&id);
+                self.limited(Operation::Destroy, id, self.store.destroy(id))
+                    .await?;
+                self.awaited.tell(id);
+                None
+            }
+            id => id,
+        };
+        let Some(id) = id else {
+            return match write.begins_a_session() {
+                true => self.create(write, drawn, &cookie).await,
+                false if destroyed && has_cookie => Ok(CommitOutcome::Remove),
+                false => Ok(CommitOutcome::Keep),
             };
-            Ok(match record {
-                // A tombstone has no age, so that its absolute time is not over.
-                Some(record) if record.verifier != Verifier::NONE && !is_live(&record) => {
-                    OpenOutcome::Nothing
-                }
-                Some(record) if id.matches(record.verifier) => OpenOutcome::Loaded(record),
-                Some(record) if now.since(record.created) < RENEWED => OpenOutcome::Renewed,
-                Some(_) => OpenOutcome::Ended,
-                None => OpenOutcome::Nothing,
-            })
+        };
+        let expires = write.expires;
+        let new = renewed.then(|| id.renewed());
+        write.verifier = id.verifier();
+        write.new_verifier = new.as_ref().map(SessionId::verifier);
+        match self.write(cookie.stored(&id), write, &updates).await? {
+            Applied::Done if repeats => Ok(cookie.reply(&new.unwrap_or(id), expires)),
+            Applied::Done => Ok(new.map_or(CommitOutcome::Keep, |new| cookie.reply(&new, expires))),
+            _ => Ok(CommitOutcome::Gone),
         }
     }
 
@@ -471,6 +546,10 @@ impl<S: Store> Backend for ServerSide<S> {
         false
     }
 
+    fn opens_at_once(&self) -> bool {
+        self.store.answers_at_once()
+    }
+
     fn size(&self, session: View<'_>, _: &Settings) -> Option<Size> {
         Some(Size {
             used: session.bytes(),
@@ -482,77 +561,52 @@ impl<S: Store> Backend for ServerSide<S> {
         self: Arc<Self>,
         request: OpenRequest<'_>,
     ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
-        let Some(token) = request.token else {
-            return BackendFuture::ready(Ok(OpenOutcome::Nothing));
+        match self.asked_for(request) {
+            Ok(id) => BackendFuture::pending(self.open_id(id, request.settings)),
+            Err(opened) => BackendFuture::ready(Ok(opened)),
+        }
+    }
+
+    fn open_now(&self, request: OpenRequest<'_>) -> Option<Result<OpenOutcome, Error>> {
+        let (id, settings) = match self.asked_for(request) {
+            Ok(id) => (id, request.settings),
+            Err(opened) => return Some(Ok(opened)),
         };
-        let id = match self.accepted(token, request.settings) {
-            Ok(id) => id,
-            Err(why) => return BackendFuture::ready(Ok(OpenOutcome::Refused(why))),
-        };
-        let opening = self.open_id(id, request.settings);
-        BackendFuture::pending(opening)
+        if !self.may_call_now() {
+            return None;
+        }
+        let now = settings.now();
+        let loading = self.store.load(stored(&id, settings), now);
+        // After an error `open` asks again, which may log and wait.
+        let record = at_once(loading)?.ok()?;
+        Some(Ok(opened(&id, record, *settings.expiry(), now)))
     }
 
     fn commit(
         self: Arc<Self>,
         commit: Commit<'_>,
     ) -> BackendFuture<'static, Result<CommitOutcome, Error>> {
-        let (changes, settings) = (commit.changes, commit.settings);
-        let has_cookie = commit.token.is_some();
-        // An id that opened nothing is never written under.
-        let found = commit.stored.and(commit.token).and_then(SessionId::parse);
-        let cookie = self.cookie(settings);
-        let is_signed = |(id, tag): &(SessionId, Option<_>)| match (&cookie.signer, tag) {
-            (Some(signer), Some(tag)) => id.is_signed(signer.clone(), tag),
-            (signer, _) => signer.is_none(),
-        };
-        let drawn = commit.drawn_token().and_then(SessionId::parse);
-        let (mut write, updates) = commit.to_write();
-        let expires = write.expires;
-        let (destroyed, renewed) = (changes.is_destroyed(), changes.is_renewed());
-        // A client that was told when the session ends is told again when that moves; one whose
-        // cookie another key signed, or an older manager set, gets today's.
-        let repeats = commit.resend
-            || !found.as_ref().is_none_or(is_signed)
-            || changes.entry(Lifetime::KEY).is_some()
-            || commit.is_persistent()
-                && commit.stored.is_some_and(|stored| {
-                    let expiry = settings.expiry_of(&stored.entries);
-                    expiry.touch_due(stored.created, stored.expires, commit.now)
-                });
-        let id = found.map(|(id, _)| id);
+        let keeping = self.keeping(&commit);
         BackendFuture::pending(async move {
-            let id = match id {
-                Some(id) if destroyed => {
-                    let id = cookie.stored(&id);
-                    self.limited(Operation::Destroy, id, self.store.destroy(id))
-                        .await?;
-                    self.awaited.tell(id);
-                    None
-                }
-                id => id,
-            };
-            let Some(id) = id else {
-                return match write.begins_a_session() {
-                    true => {
-                        let drawn = drawn.map(|(id, _)| id);
-                        self.create(write, drawn, &cookie).await
-                    }
-                    false if destroyed && has_cookie => Ok(CommitOutcome::Remove),
-                    false => Ok(CommitOutcome::Keep),
-                };
-            };
-            let new = renewed.then(|| id.renewed());
-            write.verifier = id.verifier();
-            write.new_verifier = new.as_ref().map(SessionId::verifier);
-            match self.write(cookie.stored(&id), write, &updates).await? {
-                Applied::Done if repeats => Ok(cookie.reply(&new.unwrap_or(id), expires)),
-                Applied::Done => {
-                    Ok(new.map_or(CommitOutcome::Keep, |new| cookie.reply(&new, expires)))
-                }
-                _ => Ok(gone()),
-            }
+            Ok(match self.keep(keeping).await? {
+                CommitOutcome::Gone => gone(),
+                reply => reply,
+            })
         })
+    }
+
+    fn commit_now(&self, commit: &Commit<'_>) -> Option<Result<CommitOutcome, Error>> {
+        // A log-out wakes tasks.
+        if !self.may_call_now() || commit.changes.is_destroyed() {
+            return None;
+        }
+        let keeping = self.keeping(commit);
+        // To compute an update again may use the session, which is locked.
+        if !keeping.updates.is_empty() {
+            return None;
+        }
+        // Of a session that is gone `commit` finds the same, and logs it.
+        at_once(self.keep(keeping)).filter(|kept| !matches!(kept, Ok(CommitOutcome::Gone)))
     }
 
     fn exchange(
@@ -563,7 +617,7 @@ impl<S: Store> Backend for ServerSide<S> {
         let Some((id, _)) = exchange.token.and_then(SessionId::parse) else {
             return BackendFuture::ready(Ok(Exchanged::Gone));
         };
-        let at = self.cookie(settings).stored(&id);
+        let at = stored(&id, settings);
         let (now, expiry) = (exchange.now, *settings.expiry());
         let (key, compute) = (Box::<str>::from(exchange.key), exchange.compute);
         BackendFuture::pending(async move {
@@ -631,7 +685,7 @@ impl<S: Store> Backend for ServerSide<S> {
 
     fn handle(&self, token: &str, settings: &Settings) -> Option<StoreId> {
         let (id, _) = SessionId::parse(token)?;
-        Some(self.cookie(settings).stored(&id))
+        Some(stored(&id, settings))
     }
 
     fn ended(
@@ -722,6 +776,40 @@ impl<S: Store> fmt::Debug for ServerSide<S> {
             .field("store", &self.store.name())
             .field("time_limit", &self.time_limit)
             .finish()
+    }
+}
+
+/// What is left of a [`Commit`] to be done in the store.
+struct Keeping {
+    /// The session that is there.
+    id: Option<SessionId>,
+    /// The id that a new session was given before its commit.
+    drawn: Option<SessionId>,
+    has_cookie: bool,
+    cookie: IdCookie,
+    write: Write,
+    updates: Vec<(Box<str>, Update)>,
+    destroyed: bool,
+    renewed: bool,
+    /// Whether the client is told its cookie again.
+    repeats: bool,
+}
+
+/// Returns what a request opens under `id`.
+fn opened(id: &SessionId, record: Option<Record>, expiry: Expiry, now: Timestamp) -> OpenOutcome {
+    let is_live = |record: &Record| {
+        let expiry = expiry.of(&record.entries);
+        !expiry.is_over(record.created, record.expires, now)
+    };
+    match record {
+        // A tombstone has no age, so that its absolute time is not over.
+        Some(record) if record.verifier != Verifier::NONE && !is_live(&record) => {
+            OpenOutcome::Nothing
+        }
+        Some(record) if id.matches(record.verifier) => OpenOutcome::Loaded(record),
+        Some(record) if now.since(record.created) < RENEWED => OpenOutcome::Renewed,
+        Some(_) => OpenOutcome::Ended,
+        None => OpenOutcome::Nothing,
     }
 }
 

@@ -21,14 +21,8 @@ pub(super) struct IdCookie {
 }
 
 impl IdCookie {
-    /// Returns the store's id of a session: the SHA-256 of the id's first part, XOR that of the
-    /// cookie's name, so that an id copied into a cookie of another name opens nothing.
-    ///
-    /// XOR, because `migrate_from` has to end sessions of which it has the store's id alone: from
-    /// one name's id follows the other's.
     pub(super) fn stored(&self, id: &SessionId) -> StoreId {
-        let id = Sha256::digest(&id.0[..SessionId::ROOT_LEN]).into();
-        StoreId::from_bytes(self.name.xor(NameHash(id)).0)
+        id.stored(self.name)
     }
 
     pub(super) fn token(&self, id: &SessionId) -> String {
@@ -44,6 +38,11 @@ impl IdCookie {
         let token = self.token(id);
         CommitOutcome::Set { token, expires }
     }
+}
+
+/// Returns the store's id of a session of the manager with these settings.
+pub(super) fn stored(id: &SessionId, settings: &Settings) -> StoreId {
+    id.stored(settings.cookie().name_hash())
 }
 
 /// Returns the HMAC that signs the ids of one cookie.
@@ -112,6 +111,16 @@ impl SessionId {
     /// Returns the text of the id in a cookie, without a signature.
     pub(super) fn text(&self) -> String {
         BASE64.encode(self.0)
+    }
+
+    /// Returns the store's id of a session: the SHA-256 of the id's first part, XOR that of the
+    /// cookie's name, so that an id copied into a cookie of another name opens nothing.
+    ///
+    /// XOR, because `migrate_from` has to end sessions of which it has the store's id alone: from
+    /// one name's id follows the other's.
+    fn stored(&self, name: NameHash) -> StoreId {
+        let id = Sha256::digest(&self.0[..Self::ROOT_LEN]).into();
+        StoreId::from_bytes(name.xor(NameHash(id)).0)
     }
 
     pub(super) fn verifier(&self) -> Verifier {

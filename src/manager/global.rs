@@ -1,7 +1,7 @@
 //! The process-wide manager.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt,
     panic::Location,
     pin::Pin,
@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, cache::Cache};
 use once_cell::sync::Lazy;
 
 use super::{Manager, default::default_manager};
@@ -31,6 +31,38 @@ static SET_BY: Mutex<Option<&'static Location<'static>>> = Mutex::new(None);
 thread_local! {
     /// The manager that [`with`] or [`scope`] uses instead of the process-wide one on this thread.
     static OVERRIDE: RefCell<Option<Arc<Manager>>> = const { RefCell::new(None) };
+
+    /// What this thread's requests use. Taken out while it is used.
+    static OWN: Cell<Option<Own>> = const { Cell::new(None) };
+}
+
+/// A thread's own handle on the process-wide manager. Its requests count their references on it: on
+/// one counter of all threads, two threads wait for each other (bench `two_threads`).
+struct Own {
+    global: Cache<&'static ArcSwap<Manager>, Arc<Manager>>,
+    handle: Arc<Manager>,
+}
+
+impl Own {
+    fn new() -> Self {
+        let mut global = Cache::new(&*SESSION_MANAGER);
+        let handle = Arc::new(Manager::clone(global.load()));
+        Self { global, handle }
+    }
+
+    /// Returns this thread's handle, after following the last [`set`].
+    fn current() -> Arc<Manager> {
+        let own = OWN.try_with(Cell::take).ok().flatten();
+        let mut own = own.unwrap_or_else(Self::new);
+        let global = own.global.load();
+        if !own.handle.is(global) {
+            own.handle = Arc::new(Manager::clone(global));
+        }
+        let handle = Arc::clone(&own.handle);
+        // An ending thread keeps none.
+        let _ = OWN.try_with(|cell| cell.set(Some(own)));
+        handle
+    }
 }
 
 /// Returns the manager that the application set, or the default manager. Never fails, never blocks.
@@ -55,9 +87,8 @@ pub fn get() -> Arc<Manager> {
 }
 
 /// Returns the manager for a new request.
-pub(super) fn current() -> Manager {
-    let manager = overridden(|manager| Manager::clone(manager))
-        .unwrap_or_else(|| Manager::clone(&SESSION_MANAGER.load()));
+pub(super) fn current() -> Arc<Manager> {
+    let manager = overridden(Arc::clone).unwrap_or_else(Own::current);
     manager.now_process_wide();
     manager
 }
@@ -65,8 +96,11 @@ pub(super) fn current() -> Manager {
 /// Sets the process-wide manager and returns the former one.
 ///
 /// It can be called at any time, even under load: a request in flight keeps the manager that it
-/// started with, and new requests use the new one. Only applications should call it, not library
-/// crates: if two places in the code replace each other's manager, a log line names both.
+/// started with, and new requests use the new one. A thread that has served requests keeps the
+/// former manager, with its connections, until it serves the next one or ends.
+///
+/// Only applications should call it, not library crates: if two places in the code replace each
+/// other's manager, a log line names both.
 ///
 /// ```
 /// # #[cfg(feature = "cookies")] {

@@ -89,6 +89,15 @@ impl Drop for Held<'_> {
     }
 }
 
+/// Returns `true` if the calls of stores have spans.
+pub(crate) fn is_traced() -> bool {
+    #[cfg(feature = "tracing")]
+    let is_traced = tracing::enabled!(target: "session_manager", tracing::Level::DEBUG);
+    #[cfg(not(feature = "tracing"))]
+    let is_traced = false;
+    is_traced
+}
+
 /// Creates the span of a call of a store, which has no id: the store, the method, and how it ended.
 #[cfg(feature = "tracing")]
 pub(crate) fn span(store: &'static str, operation: Operation) -> tracing::Span {

@@ -271,7 +271,7 @@ pub(super) struct Exchanging {
 
 impl Exchanging {
     pub(super) async fn run(&mut self, compute: Arc<Compute>) -> Result<(), Error> {
-        let manager = self.session.manager().clone();
+        let manager = Arc::clone(&self.session.0.manager);
         let by_host = self.by_host.as_deref();
         let settings = by_host.unwrap_or_else(|| manager.settings());
         let exchanging = manager.backend_arc().exchange(Exchange {

@@ -7,16 +7,13 @@ use std::{
 
 use super::Inner;
 use crate::{
-    backend::{CommitOutcome, OpenOutcome},
-    cookie::Tokens,
+    backend::OpenOutcome,
     error::Error,
-    expiry::Timestamp,
     future::BackendFuture,
     manager::Manager,
     session::{
         Session,
-        state::{Head, Life, Pending, State},
-        told::Done,
+        state::{Life, State},
     },
     settings::OnStoreError,
 };
@@ -26,41 +23,18 @@ use crate::{cookie::RequestHead, observer::Event};
 impl Session {
     /// Creates the session of a request that begins.
     pub(crate) fn new(
-        manager: Manager,
+        manager: Arc<Manager>,
         is_global: bool,
         is_https: bool,
         outer: Option<Self>,
     ) -> Self {
-        let state = State {
-            tokens: Tokens::default(),
-            by_host: None,
-            life: Life::Unread,
-            record: None,
-            origin: None,
-            live: None,
-            live_done: Done::default(),
-            pending: Pending::default(),
-            head: Head {
-                sent: false,
-                secure: true,
-                persistent: false,
-                looked: false,
-                resend: false,
-                lost: false,
-                outcome: CommitOutcome::Keep,
-            },
-            committed: Timestamp::from_millis(0),
-            settled: None,
-            in_flight: None,
-            lines: Vec::new(),
-        };
         let session = Self(Arc::new(Inner {
             manager,
             is_global,
             is_https,
             outer,
             inner: Mutex::default(),
-            state: Mutex::new(state),
+            state: Mutex::default(),
         }));
         if let Some(outer) = session.outer() {
             *outer.lock_inner() = Arc::downgrade(&session.0);
@@ -84,67 +58,140 @@ impl Session {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Parses the request head, once.
+    /// Parses the request head, once if it says anything of the session.
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn read(&self, request: &dyn RequestHead) {
-        let mut state = self.lock_unsettled();
-        if state.life != Life::Unread {
+        let slot = self.slot();
+        if slot.life().is_some_and(|life| life != Life::Unread) {
             return;
         }
         let (manager, is_https) = (&self.0.manager, self.0.is_https);
         let settings = manager.settings();
         let (tokens, refused) = manager.tokens(request);
+        let has_cookie = tokens.own.is_some();
+        let warning = settings.secure_warning(is_https, has_cookie, || request.is_to_loopback());
+        let is_to_loopback = settings.goes_by_host(is_https) && request.is_to_loopback();
+        let by_host = settings.for_host(request.host());
+        let says_nothing =
+            tokens.is_empty() && warning.is_none() && !is_to_loopback && by_host.is_none();
+        if says_nothing && slot.life().is_none() {
+            return;
+        }
+        let mut state = self.locked(slot);
         if let Some((why, text)) = refused {
             state.warn(settings.refused(text));
             self.tell(&mut state, Event::Refused { why });
         }
-        let has_cookie = tokens.own.is_some();
-        let is_to_loopback = || request.is_to_loopback();
-        if let Some(warning) = settings.secure_warning(is_https, has_cookie, is_to_loopback) {
+        if let Some(warning) = warning {
             state.warn(warning);
         }
-        state.head.secure = settings.is_secure(is_https, is_to_loopback);
+        state.head.is_to_loopback = is_to_loopback;
         state.tokens = tokens;
-        if let Some((settings, warning)) = settings.for_host(request.host()) {
+        if let Some((settings, warning)) = by_host {
             state.by_host = Some(Arc::new(settings));
             warning.into_iter().for_each(|warning| state.warn(warning));
         }
         state.life = Life::Unopened;
     }
 
-    /// Returns the session if it is loaded.
+    /// Returns the session if it is loaded, or opens at once.
     pub(crate) fn loaded(self) -> Result<Self, Error> {
-        let is_unopened = self.looked_at().life.is_unopened();
-        if is_unopened && !self.opens_at_once() {
-            Err(Error::NotLoaded)
-        } else {
-            Ok(self)
+        let opening = {
+            let mut state = self.looked_at();
+            if state.life.is_unopened() && !self.opens_at_once() {
+                return Err(Error::NotLoaded);
+            }
+            self.begin_open(&mut state, &())
+        };
+        match opening.map(BackendFuture::now) {
+            None => {}
+            Some(Ok(opened)) => self.opened(opened)?,
+            // The backend broke its word: it has to be awaited.
+            Some(Err(_)) => return Err(Error::NotLoaded),
         }
+        Ok(self)
     }
 
-    /// Opens the session, unless it is open.
+    /// Opens the session before its handler runs. Returns what is left to be awaited.
     ///
     /// # Errors
     ///
     /// [`Error::Unavailable`], if the backend cannot tell and
     /// [`OnStoreError::Fail`](crate::OnStoreError::Fail) is in force.
-    pub(crate) fn open(&self, request: &dyn Any) -> BackendFuture<'static, Result<(), Error>> {
-        let opening = {
-            let state = self.lock();
-            // What opens at once waits until the handler looks.
-            if !state.life.is_unopened() || self.opens_at_once() {
-                return BackendFuture::ready(Ok(()));
-            }
-            self.0
-                .manager
-                .opening(&state.tokens, self.settings(&state), request)
-        };
-        match opening.now() {
-            Ok(opened) => BackendFuture::ready(self.opened(opened)),
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn open(
+        &self,
+        request: &dyn Any,
+    ) -> Option<BackendFuture<'static, Result<(), Error>>> {
+        let opening = self.begin_open(&mut self.lock(), request);
+        self.finish_open(opening)
+    }
+
+    /// Opens the session, unless it is open, for a handler that asks for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub(crate) fn open_for_handler(&self) -> BackendFuture<'static, Result<(), Error>> {
+        let opening = self.begin_open(&mut self.looked_at(), &());
+        let rest = self.finish_open(opening);
+        rest.unwrap_or_else(|| BackendFuture::ready(Ok(())))
+    }
+
+    fn finish_open(
+        &self,
+        opening: Option<BackendFuture<'static, Result<OpenOutcome, Error>>>,
+    ) -> Option<BackendFuture<'static, Result<(), Error>>> {
+        match opening?.now() {
+            Ok(opened) => match self.opened(opened) {
+                Ok(()) => None,
+                error => Some(BackendFuture::ready(error)),
+            },
             Err(opening) => {
                 let session = self.clone();
-                BackendFuture::pending(async move { session.opened(opening.await) })
+                let opened = async move { session.opened(opening.await) };
+                Some(BackendFuture::pending(opened))
             }
+        }
+    }
+
+    /// Opens the session for a handler that asks for it. Returns what is left to be awaited.
+    fn begin_open(
+        &self,
+        state: &mut State,
+        request: &dyn Any,
+    ) -> Option<BackendFuture<'static, Result<OpenOutcome, Error>>> {
+        let manager = &self.0.manager;
+        let is_at_once = self.opens_at_once();
+        // A cookie waits until the session is read: what it holds stays the same.
+        if !state.life.is_unopened() || is_at_once && self.needs_response() {
+            return None;
+        }
+        let settings = self.settings(state);
+        match is_at_once.then(|| manager.opened_now(&state.tokens, settings)) {
+            Some(Some(Ok(opened))) => {
+                self.tell_opened(state, &opened);
+                state.open(opened, manager);
+                None
+            }
+            Some(Some(error)) => Some(BackendFuture::ready(error)),
+            _ => Some(manager.opening(&state.tokens, settings, request)),
+        }
+    }
+
+    /// Opens a session that opens at once when it is first read or written.
+    pub(super) fn open_at_look(&self, state: &mut State) {
+        if !state.life.is_unopened() || !self.opens_at_once() {
+            return;
+        }
+        let manager = &self.0.manager;
+        let settings = self.settings(state);
+        let opened = manager
+            .opened_now(&state.tokens, settings)
+            .or_else(|| manager.opening(&state.tokens, settings, &()).now().ok());
+        if let Some(Ok(opened)) = opened {
+            self.tell_opened(state, &opened);
+            state.open(opened, manager);
         }
     }
 
@@ -179,7 +226,10 @@ impl Session {
         self.0.manager.settings().loads_on_demand() && !self.needs_response()
     }
 
-    pub(super) fn opens_at_once(&self) -> bool {
-        self.0.manager.backend().opens_at_once()
+    /// Returns `true` if the session is opened when its handler asks for it, without waiting.
+    pub(crate) fn opens_at_once(&self) -> bool {
+        let manager = &self.0.manager;
+        let is_on_demand = manager.settings().loads_on_demand() && !self.needs_response();
+        !is_on_demand && manager.backend().opens_at_once()
     }
 }

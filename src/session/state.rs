@@ -53,6 +53,28 @@ pub(super) struct State {
     pub(super) lines: Vec<Line>,
 }
 
+/// The place of a session's state, which is made when it is first needed: a request without a cookie
+/// that does not use its session needs none (bench `overhead`, row "no cookie").
+#[derive(Default)]
+pub(super) struct Slot {
+    state: Option<State>,
+    /// Whether the head was sent before the state was made.
+    sent: bool,
+}
+
+impl Slot {
+    /// Returns where the session is in its life, if its state was made.
+    pub(super) fn life(&self) -> Option<Life> {
+        self.state.as_ref().map(|state| state.life)
+    }
+
+    /// Ends a request that needed no state; `false` if it did.
+    pub(super) fn end(&mut self) -> bool {
+        self.sent = true;
+        self.state.is_none()
+    }
+}
+
 /// Where a session is in its life.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
@@ -95,8 +117,8 @@ pub(super) struct Pending {
 pub(super) struct Head {
     /// Whether it was sent.
     pub(super) sent: bool,
-    /// Whether this client's cookie is `Secure`.
-    pub(super) secure: bool,
+    /// Whether the request went to a loopback host over plain http; asked in a debug build alone.
+    pub(super) is_to_loopback: bool,
     /// Whether the session's cookie has a `Max-Age`.
     pub(super) persistent: bool,
     /// Whether the handler read or wrote the session, so that the response depends on the cookie.
@@ -110,6 +132,32 @@ pub(super) struct Head {
 }
 
 impl State {
+    fn new(sent: bool) -> Self {
+        Self {
+            tokens: Tokens::default(),
+            by_host: None,
+            life: Life::Unread,
+            record: None,
+            origin: None,
+            live: None,
+            live_done: Done::default(),
+            pending: Pending::default(),
+            head: Head {
+                sent,
+                is_to_loopback: false,
+                persistent: false,
+                looked: false,
+                resend: false,
+                lost: false,
+                outcome: CommitOutcome::Keep,
+            },
+            committed: Timestamp::from_millis(0),
+            settled: None,
+            in_flight: None,
+            lines: Vec::new(),
+        }
+    }
+
     /// Applies what the backend opened for the first time.
     pub(super) fn open(&mut self, opened: OpenOutcome, manager: &Manager) {
         match opened {
@@ -316,28 +364,38 @@ impl State {
 /// The locked state. Its log lines are written, and its events told, once it is unlocked, because a
 /// subscriber of the log or an observer may use the session.
 pub(super) struct Locked<'a> {
-    pub(super) state: MutexGuard<'a, State>,
+    slot: MutexGuard<'a, Slot>,
     /// Behind the guard, because fields are dropped in their order.
-    pub(super) after: Lines<'a>,
+    after: Lines<'a>,
 }
 
 impl Deref for Locked<'_> {
     type Target = State;
 
+    #[expect(
+        clippy::expect_used,
+        reason = "`locked` makes it, and nothing takes it"
+    )]
     fn deref(&self) -> &State {
-        &self.state
+        self.slot.state.as_ref().expect("the state was made")
     }
 }
 
 impl DerefMut for Locked<'_> {
+    #[expect(
+        clippy::expect_used,
+        reason = "`locked` makes it, and nothing takes it"
+    )]
     fn deref_mut(&mut self) -> &mut State {
-        &mut self.state
+        self.slot.state.as_mut().expect("the state was made")
     }
 }
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        self.after.lines = std::mem::take(&mut self.state.lines);
+        if !self.lines.is_empty() {
+            self.after.lines = std::mem::take(&mut self.lines);
+        }
     }
 }
 
@@ -356,6 +414,15 @@ pub(super) struct Lines<'a> {
 
 impl Drop for Lines<'_> {
     fn drop(&mut self) {
+        if !self.lines.is_empty() {
+            self.write();
+        }
+    }
+}
+
+impl Lines<'_> {
+    #[cold]
+    fn write(&mut self) {
         for line in self.lines.drain(..) {
             match line {
                 Line::Warn(text) => log!(WARN, "{text}"),
@@ -398,10 +465,6 @@ impl Drop for Look<'_> {
 impl Session {
     /// Notes that the response depends on the session, because a handler has it: a stream may read
     /// it when the head is on its way, too late for `Vary: Cookie`.
-    pub(crate) fn mark_looked(&self) {
-        self.looked_at();
-    }
-
     pub(super) fn looked_at(&self) -> Locked<'_> {
         let mut state = self.lock();
         state.head.looked = true;
@@ -454,29 +517,29 @@ impl Session {
     /// Locks the state without applying a settled commit. Poisoning is ignored: every mutation is
     /// one step.
     pub(super) fn lock_unsettled(&self) -> Locked<'_> {
-        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.locked(self.slot())
+    }
+
+    pub(super) fn locked<'a>(&'a self, mut slot: MutexGuard<'a, Slot>) -> Locked<'a> {
+        if slot.state.is_none() {
+            slot.state = Some(State::new(slot.sent));
+        }
         let after = Lines {
             lines: Vec::new(),
             manager: &self.0.manager,
         };
-        Locked { state, after }
+        Locked { slot, after }
+    }
+
+    pub(super) fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Locks the state for reading or writing the session. The first call opens a session that
     /// opens at once.
     pub(super) fn look(&self) -> Look<'_> {
         let mut state = self.looked_at();
-        if state.life.is_unopened()
-            && self.opens_at_once()
-            && let Ok(Ok(opened)) = self
-                .0
-                .manager
-                .opening(&state.tokens, self.settings(&state), &())
-                .now()
-        {
-            self.tell_opened(&mut state, &opened);
-            state.take(opened, &self.0.manager);
-        }
+        self.open_at_look(&mut state);
         if state.live.is_some() && !state.head.sent {
             state.write_through();
             state.read_through();

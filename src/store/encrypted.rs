@@ -242,6 +242,10 @@ impl<S: Store> Store for Encrypted<S> {
         self.store.name()
     }
 
+    fn answers_at_once(&self) -> bool {
+        self.store.answers_at_once()
+    }
+
     async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
         let found = self.store.load(id, now).await?;
         found.map(|record| self.open(id, record)).transpose()

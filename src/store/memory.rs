@@ -402,6 +402,10 @@ impl Store for MemoryStore {
         "memory"
     }
 
+    fn answers_at_once(&self) -> bool {
+        true
+    }
+
     async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
         let mut shard = self.0.shard(id);
         self.0.sweep(&mut shard, now);

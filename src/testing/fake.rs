@@ -30,7 +30,7 @@ use crate::{
 /// # Ok::<(), session_manager::Error>(())
 /// ```
 pub fn session() -> Session {
-    let session = Session::new(Manager::new(Fake), true, false, None);
+    let session = Session::new(Manager::new(Fake).into(), true, false, None);
     // Cannot fail: there is nothing to open.
     let _ = session.opened(Ok(OpenOutcome::Nothing));
     session

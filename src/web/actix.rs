@@ -44,7 +44,7 @@ where
 
     fn new_transform(&self, service: S) -> Self::Future {
         ready(Ok(SessionService {
-            middleware: self.clone(),
+            middleware: self.for_service(),
             service: Rc::new(service),
         }))
     }
@@ -64,9 +64,10 @@ where
     fn call(&self, request: ServiceRequest) -> Self::Future {
         let is_https = request.app_config().secure();
         let session = self.begin(request.extensions().get::<Sessions>(), is_https);
-        let mut opening = BackendFuture::ready(Ok(()));
+        let mut opening = None;
         if let Some(session) = &session {
-            if !session.manager().backend().opens_at_once() {
+            // The head is still there when the handler asks.
+            if !session.opens_at_once() {
                 opening = session.begin(&Head::of(request.head()), request.request());
             }
             let sessions = Sessions::new(session.clone());

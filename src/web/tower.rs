@@ -20,7 +20,6 @@ use super::{
 use crate::{
     cookie::{Found, RequestHead, SessionCookie},
     error::Error,
-    future::BackendFuture,
     manager::middleware::Middleware,
     request::{HasSession, Sessions},
     session::commit::Headers,
@@ -56,7 +55,7 @@ where
         let service = mem::replace(&mut self.service, clone);
         let is_https = request.uri().scheme() == Some(&Scheme::HTTPS);
         let session = self.begin(request.extensions().get::<Sessions>(), is_https);
-        let mut opening = BackendFuture::ready(Ok(()));
+        let mut opening = None;
         if let Some(session) = &session {
             opening = session.begin(&Head::of(&request), request.extensions());
             let sessions = Sessions::new(session.clone());

@@ -107,8 +107,7 @@ impl<T: Theirs> Bridge<T> {
     }
 
     async fn load(&self) -> Result<Data, Error> {
-        self.session.mark_looked();
-        self.session.open(&()).await?;
+        self.session.open_for_handler().await?;
         let mut data = Data::new();
         for (key, value) in self.session.entries() {
             let json = json(value.borrowed()).map_err(|source| Error::WrongType {
@@ -195,7 +194,7 @@ impl<T: Theirs> Bridge<T> {
     /// Their `cycle_id` takes the id away before it deletes the old record; `flush` and `delete` do
     /// not.
     async fn delete(&self) -> Result<(), Error> {
-        self.session.open(&()).await?;
+        self.session.open_for_handler().await?;
         let is_renewed = {
             let mut known = self.known();
             known.is_renewed = known.theirs.as_ref().is_some_and(|theirs| !theirs.has_id());

@@ -10,7 +10,7 @@ use std::{
 
 use crate::common::{
     App, Clock, Gates, Log, Server, Web, Wire, block_on, on_every_framework,
-    server_side::{Flaky, How, store_tests},
+    server_side::{Counting, Flaky, How, store_tests},
     until,
 };
 use session_manager::{
@@ -208,6 +208,55 @@ fn a_session_on_demand_is_loaded_at_the_first_use(web: Web) {
     assert_eq!(server.with_cookie("/sync", cookie).body, "value");
 }
 
+fn memory_is_asked_when_the_handler_asks_for_its_session(web: Web) {
+    let store = Counting::new(MemoryStore::new());
+    let manager = Manager::new(ServerSide::new(store.clone()));
+    let (in_handler, counted) = (manager.clone(), store.clone());
+    let app = App::new().get_request("/late", move |request, _| {
+        let before = counted.calls();
+        let session = in_handler.session(&request);
+        let asked = counted.calls();
+        let value = session.map(|session| session.get("key").unwrap_or_default());
+        let read = counted.calls();
+        async move { Ok(format!("{before} {asked} {read} {}", value?)) }
+    });
+    let server = Server::start(web, app.wrap(manager.middleware()));
+    let cookie = server.raw("/run/add.key.value", &[]).cookie();
+    store.calls();
+    assert_eq!(server.with_cookie("/late", cookie).body, "0 1 0 value");
+    assert_eq!(server.raw("/late", &[]).body, "0 0 0 ", "no cookie");
+}
+
+/// It breaks the word of [`Store::answers_at_once`] if it hangs.
+fn a_store_that_fails_at_once_is_a_503_or_a_read_only_session(web: Web) {
+    let cookie = format!("_session={}", "A".repeat(64));
+    let serve = |how, policy| {
+        let store = Away {
+            at_once: true,
+            ..Away::new(how, web)
+        };
+        let backend = ServerSide::new(store).time_limit(Duration::from_millis(200));
+        let builder = Manager::builder(backend).on_store_error(policy);
+        Server::scripts(web, builder.build().unwrap().middleware())
+    };
+    let server = serve(How::Refuses, OnStoreError::Fail);
+    assert_eq!(
+        server.with_cookie("/idle", &cookie).status,
+        200,
+        "untouched"
+    );
+    for path in ["/run/get.key", "/run/add.key.value", "/run/destroy"] {
+        let answer = server.with_cookie(path, &cookie);
+        assert_eq!((answer.status, answer.set_cookie()), (503, None), "{path}");
+    }
+    let server = serve(How::Refuses, OnStoreError::Anonymous);
+    let answer = server.with_cookie("/run/get.key,add.key.value", &cookie);
+    assert_eq!((answer.status, &*answer.body), (200, "none,read only"));
+    let server = serve(How::Hangs, OnStoreError::Fail);
+    let answer = server.with_cookie("/run/add.key.value", &cookie);
+    assert_eq!((answer.status, answer.set_cookie()), (503, None));
+}
+
 #[test]
 fn a_cookie_backend_cannot_list_a_users_sessions_and_says_why() {
     let manager = Manager::new(SignedCookie::new(crate::common::key()));
@@ -302,21 +351,40 @@ fn a_store_that_cannot_limit_sessions_says_so_and_sets_no_user(web: Web) {
 
 /// A store that is unavailable. Its name is the framework's, so that each test finds its own log lines.
 #[derive(Clone, Copy)]
-struct Away(How, Web);
+struct Away {
+    how: How,
+    web: Web,
+    at_once: bool,
+}
+
+impl Away {
+    fn new(how: How, web: Web) -> Self {
+        let at_once = false;
+        Self { how, web, at_once }
+    }
+}
 
 impl Store for Away {
+    /// The log of each test is found by it.
     fn name(&self) -> &'static str {
-        self.1.name()
+        match self.at_once {
+            true => "in memory",
+            false => self.web.name(),
+        }
+    }
+
+    fn answers_at_once(&self) -> bool {
+        self.at_once
     }
 
     async fn load(&self, _: StoreId, _: Timestamp) -> Result<Option<Record>, StoreError> {
-        self.0.answer(self.name()).await
+        self.how.answer(self.name()).await
     }
 
     async fn create(&self, _: StoreId, _: &Write) -> Result<bool, StoreError> {
-        match self.0 {
+        match self.how {
             How::Corrupt => Ok(true),
-            _ => self.0.answer(self.name()).await,
+            _ => self.how.answer(self.name()).await,
         }
     }
 
@@ -334,7 +402,7 @@ fn a_store_outage_is_a_503_in_time_or_a_read_only_session(web: Web) {
     let cookie = format!("_session={}", "A".repeat(64));
     let limit = Duration::from_millis(200);
     let serve = |how, policy| {
-        let store = Away(how, web);
+        let store = Away::new(how, web);
         let backend = ServerSide::new(store).time_limit(limit);
         let manager = Manager::builder(backend)
             .on_store_error(policy)
@@ -379,7 +447,7 @@ fn a_store_outage_is_a_503_in_time_or_a_read_only_session(web: Web) {
 
 fn a_corrupt_record_is_an_empty_session_and_left_unchanged(web: Web) {
     let log = Log::of_process();
-    let manager = Manager::new(ServerSide::new(Away(How::Corrupt, web)));
+    let manager = Manager::new(ServerSide::new(Away::new(How::Corrupt, web)));
     let server = Server::scripts(web, manager.middleware());
     let cookie = format!("_session={}", "A".repeat(64));
     let answer = server.with_cookie("/run/get.key,add.key.value", &cookie);
@@ -519,6 +587,8 @@ on_every_framework!(
     a_cookie_backend_cannot_limit_a_users_sessions_and_says_why,
     a_store_that_cannot_limit_sessions_says_so_and_sets_no_user,
     a_session_on_demand_is_loaded_at_the_first_use,
+    memory_is_asked_when_the_handler_asks_for_its_session,
+    a_store_that_fails_at_once_is_a_503_or_a_read_only_session,
     a_store_outage_is_a_503_in_time_or_a_read_only_session,
     a_corrupt_record_is_an_empty_session_and_left_unchanged,
     the_next_save_stores_what_a_failed_save_did_not,

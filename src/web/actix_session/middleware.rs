@@ -182,8 +182,7 @@ fn is_served(request: &ServiceRequest) -> bool {
 }
 
 fn open(session: &Session) -> BackendFuture<'static, Result<(), Error>> {
-    session.mark_looked();
-    session.open(&())
+    session.open_for_handler()
 }
 
 /// One request: its own session, the one of actix-session, and what the latter had at the start.
