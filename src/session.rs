@@ -532,7 +532,7 @@ impl Session {
             None => state.tokens.own()?,
         };
         let backend = self.0.manager.backend();
-        let handle = backend.handle(token, self.settings(&state))?;
+        let handle = backend.handle(token, self.settings(state))?;
         Some(handle.to_string())
     }
 
