@@ -178,6 +178,7 @@ impl SessionCookie {
     }
 
     /// Returns what a value of this cookie is bound to: its name, and its tenant if it has one.
+    #[cfg(any(test, feature = "cookies", feature = "server-side"))]
     pub(crate) fn bound_name(&self) -> &str {
         self.bound.as_deref().unwrap_or(&self.name)
     }
