@@ -2,15 +2,62 @@
 //!
 //! Both must be in `PATH` (Debian: `apt-get install chromium chromium-driver`), so these tests run
 //! only when asked for: `cargo test --all-features --test browser -- --ignored`. Each has an example
-//! of its own, and a browser or two with a driver each.
+//! of its own, and a browser or two with a driver each. Tests of the demo run on that of each framework.
+//!
+//! `access` has the checks of accessibility. `pictures` makes the pictures of the demo in `docs`.
 
+#[path = "browser/access.rs"]
+mod access;
 #[path = "browser/driver.rs"]
 mod driver;
+#[path = "browser/pictures.rs"]
+mod pictures;
 #[path = "common/process.rs"]
 mod process;
 
 use driver::{Browser, Example};
 use serde_json::json;
+
+/// The demo in actix-web.
+const DEMO: &str = "demo";
+
+/// Makes each function a test of the demo in every framework.
+macro_rules! on_every_demo {
+    ($($test:ident),+ $(,)?) => {
+        mod on_actix {
+            $(
+                #[test]
+                #[ignore = "needs chromium and chromedriver: tests/run.sh"]
+                fn $test() { super::$test(super::DEMO) }
+            )+
+        }
+        #[cfg(feature = "axum")]
+        mod on_axum {
+            $(
+                #[test]
+                #[ignore = "needs chromium and chromedriver: tests/run.sh"]
+                fn $test() { super::$test("demo_axum") }
+            )+
+        }
+    };
+}
+
+on_every_demo! {
+    logging_in_works_and_its_message_is_seen_once,
+    creating_and_deleting_a_record_leave_a_message_each,
+    a_form_whose_token_is_not_of_this_session_is_refused_and_changes_nothing,
+    after_logging_out_neither_the_address_nor_the_back_button_shows_the_protected_page,
+    storing_too_much_says_so_and_keeps_what_was_stored,
+    a_remembered_login_survives_a_restart_of_the_browser_and_another_does_not,
+    a_login_that_is_not_fresh_is_asked_for_the_password_again,
+    a_session_ended_from_another_browser_is_logged_out_at_its_next_click,
+    ending_all_others_keeps_this_session_and_ending_this_one_logs_out,
+    the_inspector_shows_this_session_and_ends_another,
+    requests_at_once_lose_nothing_on_the_server_and_the_page_says_what_a_cookie_loses,
+    a_log_out_wins_against_a_slow_request_on_the_server_and_the_page_says_that_a_cookie_does_not,
+    switching_from_cookie_to_memory_fails_no_request_and_logs_no_user_out,
+    the_races_can_be_tried_without_a_script,
+}
 
 fn log_in(browser: &Browser) {
     browser.open("/login");
@@ -56,10 +103,8 @@ fn user(browser: &Browser) -> serde_json::Value {
     browser.script("return document.querySelector('header .user')?.textContent ?? null")
 }
 
-#[test]
-#[ignore = "needs chromium and chromedriver: tests/run.sh"]
-fn logging_in_works_and_its_message_is_seen_once() {
-    let browser = Browser::start();
+fn logging_in_works_and_its_message_is_seen_once(demo: &str) {
+    let browser = Browser::start(demo);
     browser.open("/admin");
     assert_eq!(browser.path(), "/login");
     let asked = message("warning", "Log in to see that page");
@@ -78,7 +123,7 @@ fn logging_in_works_and_its_message_is_seen_once() {
 #[test]
 #[ignore = "needs chromium and chromedriver: tests/run.sh"]
 fn a_message_shows_what_was_typed_as_text_and_not_as_html() {
-    let browser = Browser::start();
+    let browser = Browser::start(DEMO);
     browser.open("/login");
     browser.fill("name", "<b>name</b>");
     browser.fill("password", "wrong");
@@ -94,10 +139,8 @@ fn a_message_shows_what_was_typed_as_text_and_not_as_html() {
     assert_eq!(user(&browser), json!(null));
 }
 
-#[test]
-#[ignore = "needs chromium and chromedriver: tests/run.sh"]
-fn creating_and_deleting_a_record_leave_a_message_each() {
-    let browser = Browser::start();
+fn creating_and_deleting_a_record_leave_a_message_each(demo: &str) {
+    let browser = Browser::start(demo);
     log_in(&browser);
     let before = rows(&browser);
 
@@ -115,10 +158,8 @@ fn creating_and_deleting_a_record_leave_a_message_each() {
     assert_eq!(rows(&browser), before);
 }
 
-#[test]
-#[ignore = "needs chromium and chromedriver: tests/run.sh"]
-fn a_form_whose_token_is_not_of_this_session_is_refused_and_changes_nothing() {
-    let browser = Browser::start();
+fn a_form_whose_token_is_not_of_this_session_is_refused_and_changes_nothing(demo: &str) {
+    let browser = Browser::start(demo);
     for token in ["", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
         log_in(&browser);
         let before = rows(&browser);
@@ -133,10 +174,8 @@ fn a_form_whose_token_is_not_of_this_session_is_refused_and_changes_nothing() {
     }
 }
 
-#[test]
-#[ignore = "needs chromium and chromedriver: tests/run.sh"]
-fn after_logging_out_neither_the_address_nor_the_back_button_shows_the_protected_page() {
-    let browser = Browser::start();
+fn after_logging_out_neither_the_address_nor_the_back_button_shows_the_protected_page(demo: &str) {
+    let browser = Browser::start(demo);
     log_in(&browser);
     assert!(!rows(&browser).is_empty());
 
@@ -160,7 +199,7 @@ fn after_logging_out_neither_the_address_nor_the_back_button_shows_the_protected
 #[test]
 #[ignore = "needs chromium and chromedriver: tests/run.sh"]
 fn a_forged_cookie_is_nobody_and_one_can_log_in_again() {
-    let browser = Browser::start();
+    let browser = Browser::start(DEMO);
     log_in(&browser);
     let genuine = browser.cookie("_session");
     let value = genuine["value"].as_str().unwrap();
@@ -193,10 +232,8 @@ fn a_forged_cookie_is_nobody_and_one_can_log_in_again() {
     }
 }
 
-#[test]
-#[ignore = "needs chromium and chromedriver: tests/run.sh"]
-fn storing_too_much_says_so_and_keeps_what_was_stored() {
-    let browser = Browser::start();
+fn storing_too_much_says_so_and_keeps_what_was_stored(demo: &str) {
+    let browser = Browser::start(demo);
     log_in(&browser);
     browser.open("/session");
     browser.fill("key", "colour");
@@ -222,10 +259,10 @@ fn storing_too_much_says_so_and_keeps_what_was_stored() {
 #[test]
 #[ignore = "needs chromium and chromedriver: tests/run.sh"]
 fn the_session_cookie_is_out_of_reach_for_scripts_and_other_sites() {
-    let browser = Browser::start();
+    let browser = Browser::start(DEMO);
     log_in(&browser);
     // WebDriver says `Lax` of a cookie that says nothing, too; the DevTools protocol does not.
-    let cookies = browser.devtools("Network.getCookies");
+    let cookies = browser.devtools("Network.getCookies", json!({}));
     let [cookie] = cookies["cookies"].as_array().unwrap().as_slice() else {
         panic!("{cookies} is not one cookie");
     };
@@ -239,7 +276,7 @@ fn the_session_cookie_is_out_of_reach_for_scripts_and_other_sites() {
 #[test]
 #[ignore = "needs chromium and chromedriver: tests/run.sh"]
 fn a_session_that_is_in_its_cookie_alone_is_in_no_list_and_the_page_says_why() {
-    let browser = Browser::start();
+    let browser = Browser::start(DEMO);
     log_in(&browser);
     browser.open("/devices");
     assert_eq!(status(&browser), 200);
@@ -250,10 +287,8 @@ fn a_session_that_is_in_its_cookie_alone_is_in_no_list_and_the_page_says_why() {
     assert!(said.contains("SESSION_URL=memory:"), "{said}");
 }
 
-#[test]
-#[ignore = "needs chromium and chromedriver: tests/run.sh"]
-fn a_remembered_login_survives_a_restart_of_the_browser_and_another_does_not() {
-    let demo = Example::demo("memory:");
+fn a_remembered_login_survives_a_restart_of_the_browser_and_another_does_not(demo: &str) {
+    let demo = Example::demo(demo, "memory:");
     for remember in [true, false] {
         let mut browser = Browser::on(&demo, &[]);
         browser.open("/login");
@@ -271,10 +306,8 @@ fn a_remembered_login_survives_a_restart_of_the_browser_and_another_does_not() {
     }
 }
 
-#[test]
-#[ignore = "needs chromium and chromedriver: tests/run.sh"]
-fn a_login_that_is_not_fresh_is_asked_for_the_password_again() {
-    let browser = Browser::on(&Example::demo_fresh_for("8"), &[]);
+fn a_login_that_is_not_fresh_is_asked_for_the_password_again(demo: &str) {
+    let browser = Browser::on(&Example::demo_fresh_for(demo, "8"), &[]);
     log_in(&browser);
     let text = |id: &str| {
         browser.script(&format!(
@@ -304,10 +337,8 @@ fn a_login_that_is_not_fresh_is_asked_for_the_password_again() {
     assert_eq!(user(&browser), "ada");
 }
 
-#[test]
-#[ignore = "needs chromium and chromedriver: tests/run.sh"]
-fn the_inspector_shows_this_session_and_ends_another() {
-    let demo = Example::demo("memory:");
+fn the_inspector_shows_this_session_and_ends_another(demo: &str) {
+    let demo = Example::demo(demo, "memory:");
     let (here, there) = (
         Browser::on(&demo, &[FIREFOX]),
         Browser::on(&demo, &[SAFARI]),
@@ -364,10 +395,8 @@ const FIREFOX: &str =
 const SAFARI: &str = "--user-agent=Mozilla/5.0 (iPhone; CPU iPhone OS 18_7 like Mac OS X) AppleWebKit/605.1.15 \
                       (KHTML, like Gecko) Version/26.1 Mobile/15E148 Safari/604.1";
 
-#[test]
-#[ignore = "needs chromium and chromedriver: tests/run.sh"]
-fn a_session_ended_from_another_browser_is_logged_out_at_its_next_click() {
-    let demo = Example::demo("memory:");
+fn a_session_ended_from_another_browser_is_logged_out_at_its_next_click(demo: &str) {
+    let demo = Example::demo(demo, "memory:");
     let (here, there) = (
         Browser::on(&demo, &[FIREFOX]),
         Browser::on(&demo, &[SAFARI]),
@@ -399,10 +428,8 @@ fn a_session_ended_from_another_browser_is_logged_out_at_its_next_click() {
     assert_eq!(rows(&here), records);
 }
 
-#[test]
-#[ignore = "needs chromium and chromedriver: tests/run.sh"]
-fn ending_all_others_keeps_this_session_and_ending_this_one_logs_out() {
-    let demo = Example::demo("memory:");
+fn ending_all_others_keeps_this_session_and_ending_this_one_logs_out(demo: &str) {
+    let demo = Example::demo(demo, "memory:");
     let (here, there) = (
         Browser::on(&demo, &[FIREFOX]),
         Browser::on(&demo, &[SAFARI]),
@@ -422,6 +449,115 @@ fn ending_all_others_keeps_this_session_and_ending_this_one_logs_out() {
     assert_eq!(here.path(), "/login");
     assert_eq!(messages(&here), message("info", "You are logged out"));
     assert_eq!(user(&here), json!(null));
+}
+
+/// Opens the page of races, presses a button and returns what the page says in the end.
+fn race(browser: &Browser, button: &str, output: &str) -> String {
+    browser.open("/races");
+    run(browser, button, output)
+}
+
+fn run(browser: &Browser, button: &str, output: &str) -> String {
+    browser.click(button);
+    browser.wait_until("the race is over", || {
+        let over = format!(
+            "return !document.getElementById('run-{output}').disabled
+                 && document.getElementById('{output}-result').textContent"
+        );
+        browser.script(&over).is_string()
+    });
+    let said = format!("return document.getElementById('{output}-result').textContent");
+    browser.script(&said).as_str().unwrap().to_owned()
+}
+
+fn requests_at_once_lose_nothing_on_the_server_and_the_page_says_what_a_cookie_loses(demo: &str) {
+    let browser = Browser::on(&Example::demo(demo, "memory:"), &[]);
+    log_in(&browser);
+    let said = race(&browser, "Send 20 requests at once", "together");
+    assert_eq!(said, "20 of 20 entries kept, and 20 of 20 counted.");
+
+    let browser = Browser::start(demo);
+    log_in(&browser);
+    let said = race(&browser, "Send 20 requests at once", "together");
+    let (kept, said) = said.split_once(" of 20 entries kept").unwrap();
+    assert!((1..20).contains(&kept.parse().unwrap()), "{kept}");
+    assert!(
+        said.contains("The cookie holds the whole session"),
+        "{said}"
+    );
+}
+
+fn a_log_out_wins_against_a_slow_request_on_the_server_and_the_page_says_that_a_cookie_does_not(
+    demo: &str,
+) {
+    let browser = Browser::on(&Example::demo(demo, "memory:"), &[]);
+    log_in(&browser);
+    let said = race(&browser, "Start it and log out", "logout");
+    assert!(
+        said.contains("restored nothing: you are logged out"),
+        "{said}"
+    );
+    browser.open("/admin");
+    assert_eq!(browser.path(), "/login");
+
+    let browser = Browser::start(demo);
+    log_in(&browser);
+    let said = race(&browser, "Start it and log out", "logout");
+    assert!(said.contains("restored the session"), "{said}");
+    assert!(said.contains("which the server cannot end"), "{said}");
+    browser.open("/admin");
+    assert_eq!(browser.path(), "/admin");
+}
+
+fn switching_from_cookie_to_memory_fails_no_request_and_logs_no_user_out(demo: &str) {
+    let browser = Browser::on(&Example::demo(demo, "signed:"), &[FIREFOX]);
+    log_in(&browser);
+    let said = race(&browser, "Switch while requests are sent", "change");
+    let (sent, said) = said.split_once(" requests sent, ").unwrap();
+    assert!(sent.parse::<u32>().unwrap() > 20, "{sent}");
+    let expected = "0 failed. Sessions are now kept in memory, and you are still logged in as ada.";
+    assert_eq!(said, expected);
+
+    browser.open("/devices");
+    assert_eq!(user(&browser), "ada");
+    assert_eq!(devices(&browser), [("Firefox on Linux".to_owned(), true)]);
+    browser.press("End this session");
+    assert_eq!(messages(&browser), message("info", "You are logged out"));
+}
+
+fn the_races_can_be_tried_without_a_script(demo: &str) {
+    let browser = Browser::on(&Example::demo(demo, "memory:"), &[]);
+    log_in(&browser);
+    let scripts = |off| {
+        let params = json!({ "value": off });
+        browser.devtools("Emulation.setScriptExecutionDisabled", params);
+    };
+    scripts(true);
+    browser.open("/races");
+    let shown = "return [...document.querySelectorAll('main button')]
+                     .filter(button => button.checkVisibility()).map(button => button.textContent)";
+    let plain = json!(["Add one, slowly", "Start it in a new tab"]);
+    assert_eq!(browser.script(shown), plain);
+    browser.press("Add one, slowly");
+    assert_eq!(browser.path(), "/races");
+    let kept = "return document.getElementById('keys').textContent";
+    assert_eq!(browser.script(kept), "1");
+
+    let first = browser.tab();
+    browser.click("Start it in a new tab");
+    browser.press("Log out");
+    let second = browser.other_tab(&first);
+    browser.switch_to(Some(second));
+    browser.wait_until("the slow request has ended", || browser.path() == "/login");
+    assert_eq!(user(&browser), json!(null));
+
+    let browser = Browser::start(demo);
+    log_in(&browser);
+    browser.open("/races");
+    browser.press("Switch to memory");
+    let text = "Sessions are kept in memory from now on, and you are still logged in";
+    assert_eq!(messages(&browser), message("success", text));
+    assert_eq!(user(&browser), "ada");
 }
 
 #[test]

@@ -134,7 +134,7 @@ suite 'RedisStore on Valkey' on_valkey
 # A few seconds of each; tests/long.sh has them at full length.
 suite 'swaps under load, and stores that break' \
     cargo test --all-features --test swap_under_load --test soak -- --include-ignored
-suite 'the demo and the WebSocket example in a browser' cargo test --all-features --test browser -- --ignored
+suite 'the demos and the WebSocket example in a browser' cargo test --all-features --test browser -- --ignored
 check 'fuzzing, a minute in all' fuzz/run.sh 7
 check 'the benches do what they measure' cargo test --quiet --all-features --bench overhead --bench allocations --bench two_threads -- --test
 check 'the benches of the stores run' cargo test --quiet --all-features --bench memory_store --bench sql_stores -- --test

@@ -26,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// Features that change what an example can do: it is built with those that the test was built with.
-const FEATURES: [(&str, bool); 6] = [
+const FEATURES: [(&str, bool); 7] = [
+    ("axum", cfg!(feature = "axum")),
     ("memory", cfg!(feature = "memory")),
     ("metrics", cfg!(feature = "metrics")),
     ("redis", cfg!(feature = "redis")),
@@ -46,14 +47,14 @@ struct Running {
 
 impl Example {
     /// Starts a demo with this `SESSION_URL`.
-    pub(crate) fn demo(session_url: &str) -> Self {
-        Self::start("demo", &[("SESSION_URL", session_url)])
+    pub(crate) fn demo(demo: &str, session_url: &str) -> Self {
+        Self::start(demo, &[("SESSION_URL", session_url)])
     }
 
     /// Starts a demo in which a login is fresh for `seconds`.
-    pub(crate) fn demo_fresh_for(seconds: &str) -> Self {
+    pub(crate) fn demo_fresh_for(demo: &str, seconds: &str) -> Self {
         let variables = [("SESSION_URL", "memory:"), ("DEMO_FRESH", seconds)];
-        Self::start("demo", &variables)
+        Self::start(demo, &variables)
     }
 
     pub(crate) fn websocket() -> Self {
@@ -92,9 +93,9 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// A browser with a demo of its own.
-    pub(crate) fn start() -> Self {
-        Self::on(&Example::demo("signed:"), &[])
+    /// A browser with a demo of its own, whose sessions are in a cookie.
+    pub(crate) fn start(demo: &str) -> Self {
+        Self::on(&Example::demo(demo, "signed:"), &[])
     }
 
     /// Another browser, started with these flags, that looks at `example`.
@@ -161,6 +162,21 @@ impl Browser {
         self.command(Method::GET, "/window", &Value::Null).unwrap()
     }
 
+    /// A tab that is not `tab`, once there is one.
+    pub(crate) fn other_tab(&self, tab: &Value) -> Value {
+        let other = || {
+            let tabs = self.command(Method::GET, "/window/handles", &Value::Null);
+            let tabs = tabs.unwrap();
+            tabs.as_array()
+                .unwrap()
+                .iter()
+                .find(|it| *it != tab)
+                .cloned()
+        };
+        self.wait_until("there is another tab", || other().is_some());
+        other().unwrap()
+    }
+
     /// Brings another tab to the front: a new one, or one that was there.
     pub(crate) fn switch_to(&self, tab: Option<Value>) {
         let tab = tab.unwrap_or_else(|| {
@@ -217,10 +233,48 @@ impl Browser {
         self.post("/cookie", &json!({ "cookie": cookie }));
     }
 
-    /// What the DevTools protocol answers to a command without parameters.
-    pub(crate) fn devtools(&self, command: &str) -> Value {
-        let body = json!({ "cmd": command, "params": {} });
+    /// What the DevTools protocol answers to a command.
+    #[expect(clippy::needless_pass_by_value, reason = "always a literal")]
+    pub(crate) fn devtools(&self, command: &str, params: Value) -> Value {
+        let body = json!({ "cmd": command, "params": params });
         self.post("/goog/cdp/execute", &body)
+    }
+
+    /// Shows pages as a screen of this size does, in a `light` or `dark` colour scheme.
+    pub(crate) fn look(&self, width: u32, height: u32, scheme: &str) {
+        let screen = json!({
+            "width": width,
+            "height": height,
+            "deviceScaleFactor": 1,
+            "mobile": width < 500,
+        });
+        self.devtools("Emulation.setDeviceMetricsOverride", screen);
+        let scheme = json!({ "name": "prefers-color-scheme", "value": scheme });
+        self.devtools(
+            "Emulation.setEmulatedMedia",
+            json!({ "features": [scheme] }),
+        );
+    }
+
+    /// Runs JavaScript that calls its last argument with what it returns.
+    pub(crate) fn script_later(&self, script: &str) -> Value {
+        self.post("/execute/async", &json!({ "script": script, "args": [] }))
+    }
+
+    /// A picture of what the window shows: PNG, in base64.
+    pub(crate) fn picture(&self) -> String {
+        let picture = self.command(Method::GET, "/screenshot", &Value::Null);
+        picture.unwrap().as_str().unwrap().to_owned()
+    }
+
+    /// Presses a key of the keyboard.
+    pub(crate) fn key(&self, key: &str) {
+        let actions = json!([
+            { "type": "keyDown", "value": key },
+            { "type": "keyUp", "value": key },
+        ]);
+        let keyboard = json!({ "type": "key", "id": "keyboard", "actions": actions });
+        self.post("/actions", &json!({ "actions": [keyboard] }));
     }
 
     /// Does what leads to another page, and waits for that: a driver may come back before the page
@@ -299,14 +353,11 @@ fn program(name: &str) -> PathBuf {
     static BUILT: Once = Once::new();
     BUILT.call_once(|| {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args([
-            "build",
-            "--quiet",
-            "--example",
-            "demo",
-            "--example",
-            "websocket",
-        ]);
+        cargo.args(["build", "--quiet"]);
+        cargo.args(["--example", "demo", "--example", "websocket"]);
+        if cfg!(feature = "axum") {
+            cargo.args(["--example", "demo_axum"]);
+        }
         for (feature, _) in FEATURES.iter().filter(|(_, is_on)| *is_on) {
             cargo.args(["--features", feature]);
         }

@@ -1,11 +1,12 @@
 //! A page of the application: it shows the content and the size of the session.
 
-use actix_web::{HttpRequest, HttpResponse, http::header::LOCATION, web};
 use minijinja::context;
 use serde::Deserialize;
 use session_manager::{Error, Message, Session};
 
-use crate::{csrf, pages};
+use super::{Reply, csrf, pages};
+
+pub const PATH: &str = "/session";
 
 /// The prefix of keys that visitors choose. Without it, storing `auth.user` would log in as any
 /// user.
@@ -13,14 +14,7 @@ const PREFIX: &str = "note.";
 
 const MAX_KEY: usize = 40;
 
-pub fn routes(app: &mut web::ServiceConfig) {
-    app.route("/session", web::get().to(show))
-        .route("/session/store", web::post().to(store))
-        .route("/session/fill", web::post().to(fill))
-        .route("/session/remove", web::post().to(remove));
-}
-
-async fn show(req: HttpRequest, session: Session) -> Result<HttpResponse, actix_web::Error> {
+pub fn show(session: &Session) -> Result<Reply, Error> {
     let entries: Vec<_> = session
         .keys()
         .into_iter()
@@ -34,30 +28,30 @@ async fn show(req: HttpRequest, session: Session) -> Result<HttpResponse, actix_
             }
         })
         .collect();
-    pages::page(&req, "session.html", context! { entries })
+    pages::page(session, PATH, "session.html", context! { entries })
 }
 
 #[derive(Deserialize)]
-struct Note {
+pub struct Note {
     key: String,
     value: String,
 }
 
-async fn store(session: Session, note: web::Form<Note>) -> Result<HttpResponse, Error> {
-    put(&session, &note.key, &note.value)
+pub fn store(session: &Session, note: &Note) -> Result<Reply, Error> {
+    put(session, &note.key, &note.value)
 }
 
 /// Stores more than a cookie can hold.
-async fn fill(session: Session) -> Result<HttpResponse, Error> {
-    put(&session, "five-kilobytes", &"x".repeat(5 * 1024))
+pub fn fill(session: &Session) -> Result<Reply, Error> {
+    put(session, "five-kilobytes", &"x".repeat(5 * 1024))
 }
 
-fn put(session: &Session, key: &str, value: &str) -> Result<HttpResponse, Error> {
+fn put(session: &Session, key: &str, value: &str) -> Result<Reply, Error> {
     // Flash messages quote the key.
     if key.chars().count() > MAX_KEY {
         let message = format!("A key has {MAX_KEY} characters at most");
         session.flash(Message::error(message))?;
-        return Ok(see_the_session());
+        return Ok(Reply::see_other(PATH));
     }
     // If notes filled the cookie completely, flash messages would no longer fit. A placeholder
     // reserves room for them while the note is added.
@@ -74,25 +68,19 @@ fn put(session: &Session, key: &str, value: &str) -> Result<HttpResponse, Error>
         }
         Err(error) => return Err(error),
     }
-    Ok(see_the_session())
+    Ok(Reply::see_other(PATH))
 }
 
 #[derive(Deserialize)]
-struct Remove {
+pub struct Remove {
     key: String,
 }
 
-async fn remove(session: Session, form: web::Form<Remove>) -> Result<HttpResponse, Error> {
+pub fn remove(session: &Session, form: &Remove) -> Result<Reply, Error> {
     let key = &form.key;
     session.flash(match session.pop(&format!("{PREFIX}{key}")) {
         Some(_) => Message::success(format!("Removed “{key}”")),
         None => Message::warning("That was already removed"),
     })?;
-    Ok(see_the_session())
-}
-
-fn see_the_session() -> HttpResponse {
-    HttpResponse::SeeOther()
-        .insert_header((LOCATION, "/session"))
-        .finish()
+    Ok(Reply::see_other(PATH))
 }

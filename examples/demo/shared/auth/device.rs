@@ -1,7 +1,5 @@
 //! A readable name for the device that sent a request.
 
-use actix_web::{HttpRequest, http::header::USER_AGENT};
-
 const MAX_CHARS: usize = 60;
 
 /// Most browsers also name other browsers, so the order matters: the most often named comes last.
@@ -28,9 +26,7 @@ const SYSTEMS: [(&str, &str); 7] = [
 ];
 
 /// Returns a name such as `Firefox on Linux`, or the `User-Agent` if neither part is known.
-pub(super) fn name(req: &HttpRequest) -> String {
-    let agent = req.headers().get(USER_AGENT);
-    let agent = agent.and_then(|agent| agent.to_str().ok()).unwrap_or("");
+pub(super) fn name(agent: &str) -> String {
     let find = |names: &[(&str, &'static str)]| {
         let known = names.iter().find(|(mark, _)| agent.contains(mark));
         known.map(|&(_, name)| name)

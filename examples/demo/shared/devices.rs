@@ -2,28 +2,21 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpRequest, HttpResponse, http::header::LOCATION, middleware::from_fn, web};
 use minijinja::context;
 use serde::Deserialize;
 use session_manager::{Error, Message, Session};
 
-use crate::{auth, csrf, pages};
+use super::{Reply, auth, pages};
 
-const PATH: &str = "/devices";
+pub const PATH: &str = "/devices";
 
-pub fn routes(app: &mut web::ServiceConfig) {
-    app.service(
-        web::scope(PATH)
-            .wrap(from_fn(csrf::actix::protect))
-            .wrap(from_fn(auth::required))
-            .route("", web::get().to(show))
-            .route("/end", web::post().to(end))
-            .route("/end-others", web::post().to(end_others)),
-    );
-}
-
-async fn show(req: HttpRequest, session: Session) -> Result<HttpResponse, actix_web::Error> {
-    let user = auth::user(&req)?.unwrap_or_default();
+pub async fn show(session: Session, agent: &str) -> Result<Reply, Error> {
+    let user = auth::user(&session)?.unwrap_or_default();
+    // A session that migrated from a cookie is in no list yet.
+    if session.user().is_none() {
+        auth::list(&session, &user, agent)?;
+        session.save().await?;
+    }
     let now = session.manager().settings().now();
     let present = session.handle();
     let devices = match session.manager().user_sessions(&user).await {
@@ -44,26 +37,22 @@ async fn show(req: HttpRequest, session: Session) -> Result<HttpResponse, actix_
         }
         // The server cannot list cookie sessions; the page explains this.
         Err(Error::NoUserIndex { .. }) => None,
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
-    pages::page(&req, "devices.html", context! { devices })
+    pages::page(&session, PATH, "devices.html", context! { devices })
 }
 
 #[derive(Deserialize)]
-struct End {
+pub struct End {
     handle: String,
 }
 
-async fn end(
-    req: HttpRequest,
-    session: Session,
-    form: web::Form<End>,
-) -> Result<HttpResponse, Error> {
+pub async fn end(session: Session, form: End) -> Result<Reply, Error> {
     if session.handle().as_ref() == Some(&form.handle) {
-        return auth::log_out(session).await;
+        return auth::log_out(&session);
     }
     // Ends only sessions of this user; a handle of another user has no effect.
-    let user = auth::user(&req)?.unwrap_or_default();
+    let user = auth::user(&session)?.unwrap_or_default();
     let manager = session.manager();
     session.flash(
         match manager.destroy_user_session(&user, &form.handle).await? {
@@ -71,11 +60,11 @@ async fn end(
             false => Message::warning("The session had already ended"),
         },
     )?;
-    Ok(see_the_devices())
+    Ok(Reply::see_other(PATH))
 }
 
-async fn end_others(req: HttpRequest, session: Session) -> Result<HttpResponse, Error> {
-    let user = auth::user(&req)?.unwrap_or_default();
+pub async fn end_others(session: Session) -> Result<Reply, Error> {
+    let user = auth::user(&session)?.unwrap_or_default();
     let manager = session.manager();
     session.flash(
         match manager.destroy_other_user_sessions(&user, &session).await? {
@@ -84,13 +73,7 @@ async fn end_others(req: HttpRequest, session: Session) -> Result<HttpResponse, 
             count => Message::success(format!("The {count} other sessions were ended")),
         },
     )?;
-    Ok(see_the_devices())
-}
-
-fn see_the_devices() -> HttpResponse {
-    HttpResponse::SeeOther()
-        .insert_header((LOCATION, PATH))
-        .finish()
+    Ok(Reply::see_other(PATH))
 }
 
 /// Formats the time since an event, such as `3 hours ago`.

@@ -2,66 +2,69 @@
 
 use std::sync::LazyLock;
 
-use actix_web::{
-    Error, HttpRequest, HttpResponse,
-    error::ErrorInternalServerError,
-    http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ContentType},
-};
 use minijinja::{Environment, ErrorKind, Value, context, value::Serde};
-use session_manager::{HasSession, Session, manager};
+use session_manager::{Error, Session, manager};
 
-use crate::{
-    admin::{Overview, Record},
+use super::{
+    Reply,
+    admin::{self, Overview, Record},
     auth, csrf,
 };
 
-pub fn login(req: &HttpRequest) -> Result<HttpResponse, Error> {
-    page(req, "login.html", context! {})
+pub fn login(session: &Session) -> Result<Reply, Error> {
+    page(session, auth::LOGIN, "login.html", context! {})
 }
 
-pub fn records(req: &HttpRequest, overview: &Overview<'_>) -> Result<HttpResponse, Error> {
+pub fn records(session: &Session, overview: &Overview<'_>) -> Result<Reply, Error> {
     let records: Vec<_> = overview
         .records
         .iter()
         .map(|Record { id, title, author }| context! { id, title, author })
         .collect();
     page(
-        req,
+        session,
+        admin::PATH,
         "records.html",
         context! { records, created => overview.created },
     )
 }
 
-/// Renders a template with the data of every page: the user, the flash messages, the session's
-/// size.
-pub fn page(req: &HttpRequest, template: &str, context: Value) -> Result<HttpResponse, Error> {
-    let session = req.session()?;
+/// Renders the template of the page at `path` with the data of every page: the user, the flash messages,
+/// the session's size.
+pub fn page(session: &Session, path: &str, template: &str, own: Value) -> Result<Reply, Error> {
     let context = context! {
         flashes => flashes(session.clone()),
         size => size(session.clone()),
         csrf_token => csrf_token(session.clone()),
-        user => auth::user(req)?,
+        user => auth::user(session)?,
         backend => session.manager().backend_name(),
+        in_cookie => is_in_cookie(session),
         cookie => session.manager().settings().cookie_name(),
         insecure => session.manager().is_insecure_default(),
         debug => manager::is_debug_build(),
-        path => req.path(),
-        ..context
+        path,
+        ..own
     };
     let html = TEMPLATES
         .get_template(template)
-        .and_then(|template| template.render(context))
-        .map_err(ErrorInternalServerError)?;
-    Ok(HttpResponse::Ok()
-        .content_type(ContentType::html())
-        // After a logout, the back button must not show the page or its messages again.
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .insert_header((
-            CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; \
-             base-uri 'none'; frame-ancestors 'none'",
-        ))
-        .body(html))
+        .and_then(|template| template.render(context));
+    Ok(match html {
+        Ok(html) => Reply::html(html),
+        Err(error) => Reply::broken(&error),
+    })
+}
+
+/// Returns `true` if the cookie holds the session, not an id of it.
+pub fn is_in_cookie(session: &Session) -> bool {
+    session.manager().backend_name().ends_with("cookie")
+}
+
+pub fn style() -> Reply {
+    Reply::file("text/css; charset=utf-8", include_str!("style.css"))
+}
+
+pub fn script() -> Reply {
+    Reply::file("text/javascript; charset=utf-8", include_str!("races.js"))
 }
 
 /// Returns a template function that takes the flash messages. Rendering cannot `await`, which is
@@ -93,6 +96,7 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
         ("layout.html", include_str!("templates/layout.html")),
         ("login.html", include_str!("templates/login.html")),
         ("devices.html", include_str!("templates/devices.html")),
+        ("races.html", include_str!("templates/races.html")),
         ("records.html", include_str!("templates/records.html")),
         ("session.html", include_str!("templates/session.html")),
     ] {
