@@ -19,8 +19,7 @@ use session_manager::{
 use session_manager::MemoryStore;
 use sha2::{Digest, Sha256};
 
-use super::{Answer, App, Clock, Gates, Server, Told, Web, at_once, backends, block_on};
-pub use super::{limits::*, revoke::*};
+use super::{Answer, App, Clock, Gates, Server, Told, Web, at_once, backends, block_on, records};
 
 /// A store that counts its calls: each is one round trip.
 #[derive(Clone)]
@@ -364,30 +363,41 @@ pub fn an_observer_is_told_each_store_call_and_what_it_did<S: Store + Clone>(web
 
 pub fn an_observer_is_told_of_users_and_administrators<S: Store + Clone>(web: Web, store: &S) {
     let told = Told::with_names();
+    // Other tests use the same server.
+    let user = format!("observed{}", records::unique());
+    let (one, all) = (user.clone(), user.clone());
     let builder = Manager::builder(ServerSide::new(store.clone())).observe(told.clone());
     let manager = builder.build().unwrap();
     let middleware = manager.middleware();
     let app = App::new()
-        .get("/end/{handle}", async |session, handle| {
-            let manager = session.manager();
-            let ended = manager.destroy_user_session("observed", &handle).await?;
-            Ok(ended.to_string())
+        .get("/end/{handle}", move |session, handle| {
+            let user = one.clone();
+            async move {
+                let manager = session.manager();
+                let ended = manager.destroy_user_session(&user, &handle).await?;
+                Ok(ended.to_string())
+            }
         })
-        .get("/end-all", async |session, _| {
-            let ended = session.manager().destroy_user_sessions("observed").await?;
-            Ok(ended.to_string())
+        .get("/end-all", move |session, _| {
+            let user = all.clone();
+            async move {
+                let ended = session.manager().destroy_user_sessions(&user).await?;
+                Ok(ended.to_string())
+            }
         });
     let server: &'static Server = Box::leak(Box::new(Server::start(web, app.wrap(middleware))));
     let mut handles = Vec::new();
     for _ in 0..3 {
-        let cookie = server.raw("/run/user.observed,add.key.value", &[]).cookie();
+        let cookie = server
+            .raw(&format!("/run/user.{user},add.key.value"), &[])
+            .cookie();
         let all = told.all();
         let life: Vec<_> = all.iter().filter(|one| !one.is_call).collect();
         let texts: Vec<_> = life.iter().map(|one| &*one.text).collect();
         assert_eq!(texts, ["created", "user set"]);
         handles.push(server.with_cookie("/run/handle", &cookie).body);
         for one in &life {
-            assert_eq!(one.user.as_deref(), Some("observed"));
+            assert_eq!(one.user.as_deref(), Some(&*user));
             assert_eq!(one.handle.as_ref(), handles.last());
         }
         let calls = all.iter().filter(|one| one.is_call);
@@ -403,7 +413,7 @@ pub fn an_observer_is_told_of_users_and_administrators<S: Store + Clone>(web: We
     assert_eq!(all[0].text, "destroy_of done");
     assert_eq!(all[1].text, "destroyed 1 by administrator");
     assert_eq!(all[1].handle.as_ref(), Some(&handles[0]));
-    assert_eq!(all[1].user.as_deref(), Some("observed"));
+    assert_eq!(all[1].user.as_deref(), Some(&*user));
     assert_eq!(
         server.raw(&format!("/end/{}", handles[0]), &[]).body,
         "false"
