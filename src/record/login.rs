@@ -4,10 +4,10 @@
 pub(crate) const KEY: &str = "\u{2}user";
 
 #[cfg(feature = "server-side")]
-pub(crate) use login::Login;
+pub(crate) use entry::Login;
 
 #[cfg(feature = "server-side")]
-mod login {
+mod entry {
     use super::KEY;
     use crate::{random, record::entries::Entries, value::Value};
 
