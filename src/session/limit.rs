@@ -182,9 +182,9 @@ mod reserving {
                 Some(origin) => origin.successor.as_ref().map(|token| &*token.0),
                 None => state.tokens.own(),
             };
-            let manager = self.manager();
             let token = own.unwrap_or(drawn);
-            manager.backend().handle(token, manager.settings())
+            let backend = self.manager().backend();
+            backend.handle(token, self.settings(state))
         }
 
         /// Returns what a commit has to reserve.
