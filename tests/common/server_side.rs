@@ -20,6 +20,7 @@ use session_manager::MemoryStore;
 use sha2::{Digest, Sha256};
 
 use super::{Answer, App, Clock, Gates, Server, Told, Web, at_once, backends, block_on, records};
+pub use super::{limits::*, revoke::*};
 
 /// A store that counts its calls: each is one round trip.
 #[derive(Clone)]
