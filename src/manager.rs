@@ -18,7 +18,8 @@ use crate::{
     error::Error,
     future::BackendFuture,
     manager::{builder::Builder, middleware::Middleware},
-    observer::{Observers, Refusal},
+    observer::{EndedBy, Event, Names, Observers, Refusal},
+    record::id::StoreId,
     settings::Settings,
 };
 
@@ -123,6 +124,25 @@ impl Manager {
 
     pub(crate) fn observers(&self) -> Option<&Observers> {
         self.0.observers.as_ref()
+    }
+
+    /// Tells that sessions of the user were ended. Nothing may be locked.
+    pub(crate) fn tell_destroyed(
+        &self,
+        by: EndedBy,
+        count: usize,
+        user: &str,
+        id: Option<StoreId>,
+    ) {
+        let Some(observers) = self.observers().filter(|_| count > 0) else {
+            return;
+        };
+        let names = observers.names(|| Names {
+            handle: id.map(|id| id.to_string()),
+            user: Some(user.to_owned()),
+        });
+        let event = Event::Destroyed { by, count };
+        observers.tell_of(self.backend_name(), event, &names);
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {

@@ -172,9 +172,17 @@ pub enum EndedBy {
     Handler,
     /// [`Manager::destroy_user_session`](crate::Manager::destroy_user_session) and the like.
     Administrator,
+    /// A log-in of the same user that was one too many:
+    /// [`Session::set_user_limited`](crate::Session::set_user_limited).
+    Evicted,
 }
 
-names!(EndedBy, "cause": Handler = "handler", Administrator = "administrator");
+names!(
+    EndedBy, "cause":
+    Handler = "handler",
+    Administrator = "administrator",
+    Evicted = "evicted",
+);
 
 /// Why the cookie or token of a request opened nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     expiry::Timestamp,
     manager::Manager,
-    observer::{EndedBy, Event, Names},
+    observer::EndedBy,
     record::id::StoreId,
     session::Session,
     store::{SessionSummary, UserIndex},
@@ -124,7 +124,7 @@ impl Manager {
         match StoreId::parse(handle) {
             Some(id) => {
                 let count = index.destroy_of(user, &[id]).await?;
-                self.tell_destroyed(count, user, Some(id));
+                self.tell_destroyed(EndedBy::Administrator, count, user, Some(id));
                 Ok(count > 0)
             }
             None => Ok(false),
@@ -135,19 +135,6 @@ impl Manager {
         self.backend().users().ok_or(Error::NoUserIndex {
             backend: self.backend_name(),
         })
-    }
-
-    fn tell_destroyed(&self, count: usize, user: &str, id: Option<StoreId>) {
-        let Some(observers) = self.observers().filter(|_| count > 0) else {
-            return;
-        };
-        let by = EndedBy::Administrator;
-        let names = observers.names(|| Names {
-            handle: id.map(|id| id.to_string()),
-            user: Some(user.to_owned()),
-        });
-        let event = Event::Destroyed { by, count };
-        observers.tell_of(self.backend_name(), event, &names);
     }
 
     /// Revokes the cookies of a user's sessions, but those of `kept`, where that is set up.
@@ -186,7 +173,7 @@ impl Manager {
             page.items.retain(|id| Some(*id) != kept && !id.is_place());
             if !page.items.is_empty() {
                 let ended = index.destroy_of(user, &page.items).await?;
-                self.tell_destroyed(ended, user, None);
+                self.tell_destroyed(EndedBy::Administrator, ended, user, None);
                 count += ended;
             }
             match page.next {

@@ -94,6 +94,7 @@ mod reserving {
         future::BackendFuture,
         log::log,
         manager::Manager,
+        observer::EndedBy,
         record::id::StoreId,
         session::{
             Session,
@@ -318,7 +319,10 @@ mod reserving {
             let oldest: Vec<_> = oldest.collect();
             let mut ended = 0;
             for ids in oldest.chunks(longest) {
-                ended += index.destroy_of(&self.user, ids).await?;
+                let count = index.destroy_of(&self.user, ids).await?;
+                self.manager
+                    .tell_destroyed(EndedBy::Evicted, count, &self.user, None);
+                ended += count;
             }
             Ok(ended > 0)
         }

@@ -254,6 +254,23 @@ fn code_that_asks_after_the_time_is_over_tells_that_the_session_expired(web: Web
     }
 }
 
+#[test]
+fn a_session_that_a_limit_evicts_is_told_as_evicted() {
+    let told = Told::default();
+    let app = App::new().get("/log-in", async |session, _| {
+        session.add("key", "value")?;
+        let limited = session.set_user_limited("ada", 1, session_manager::Evict::Oldest);
+        limited.await?;
+        Ok("welcome")
+    });
+    let manager = memory().observe(told.clone()).build().unwrap();
+    let server = Server::start(Web::Actix, app.wrap(manager.middleware()));
+    assert_eq!(server.raw("/log-in", &[]).body, "welcome");
+    assert_eq!(told.life(), "created, user set");
+    assert_eq!(server.raw("/log-in", &[]).body, "welcome");
+    assert_eq!(told.life(), "destroyed 1 by evicted, created, user set");
+}
+
 /// The watch of the tests looks for ids, cookies and keys in every span.
 #[test]
 fn a_store_call_has_a_span_with_the_store_the_call_and_its_outcome() {
