@@ -304,10 +304,12 @@ impl<S: Store> ServerSide<S> {
         self.store.answers_at_once() && self.observers.get().is_none() && !is_traced()
     }
 
-    /// Returns the id that a request names, or what its cookie opens without a look into the store.
-    fn asked_for(&self, request: OpenRequest<'_>) -> Result<SessionId, OpenOutcome> {
-        let token = request.token.ok_or(OpenOutcome::Nothing)?;
-        (self.accepted(token, request.settings)).map_err(OpenOutcome::Refused)
+    /// Returns the id that a request names, if it names one.
+    fn asked_for(&self, request: OpenRequest<'_>) -> Result<Option<SessionId>, Refused> {
+        let token = request.token;
+        token
+            .map(|token| self.accepted(token, request.settings))
+            .transpose()
     }
 
     /// Takes from a commit what [`keep`](Self::keep) needs.
@@ -562,15 +564,17 @@ impl<S: Store> Backend for ServerSide<S> {
         request: OpenRequest<'_>,
     ) -> BackendFuture<'static, Result<OpenOutcome, Error>> {
         match self.asked_for(request) {
-            Ok(id) => BackendFuture::pending(self.open_id(id, request.settings)),
-            Err(opened) => BackendFuture::ready(Ok(opened)),
+            Ok(Some(id)) => BackendFuture::pending(self.open_id(id, request.settings)),
+            Ok(None) => BackendFuture::ready(Ok(OpenOutcome::Nothing)),
+            Err(why) => BackendFuture::ready(Ok(OpenOutcome::Refused(why))),
         }
     }
 
     fn open_now(&self, request: OpenRequest<'_>) -> Option<Result<OpenOutcome, Error>> {
         let (id, settings) = match self.asked_for(request) {
-            Ok(id) => (id, request.settings),
-            Err(opened) => return Some(Ok(opened)),
+            Ok(Some(id)) => (id, request.settings),
+            Ok(None) => return Some(Ok(OpenOutcome::Nothing)),
+            Err(why) => return Some(Ok(OpenOutcome::Refused(why))),
         };
         if !self.may_call_now() {
             return None;

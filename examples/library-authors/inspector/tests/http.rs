@@ -228,7 +228,7 @@ fn another_site_and_another_user_end_nothing() {
         for bad in ["", "x", "<script>", &handle[1..]] {
             assert_eq!(visitor.end(bad, &own), 303);
         }
-        assert_eq!(handles(&visitor.page()), [handle.clone()]);
+        assert_eq!(handles(&visitor.page()), std::slice::from_ref(handle));
     });
 }
 
