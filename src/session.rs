@@ -599,7 +599,7 @@ impl Session {
     ///
     /// [`Error::Ended`], if another request ended or renewed the session, or it expired: it is
     /// empty from then on, takes no more writes, and what was not saved is dropped. It is also said
-    /// to whoever ended it here. [`Error::Unavailable`], if the backend cannot tell; the session is
+    /// to the code that ended it here. [`Error::Unavailable`], if the backend cannot tell; the session is
     /// then as it was.
     ///
     /// ```

@@ -115,7 +115,7 @@ impl RedisStore {
     ///
     /// # Errors
     ///
-    /// If the url is none, and at once if no server is there. None shows the url's password.
+    /// If the url is malformed, and at once if no server answers. No error shows the url's password.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         let store = Self::connect_lazy(url)?;
         store
@@ -131,7 +131,7 @@ impl RedisStore {
     ///
     /// # Errors
     ///
-    /// If the url is none.
+    /// If the url is malformed.
     pub fn connect_lazy(url: &str) -> Result<Self, StoreError> {
         let (source, hosts) = url::source(url)?;
         Ok(Self::new(Link::new(source, hosts)))
@@ -668,8 +668,7 @@ pub(crate) fn read(reply: &Reply) -> Result<Option<Record>, StoreError> {
         let (Some(field), Some(value)) = (text(field), text(value)) else {
             return Err(corrupt("a field of the hash is no text"));
         };
-        // Other fields are a late write's under a former verifier, some later version's, or
-        // somebody's note.
+        // Other fields are a late write's under a former verifier, or those of a later version.
         match field {
             "head" => head = Some(value),
             "user" => user = Some(value),
@@ -700,7 +699,7 @@ fn is(field: &Reply, name: &str) -> bool {
 /// The verifier, and until when the server keeps the record.
 fn split_meta(meta: &str) -> Option<(&str, Timestamp)> {
     let (verifier, kept) = meta.split_once(' ')?;
-    // Whoever is given it takes a part of it.
+    // `generation` takes a part of it, so it must be a whole verifier.
     Verifier::parse(verifier)?;
     Some((verifier, Timestamp::from_millis(kept.parse().ok()?)))
 }

@@ -619,7 +619,7 @@ async fn destroying_ends_a_renewed_record<S: Store>(store: &S) {
     destroy(store, id).await;
     assert!(
         load(store, id).await.is_none(),
-        "whoever knows a record's id ends it, renewed or not"
+        "an id ends its record, renewed or not"
     );
     let mut late = write(&[("key", Value::Text("late"))]);
     for verifier in [FIRST, SECOND] {

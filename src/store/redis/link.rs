@@ -1,4 +1,4 @@
-//! The connection to the servers: made when it is needed, found lost, made anew.
+//! The connection to the servers: made when it is needed, found lost, made again.
 
 use std::{
     fmt,
@@ -27,12 +27,12 @@ use tokio::{
 
 use super::url::Hosts;
 
-/// How long making a connection may take. Below the two seconds that a call may take, so that who
-/// starts while the server hangs is told so by the store.
+/// How long making a connection may take. Below the two seconds that a call may take, so that a
+/// process that starts while the server hangs gets the error of the store.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_millis(1_500);
 /// How long a connection may leave a call unanswered before it is taken for dead.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
-/// How long nobody tries again after no connection could be made: what a server that is down is
+/// How long no call tries again after a connection could not be made: what a server that is down is
 /// spared, and what a visitor waits at most after it is back.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -60,7 +60,7 @@ pub(super) struct Link {
     source: Source,
     hosts: Hosts,
     line: ArcSwapOption<Line>,
-    /// Held by whoever makes a connection; when that last failed, and how.
+    /// Held by the call that makes a connection; when that last failed, and how.
     failed: Mutex<Option<(Instant, Unreachable)>>,
 }
 
