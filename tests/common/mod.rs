@@ -13,6 +13,8 @@ pub mod app;
 #[cfg(all(feature = "memory", feature = "server-side"))]
 pub mod bridge;
 #[cfg(feature = "server-side")]
+pub mod inside;
+#[cfg(feature = "server-side")]
 pub mod limits;
 pub mod process;
 pub mod proxy;

@@ -5,13 +5,11 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
+use crate::common::inside::{index_inside, store_inside};
 use session_manager::{
     MemoryStore, Store, StoreError, Timestamp,
     backend::BackendFuture,
-    store::{
-        Applied, Endings, Page, Record, Reservation, SessionSummary, StoreId, UserIndex, UserLimit,
-        Write,
-    },
+    store::{Applied, Endings, Record, Reservation, StoreId, UserIndex, UserLimit, Write},
     testing::check_store,
 };
 
@@ -81,21 +79,7 @@ impl Store for Silent {
         "silent"
     }
 
-    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
-        self.0.load(id, now).await
-    }
-
-    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
-        self.0.create(id, write).await
-    }
-
-    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
-        self.0.apply(id, write).await
-    }
-
-    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
-        self.0.destroy(id).await
-    }
+    store_inside!();
 
     async fn watch_ended(&self, endings: &Endings) -> Result<(), StoreError> {
         endings.complete();
@@ -127,21 +111,7 @@ impl Store for BadLimit {
         "bad limit"
     }
 
-    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
-        self.0.load(id, now).await
-    }
-
-    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
-        self.0.create(id, write).await
-    }
-
-    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
-        self.0.apply(id, write).await
-    }
-
-    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
-        self.0.destroy(id).await
-    }
+    store_inside!();
 
     fn users(&self) -> Option<&dyn UserIndex> {
         Some(self)
@@ -149,30 +119,7 @@ impl Store for BadLimit {
 }
 
 impl UserIndex for BadLimit {
-    fn sessions_of<'a>(
-        &'a self,
-        user: &'a str,
-        from: &'a [u8],
-        now: Timestamp,
-    ) -> BackendFuture<'a, Result<Page<SessionSummary>, StoreError>> {
-        self.0.sessions_of(user, from, now)
-    }
-
-    fn ids_of<'a>(
-        &'a self,
-        user: &'a str,
-        from: &'a [u8],
-    ) -> BackendFuture<'a, Result<Page<StoreId>, StoreError>> {
-        self.0.ids_of(user, from)
-    }
-
-    fn destroy_of<'a>(
-        &'a self,
-        user: &'a str,
-        ids: &'a [StoreId],
-    ) -> BackendFuture<'a, Result<usize, StoreError>> {
-        self.0.destroy_of(user, ids)
-    }
+    index_inside!();
 
     fn limit(&self) -> Option<&dyn UserLimit> {
         Some(self)

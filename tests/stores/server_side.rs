@@ -9,15 +9,16 @@ use std::{
 };
 
 use crate::common::{
-    App, Clock, Gates, Log, Server, Web, Wire, block_on, on_every_framework,
+    App, Clock, Gates, Log, Server, Web, Wire, block_on,
+    inside::{index_inside, store_inside},
+    on_every_framework,
     server_side::{Counting, Flaky, How, store_tests},
     until,
 };
 use session_manager::{
     Error, Manager, MemoryStore, OnStoreError, ServerSide, Session, SignedCookie, Store,
     StoreError, Timestamp,
-    backend::BackendFuture,
-    store::{Applied, Page, Record, SessionSummary, StoreId, UserIndex, Write},
+    store::{Applied, Record, StoreId, UserIndex, Write},
 };
 use tokio::sync::Barrier;
 
@@ -291,21 +292,7 @@ impl Store for Unlimited {
         "unlimited"
     }
 
-    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
-        self.0.load(id, now).await
-    }
-
-    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
-        self.0.create(id, write).await
-    }
-
-    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
-        self.0.apply(id, write).await
-    }
-
-    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
-        self.0.destroy(id).await
-    }
+    store_inside!();
 
     fn users(&self) -> Option<&dyn UserIndex> {
         Some(self)
@@ -313,30 +300,7 @@ impl Store for Unlimited {
 }
 
 impl UserIndex for Unlimited {
-    fn sessions_of<'a>(
-        &'a self,
-        user: &'a str,
-        from: &'a [u8],
-        now: Timestamp,
-    ) -> BackendFuture<'a, Result<Page<SessionSummary>, StoreError>> {
-        self.0.sessions_of(user, from, now)
-    }
-
-    fn ids_of<'a>(
-        &'a self,
-        user: &'a str,
-        from: &'a [u8],
-    ) -> BackendFuture<'a, Result<Page<StoreId>, StoreError>> {
-        self.0.ids_of(user, from)
-    }
-
-    fn destroy_of<'a>(
-        &'a self,
-        user: &'a str,
-        ids: &'a [StoreId],
-    ) -> BackendFuture<'a, Result<usize, StoreError>> {
-        self.0.destroy_of(user, ids)
-    }
+    index_inside!();
 }
 
 fn a_store_that_cannot_limit_sessions_says_so_and_sets_no_user(web: Web) {

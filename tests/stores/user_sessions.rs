@@ -5,10 +5,12 @@ use std::{
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use crate::common::{Clock, Server, Web, block_on, on_every_framework, records::write};
+use crate::common::{
+    Clock, Server, Web, block_on, inside::store_inside, on_every_framework, records::write,
+};
 use session_manager::{
-    Manager, MemoryStore, ServerSide, Store, StoreError, Timestamp,
-    store::{Applied, Record, StoreId, UserIndex, Write},
+    Manager, MemoryStore, ServerSide, Store,
+    store::{StoreId, UserIndex},
 };
 use tokio::task::JoinSet;
 
@@ -148,21 +150,7 @@ impl<S: Store> Store for Shared<S> {
         self.0.name()
     }
 
-    async fn load(&self, id: StoreId, now: Timestamp) -> Result<Option<Record>, StoreError> {
-        self.0.load(id, now).await
-    }
-
-    async fn create(&self, id: StoreId, write: &Write) -> Result<bool, StoreError> {
-        self.0.create(id, write).await
-    }
-
-    async fn apply(&self, id: StoreId, write: &Write) -> Result<Applied, StoreError> {
-        self.0.apply(id, write).await
-    }
-
-    async fn destroy(&self, id: StoreId) -> Result<(), StoreError> {
-        self.0.destroy(id).await
-    }
+    store_inside!();
 
     fn users(&self) -> Option<&dyn UserIndex> {
         self.0.users()
