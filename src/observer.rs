@@ -96,7 +96,7 @@ pub enum Event {
     Destroyed {
         /// Who ended them.
         by: EndedBy,
-        /// Their number; more than one only for an administrator.
+        /// Their number; more than one for an administrator or a user's limit.
         count: usize,
     },
     /// The time of a session was over when a request came with its cookie, or when

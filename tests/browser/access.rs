@@ -11,7 +11,14 @@ use crate::{
 };
 
 /// The pages for logged-in users, each with all that it shows. `/login` is seen before.
-const PAGES: [&str; 5] = ["/admin", "/session", "/devices", "/account", "/races"];
+const PAGES: [&str; 6] = [
+    "/admin",
+    "/session",
+    "/devices",
+    "/account",
+    "/races",
+    "/inspector",
+];
 
 const TAB: &str = "\u{E004}";
 

@@ -14,7 +14,7 @@ const SHOWN: usize = 50;
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
     table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.25rem .75rem .25rem 0;\
-    border-bottom:1px solid #8884;vertical-align:top}td.n{text-align:right}code{word-break:break-all}";
+    border-bottom:1px solid #8884;vertical-align:top;overflow-wrap:anywhere}td.n{text-align:right}code{word-break:break-all}";
 
 /// Text that is escaped where it is written.
 struct Escaped<T>(T);
@@ -55,8 +55,9 @@ pub(super) async fn render(inspector: &Inspector, session: &Session) -> Result<S
     };
     let mut html = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Session inspector</title>\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"color-scheme\" content=\"light dark\"><style>{STYLE}</style>\
-         <h1>Session inspector</h1>"
+         <main><h1>Session inspector</h1>"
     );
     facts(&mut html, session, user.as_deref());
     entries(&mut html, session, inspector.shows_values);
@@ -65,11 +66,13 @@ pub(super) async fn render(inspector: &Inspector, session: &Session) -> Result<S
     let handle = session.handle();
     html.push_str("<h2>This user's other sessions</h2>");
     match others {
-        None if user.is_none() => html.push_str("<p>No user is set: nobody is logged in.</p>"),
+        None if user.is_none() => {
+            html.push_str("<p>No user is set: the visitor is not logged in.</p>")
+        }
         None => html.push_str("<p>This backend cannot list a user's sessions.</p>"),
         Some(sessions) => {
             html.push_str(
-                "<table id=\"others\"><tr><th>Note<th>Created<th>Last seen<th>Handle<th></tr>",
+                "<table id=\"others\"><tr><th>Note<th>Created<th>Last seen<th>Handle<td></tr>",
             );
             let others = sessions
                 .into_iter()
@@ -98,7 +101,7 @@ pub(super) async fn render(inspector: &Inspector, session: &Session) -> Result<S
         &inspector.history.of(handle.as_deref()),
         handle.is_some(),
     );
-    html.push_str("</html>");
+    html.push_str("</main></html>");
     Ok(html)
 }
 

@@ -237,7 +237,7 @@ fn a_backend_without_a_list_of_users_says_so() {
     everywhere(in_cookies, inspector, |visitor| {
         visitor.get("/fill/here");
         let page = visitor.page();
-        assert!(page.contains("nobody is logged in"), "{page}");
+        assert!(page.contains("the visitor is not logged in"), "{page}");
         assert!(page.contains("of all such sessions"), "{page}");
     });
 }
