@@ -539,6 +539,25 @@ macro_rules! on_each_server {
                 }
             }
 
+            /// As in an application whose tests share a store, and have a runtime each.
+            #[test]
+            #[$when]
+            fn a_runtime_that_ends_fails_no_call_of_the_next_one() {
+                let url = server($variable);
+                let (runtime, id) = (|| tokio::runtime::Runtime::new().unwrap(), new_id());
+                let store = runtime().block_on(async {
+                    let store = $store::connect(&url).await.unwrap();
+                    assert!(store.create(id, &write(&[("key", "value")])).await.unwrap());
+                    store
+                });
+                for round in 0..3 {
+                    runtime().block_on(async {
+                        writes_at_once(&store, id).await;
+                        assert!(load(&store, id).await, "round {round}");
+                    });
+                }
+            }
+
             #[tokio::test]
             #[$when]
             async fn a_cancelled_call_costs_later_calls_nothing() {

@@ -1,7 +1,10 @@
 //! The connections of a pool: which of them are tested, replaced or closed.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -10,7 +13,7 @@ use sqlx::{
     pool::{PoolConnection, PoolOptions},
 };
 use tokio::{
-    runtime::Handle,
+    runtime::{Handle, Id},
     sync::{Semaphore, SemaphorePermit},
     time,
 };
@@ -27,6 +30,8 @@ const TESTED_AFTER: Duration = Duration::from_secs(5);
 const READY_FOR: Duration = Duration::from_secs(60);
 /// A call that waited this long had time to be answered.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How many runtimes are known at most.
+const MAX_RUNTIMES: usize = 64;
 /// How often the connections are renewed at most because the server takes no writes.
 const RENEWED_AFTER: Duration = Duration::from_secs(1);
 
@@ -72,6 +77,7 @@ impl<Db: Database> Connections<Db> {
             let calls = pool.options().get_max_connections() as usize;
             Arc::new(Ready {
                 turns: Semaphore::new(calls),
+                opening: AtomicUsize::new(0),
                 stack: Mutex::default(),
             })
         });
@@ -111,7 +117,29 @@ struct Ready<Db: Database> {
     /// One for each connection that the pool may have: a call that finds none ready may take one from
     /// the pool, so that no call waits there while a connection lies here.
     turns: Semaphore,
+    /// How many calls wait for a connection of the pool.
+    opening: AtomicUsize,
     stack: Mutex<Stack<Db>>,
+}
+
+/// A call that waits for a connection of the pool.
+struct Opening<'r> {
+    all: &'r AtomicUsize,
+    /// How many wait with it.
+    count: usize,
+}
+
+impl<'r> Opening<'r> {
+    fn begin(all: &'r AtomicUsize) -> Self {
+        let count = all.fetch_add(1, Relaxed) + 1;
+        Self { all, count }
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Relaxed);
+    }
 }
 
 struct Stack<Db: Database> {
@@ -126,6 +154,15 @@ struct ReadyConnection<Db: Database> {
     taken: Instant,
     /// When it last brought an answer.
     used: Instant,
+    /// The runtime that uses it, and with which it dies.
+    runtime: Option<Id>,
+}
+
+/// Returns the runtime that a connection over the network belongs to. After that has ended, a ping may
+/// still succeed, and the next statement fail.
+fn runtime<D: Dialect>() -> Option<Id> {
+    let current = Handle::try_current().ok().filter(|_| D::HAS_NETWORK);
+    current.map(|current| current.id())
 }
 
 impl<Db: Database> Default for Stack<Db> {
@@ -146,7 +183,15 @@ impl<Db: Database> Ready<Db> {
         self.stack().connections.pop()
     }
 
-    fn push(self: &Arc<Self>, connection: PoolConnection<Db>, taken: Instant) {
+    /// Takes the connection that this runtime used last.
+    fn pop_own(&self, runtime: Option<Id>) -> Option<ReadyConnection<Db>> {
+        let mut stack = self.stack();
+        let own = |ready: &ReadyConnection<Db>| ready.runtime == runtime;
+        let last = stack.connections.iter().rposition(own)?;
+        Some(stack.connections.remove(last))
+    }
+
+    fn push(self: &Arc<Self>, connection: PoolConnection<Db>, taken: Instant, runtime: Option<Id>) {
         let used = Instant::now();
         let is_watched = {
             let mut stack = self.stack();
@@ -154,6 +199,7 @@ impl<Db: Database> Ready<Db> {
                 connection,
                 taken,
                 used,
+                runtime,
             });
             std::mem::replace(&mut stack.is_watched, true)
         };
@@ -226,6 +272,8 @@ struct Marks {
     dead: Option<Instant>,
     /// When the server was last found to take no writes, which a ping does not show.
     read_only: Option<Instant>,
+    /// The runtimes that called; a new one may have come in place of one that ended.
+    runtimes: Vec<Id>,
 }
 
 impl Lost {
@@ -243,6 +291,18 @@ impl Lost {
 
     pub(super) fn mark(&self) {
         self.marks().dead = Some(Instant::now());
+    }
+
+    /// Returns `true` if another runtime called before, and this one did not.
+    fn enters(&self, runtime: Option<Id>) -> bool {
+        let mut marks = self.marks();
+        let Some(new) = runtime.filter(|id| !marks.runtimes.contains(id)) else {
+            return false;
+        };
+        let is_first = marks.runtimes.is_empty();
+        marks.runtimes.truncate(MAX_RUNTIMES - 1);
+        marks.runtimes.insert(0, new);
+        !is_first
     }
 
     /// A connection is pinged when it returns to its pool, so one that returned after the mark has
@@ -322,7 +382,7 @@ impl<'c, D: Dialect> Call<'c, D> {
             return Ok(Self::new(connections, connection, Instant::now(), None));
         };
         if let Ok(turn) = ready.turns.try_acquire() {
-            match ready.pop() {
+            match ready.pop_own(runtime::<D>()) {
                 Some(last) if !connections.lost.is_doubtful(last.taken, last.used) => {
                     let (connection, taken) = (last.connection, last.taken);
                     return Ok(Self::new(connections, connection, taken, Some(turn)));
@@ -340,9 +400,15 @@ impl<'c, D: Dialect> Call<'c, D> {
         connections: &'c Connections<D::Db>,
         ready: &'c Ready<D::Db>,
     ) -> Result<Self, sqlx::Error> {
+        let (pool, runtime) = (&connections.pool, runtime::<D>());
+        if connections.lost.enters(runtime) {
+            while let Some(idle) = pool.try_acquire() {
+                drop(idle.detach());
+            }
+        }
         let turn = ready.turns.acquire().await;
         let mut turn = Some(turn.map_err(|_| sqlx::Error::PoolClosed)?);
-        while let Some(last) = ready.pop() {
+        while let Some(last) = ready.pop_own(runtime) {
             let mut call = Self::new(connections, last.connection, last.taken, turn.take());
             if !connections.lost.is_doubtful(last.taken, last.used) {
                 return Ok(call);
@@ -354,7 +420,15 @@ impl<'c, D: Dialect> Call<'c, D> {
             turn = call._turn.take();
             drop(call.connection.take().map(PoolConnection::detach));
         }
-        let connection = connections.pool.acquire().await?;
+        // Another runtime's connection makes room, if the pool has none.
+        let opening = Opening::begin(&ready.opening);
+        if pool.num_idle() == 0
+            && pool.size() as usize + opening.count > pool.options().get_max_connections() as usize
+            && let Some(other) = ready.pop()
+        {
+            drop(other.connection.detach());
+        }
+        let connection = pool.acquire().await?;
         Ok(Self::new(connections, connection, Instant::now(), turn))
     }
 
@@ -398,7 +472,7 @@ impl<'c, D: Dialect> Call<'c, D> {
                 connection.close_on_drop();
             }
             (Ok(_), Some(ready)) if self.taken.elapsed() < READY_FOR => {
-                ready.push(connection, self.taken);
+                ready.push(connection, self.taken, runtime::<D>());
             }
             _ => {}
         }
