@@ -27,7 +27,10 @@ use crate::{
         login::Login,
     },
     settings::Settings,
-    store::{Store, StoreError, limit::limited},
+    store::{
+        Store, StoreError,
+        limit::{limited, within},
+    },
     value::Value,
 };
 
@@ -134,6 +137,8 @@ pub(crate) struct Kept<S>(Arc<Inner<S>>);
 struct Inner<S> {
     store: S,
     cache: [Mutex<Cache>; SHARDS],
+    /// Revocations of a user wait for each other here, so that only another process is faster.
+    turns: [tokio::sync::Mutex<()>; SHARDS],
 }
 
 type Cache = HashMap<StoreId, (Timestamp, Arc<Revoked>)>;
@@ -155,6 +160,7 @@ impl<S: Store> Kept<S> {
         Self(Arc::new(Inner {
             store,
             cache: std::array::from_fn(|_| Mutex::default()),
+            turns: std::array::from_fn(|_| tokio::sync::Mutex::default()),
         }))
     }
 }
@@ -216,6 +222,8 @@ impl<S: Store> Inner<S> {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<(), Error> {
+        let turn = &self.turns[usize::from(id.as_bytes()[0]) % SHARDS];
+        let _turn = within(TIME_LIMIT, turn.lock()).await;
         for attempt in 0..TRIES {
             if attempt > 0 {
                 let pause = RandomState::new().build_hasher().finish() % 32;

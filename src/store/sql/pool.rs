@@ -1,10 +1,8 @@
 //! The connections of a pool: which of them are tested, replaced or closed.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -30,6 +28,8 @@ const TESTED_AFTER: Duration = Duration::from_secs(5);
 const READY_FOR: Duration = Duration::from_secs(60);
 /// A call that waited this long had time to be answered.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a call waits for the pool before it closes a connection that another runtime has ready.
+const ROOM_AFTER: Duration = Duration::from_millis(50);
 /// How many runtimes are known at most.
 const MAX_RUNTIMES: usize = 64;
 /// How often the connections are renewed at most because the server takes no writes.
@@ -77,7 +77,6 @@ impl<Db: Database> Connections<Db> {
             let calls = pool.options().get_max_connections() as usize;
             Arc::new(Ready {
                 turns: Semaphore::new(calls),
-                opening: AtomicUsize::new(0),
                 stack: Mutex::default(),
             })
         });
@@ -117,29 +116,7 @@ struct Ready<Db: Database> {
     /// One for each connection that the pool may have: a call that finds none ready may take one from
     /// the pool, so that no call waits there while a connection lies here.
     turns: Semaphore,
-    /// How many calls wait for a connection of the pool.
-    opening: AtomicUsize,
     stack: Mutex<Stack<Db>>,
-}
-
-/// A call that waits for a connection of the pool.
-struct Opening<'r> {
-    all: &'r AtomicUsize,
-    /// How many wait with it.
-    count: usize,
-}
-
-impl<'r> Opening<'r> {
-    fn begin(all: &'r AtomicUsize) -> Self {
-        let count = all.fetch_add(1, Relaxed) + 1;
-        Self { all, count }
-    }
-}
-
-impl Drop for Opening<'_> {
-    fn drop(&mut self) {
-        self.all.fetch_sub(1, Relaxed);
-    }
 }
 
 struct Stack<Db: Database> {
@@ -421,14 +398,16 @@ impl<'c, D: Dialect> Call<'c, D> {
             drop(call.connection.take().map(PoolConnection::detach));
         }
         // Another runtime's connection makes room, if the pool has none.
-        let opening = Opening::begin(&ready.opening);
-        if pool.num_idle() == 0
-            && pool.size() as usize + opening.count > pool.options().get_max_connections() as usize
-            && let Some(other) = ready.pop()
-        {
-            drop(other.connection.detach());
-        }
-        let connection = pool.acquire().await?;
+        let is_full = pool.num_idle() == 0 && pool.size() >= pool.options().get_max_connections();
+        let mut wait = if is_full { Duration::ZERO } else { ROOM_AFTER };
+        let mut acquiring = pin!(pool.acquire());
+        let connection = loop {
+            if let Ok(acquired) = time::timeout(wait, acquiring.as_mut()).await {
+                break acquired?;
+            }
+            drop(ready.pop().map(|other| other.connection.detach()));
+            wait = ROOM_AFTER;
+        };
         Ok(Self::new(connections, connection, Instant::now(), turn))
     }
 
