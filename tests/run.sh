@@ -72,6 +72,7 @@ install_needs "$log" || fail 'programs are missing, see above'
 check 'format' cargo fmt --all --check
 check 'format, the server of benches/http' cargo fmt --check --manifest-path benches/http/Cargo.toml
 check 'every import points down the layers' tests/layers.py
+check 'every path that a page names is there' tests/paths.py
 check 'every command of the workflows is of this repository' tests/workflows.py
 check 'clippy, all features' cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings
 check 'clippy, default features' cargo clippy --quiet -- -D warnings
