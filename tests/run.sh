@@ -75,8 +75,8 @@ check 'every import points down the layers' tests/layers.py
 check 'every path that a page names is there' tests/paths.py
 check 'every command of the workflows is of this repository' tests/workflows.py
 check 'clippy, all features' cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings
-check 'clippy, default features' cargo clippy --quiet -- -D warnings
-check 'clippy, no feature' cargo clippy --quiet --no-default-features -- -D warnings
+check 'clippy, default features' cargo clippy --quiet --all-targets -- -D warnings
+check 'clippy, no feature' cargo clippy --quiet --all-targets --no-default-features -- -D warnings
 features=$(cargo metadata --no-deps --format-version 1 | python3 -c '
 import json, sys
 packages = json.load(sys.stdin)["packages"]
