@@ -39,8 +39,8 @@ const URL: &str = "SESSION_URL";
 /// persistent = true
 /// ```
 ///
-/// `Debug` shows neither the url nor a secret. If the file cannot be read, however, the error of the
-/// format's own parser may quote the line that it stopped at.
+/// `Debug` shows neither the url nor a secret. If the file cannot be read, however, the error of
+/// the format's own parser may quote the line that it stopped at.
 ///
 /// ```
 /// # #[cfg(feature = "memory")]
@@ -59,12 +59,12 @@ const URL: &str = "SESSION_URL";
 pub struct Config {
     /// The backend, as in [`Manager::from_url`].
     pub url: String,
-    /// The secret that signs or encrypts cookies, and signs the ids of server-side sessions. Default:
-    /// the environment variable `SESSION_SECRET`.
+    /// The secret that signs or encrypts cookies, and signs the ids of server-side sessions.
+    /// Default: the environment variable `SESSION_SECRET`.
     #[serde(default, deserialize_with = "secret")]
     pub secret: Option<String>,
-    /// Former secrets, whose cookies stay valid: to rotate the secret. Default: the environment variable
-    /// `SESSION_ACCEPT`, which separates them by commas.
+    /// Former secrets, whose cookies stay valid: to rotate the secret. Default: the environment
+    /// variable `SESSION_ACCEPT`, which separates them by commas.
     #[serde(default, deserialize_with = "secrets")]
     pub accept: Vec<String>,
     /// [`Builder::cookie_name`].
@@ -106,10 +106,12 @@ pub struct Config {
     /// The maximum size of a server-side session in bytes:
     /// [`ServerSide::max_size`](crate::ServerSide::max_size).
     pub max_size: Option<usize>,
-    /// The prefix of all keys in Redis: [`RedisStore::with_prefix`](crate::RedisStore::with_prefix).
+    /// The prefix of all keys in Redis:
+    /// [`RedisStore::with_prefix`](crate::RedisStore::with_prefix).
     #[serde(default, deserialize_with = "optional")]
     pub prefix: Option<String>,
-    /// The table in an SQL database: [`PostgresStore::with_table`](crate::PostgresStore::with_table).
+    /// The table in an SQL database:
+    /// [`PostgresStore::with_table`](crate::PostgresStore::with_table).
     #[serde(default, deserialize_with = "optional")]
     pub table: Option<String>,
     /// The interval at which expired rows are deleted from an SQL database. Default: 10 minutes.
@@ -262,8 +264,9 @@ impl fmt::Debug for Config {
 }
 
 impl Manager {
-    /// Creates a manager from a url: connects, creates the table in an SQL database if it is missing,
-    /// and deletes expired rows at an interval, until the last handle of the manager is dropped.
+    /// Creates a manager from a url: connects, creates the table in an SQL database if it is
+    /// missing, and deletes expired rows at an interval, until the last handle of the manager is
+    /// dropped.
     ///
     /// | url | backend | feature |
     /// |---|---|---|
@@ -276,17 +279,18 @@ impl Manager {
     /// | `redis://…`, `valkey://…`, and all others of [`RedisStore`](crate::RedisStore) | [`RedisStore`](crate::RedisStore) | `redis` |
     /// | `rediss://…`, `valkeys://…` | [`RedisStore`](crate::RedisStore) over TLS | `redis-tls` |
     ///
-    /// The query parameters are the fields of [`Config`] under their names, except for the url and the
-    /// secrets, and those of the store's client:
-    /// `postgres://app@db.internal/app?sslmode=require&cookie_name=shop&idle=20m`. In a parameter, write
-    /// `&`, `%`, `#` and `@` percent-encoded.
+    /// The query parameters are the fields of [`Config`] under their names, except for the url and
+    /// the secrets, and those of the store's client:
+    /// `postgres://app@db.internal/app?sslmode=require&cookie_name=shop&idle=20m`. In a parameter,
+    /// write `&`, `%`, `#` and `@` percent-encoded.
     ///
-    /// The environment variable `SESSION_SECRET` signs or encrypts cookies, and `SESSION_ACCEPT` lists
-    /// former secrets whose cookies stay valid, separated by commas. If `SESSION_SECRET` is set, it also signs
-    /// the ids of server-side sessions ([`ServerSide::signed_with`](crate::ServerSide::signed_with)):
-    /// setting it on a running site therefore ends the sessions that have an unsigned id. Without it,
-    /// `signed:` uses the development key of the [default manager](super::SESSION_MANAGER) in a debug
-    /// build, and is an error in a release build; `private:` is an error in both.
+    /// The environment variable `SESSION_SECRET` signs or encrypts cookies, and `SESSION_ACCEPT`
+    /// lists former secrets whose cookies stay valid, separated by commas. If `SESSION_SECRET` is
+    /// set, it also signs the ids of server-side sessions
+    /// ([`ServerSide::signed_with`](crate::ServerSide::signed_with)): setting it on a running site
+    /// therefore ends the sessions that have an unsigned id. Without it, `signed:` uses the
+    /// development key of the [default manager](super::SESSION_MANAGER) in a debug build, and is an
+    /// error in a release build; `private:` is an error in both.
     ///
     /// # Errors
     ///
@@ -315,8 +319,8 @@ impl Manager {
     }
 }
 
-/// A builder from a configuration, for what text cannot express: an observer, a clock, an older manager
-/// to migrate from.
+/// A builder from a configuration, for what text cannot express: an observer, a clock, an older
+/// manager to migrate from.
 impl Builder {
     /// Creates the builder of [`Manager::from_config`], which connects already.
     ///
@@ -380,16 +384,16 @@ impl Builder {
 /// Sets the process-wide manager to the one that the environment describes, and returns the former
 /// one.
 ///
-/// `SESSION_URL` is the url, `SESSION_SECRET` the secret, and `SESSION_ACCEPT` lists the former ones, as
-/// in [`Manager::from_url`]. Without
-/// `SESSION_URL`, this sets the [default manager](super::SESSION_MANAGER): a signed cookie, without
-/// `SESSION_SECRET` with the development key in a debug build and with a random key in a release build.
+/// `SESSION_URL` is the url, `SESSION_SECRET` the secret, and `SESSION_ACCEPT` lists the former
+/// ones, as in [`Manager::from_url`]. Without `SESSION_URL`, this sets the [default
+/// manager](super::SESSION_MANAGER): a signed cookie, without `SESSION_SECRET` with the development
+/// key in a debug build and with a random key in a release build.
 /// [`is_insecure_default`](super::is_insecure_default) tells whether the secret is missing.
 ///
 /// # Errors
 ///
-/// [`SetupError`], as from [`Manager::from_url`]; also if `SESSION_URL` or `SESSION_SECRET` is set and
-/// empty, or a secret is too short.
+/// [`SetupError`], as from [`Manager::from_url`]; also if `SESSION_URL` or `SESSION_SECRET` is set
+/// and empty, or a secret is too short.
 ///
 /// ```no_run
 /// use session_manager::{SetupError, manager};
@@ -407,8 +411,8 @@ pub fn set_from_env() -> impl Future<Output = Result<Arc<Manager>, SetupError>> 
     }
 }
 
-/// Returns the builder of the default manager, unless it could not work or ignores a secret that is too
-/// short.
+/// Returns the builder of the default manager, unless it could not work or ignores a secret that is
+/// too short.
 fn by_default() -> Result<Builder, SetupError> {
     if cfg!(not(feature = "cookies")) {
         return Err(SetupError::MissingFeature {

@@ -29,14 +29,14 @@ impl Session {
     /// [`Builder::persistent`](crate::Builder::persistent): "remember me".
     ///
     /// The session stores its lifetime, also inside a signed or private cookie. It stays after
-    /// [`renew`](Self::renew) and [`clear`](Self::clear), and ends with the session. The times count
-    /// from the session's beginning and its last use, as the manager's do.
+    /// [`renew`](Self::renew) and [`clear`](Self::clear), and ends with the session. The times
+    /// count from the session's beginning and its last use, as the manager's do.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidLifetime`] if a timeout is zero, the idle timeout is longer than the absolute
-    /// one, or the absolute one is longer than [`Lifetime::MAX`]; [`Error::NoLifetime`] if other code
-    /// keeps the session; and as [`add`](Self::add).
+    /// [`Error::InvalidLifetime`] if a timeout is zero, the idle timeout is longer than the
+    /// absolute one, or the absolute one is longer than [`Lifetime::MAX`]; [`Error::NoLifetime`] if
+    /// other code keeps the session; and as [`add`](Self::add).
     ///
     /// ```
     /// # fn f(session: &session_manager::Session) -> Result<(), session_manager::Error> {
@@ -132,8 +132,8 @@ impl Session {
         entries
     }
 
-    /// Notes that the user has just proved their identity: with a password, a passkey or a code. Call it at
-    /// login and whenever the user confirms the password.
+    /// Notes that the user has just proved their identity: with a password, a passkey or a code.
+    /// Call it at login and whenever the user confirms the password.
     ///
     /// It stays after [`renew`](Self::renew), and goes with [`clear`](Self::clear) and
     /// [`destroy`](Self::destroy).

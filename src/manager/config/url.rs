@@ -225,8 +225,8 @@ fn is_list(url: &str) -> bool {
     url.contains(',') && url.split(',').all(|one| one.contains("://"))
 }
 
-/// Returns `true` if a url of SQLite names neither a file nor the memory. SQLite would open a temporary
-/// database for each connection.
+/// Returns `true` if a url of SQLite names neither a file nor the memory. SQLite would open a
+/// temporary database for each connection.
 fn is_nowhere(url: &str) -> bool {
     let place = url.trim_start_matches("sqlite:").trim_start_matches("//");
     place.is_empty() || (place.starts_with('?') && !place.contains("mode=memory"))
@@ -251,8 +251,8 @@ fn check(kind: Kind, rest: &str) -> Result<(), SetupError> {
                 return Err(malformed("`//` and a host must follow the scheme"));
             };
             let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-            // Otherwise a part of the password would be taken for a host, a path or a parameter, and
-            // might be shown.
+            // Otherwise a part of the password would be taken for a host, a path or a parameter,
+            // and might be shown.
             if rest[authority..].contains(['@', '#']) {
                 return Err(malformed(
                     "it has an `@` or a `#` after the host; percent-encode `/`, `?`, `#` and `@` in the \
