@@ -485,10 +485,10 @@ pub(crate) fn print_table(
     print_head(&head);
     for (row, costs) in rows.iter().zip(costs) {
         let mut cells = vec![row.name.to_owned(), format!("{:.0}", costs[0])];
-        cells.push(format!("+{:.0}", costs[1]));
+        cells.push(format!("{:+.0}", costs[1]));
         for pair in costs[2..].chunks(2) {
             let [ours, theirs] = [pair[0], pair[1]];
-            cells.extend([format!("+{ours:.0}"), format!("+{theirs:.0}")]);
+            cells.extend([format!("{ours:+.0}"), format!("{theirs:+.0}")]);
             cells.push(format!("{:.2}", ours / theirs));
         }
         print_row(&cells);
