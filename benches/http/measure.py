@@ -168,24 +168,24 @@ class Client:
 # Processor time
 
 
+def read_of_tasks(pid, name):
+    """Returns the text of a file of each thread; of none if the process ended just now, as workers do."""
+    texts = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            texts.append((task / name).read_text())
+    except OSError:
+        pass
+    return texts
+
+
 def processor(pids):
     """Returns the microseconds that processes have run on a processor."""
-    total = 0
-    for pid in pids:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            try:
-                total += int((task / "schedstat").read_text().split()[0])
-            except OSError:
-                pass  # It ended just now.
-    return total / 1000
+    return sum(int(text.split()[0]) for pid in pids for text in read_of_tasks(pid, "schedstat")) / 1000
 
 
 def children(pid):
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += children(int(child))
-    return found
+    return [pid] + [it for text in read_of_tasks(pid, "children") for child in text.split() for it in children(child)]
 
 
 def store_pids(application):
